@@ -1,0 +1,29 @@
+# Targets with a "## ..." are listed by `make help`. Everything runs in .venv, made on first use.
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The first interpreter that can do it; PYTHON=... on the command line goes first.
+install: ## make or update .venv with the package and what its tests need
+	@for python in $(PYTHON) python3 python3.11 python3.12 python3.13; do \
+	    if $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
+	        2> /dev/null; then exec $$python .ci/setup.py; fi; \
+	done; \
+	echo "make: no python3 on the PATH is 3.11 or newer and has venv (Debian: python3-venv)." \
+	    "Install one, or name it: make $(or $(MAKECMDGOALS),install) PYTHON=path" >&2; \
+	exit 1
+
+demo: install ## fine-tune, merge and compare on the embedded suite; minutes on two cores
+	@.venv/bin/tsv-bench experiment=embedded
+
+test: install ## lint, then all tests
+	@.venv/bin/ruff check .
+	@.venv/bin/pytest
+
+lint: install ## ruff only
+	@.venv/bin/ruff check .
+
+clean: ## remove .venv and tool caches; data, checkpoints and runs stay
+	rm -rf .venv .setup.lock .pytest_cache .ruff_cache

@@ -1,0 +1,81 @@
+"""Every test: shapes checked at run time, the same random numbers, and no network."""
+
+import ipaddress
+import os
+import socket
+
+# Set before any library reads them.
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="offline")
+os.environ["MPLBACKEND"] = "Agg"
+
+import jaxtyping
+
+# Before the first import of these modules; jaxtyping rewrites them as they load.
+CHECKED = ["tsv_bench.linalg", "tsv_bench.task_vectors", "tsv_bench.methods"]
+jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+# Small matrices: more threads only cost, and two is what CI has.
+torch.set_num_threads(2)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--network", action="store_true", help="run the tests that reach a network")
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if item.get_closest_marker("network") and not config.getoption("--network"):
+            item.add_marker(pytest.mark.skip(reason="needs --network"))
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def network_attempts(request, monkeypatch):
+    """Fail the test that reaches for another machine, even if the code under test hid the error."""
+    attempts = []
+    if request.node.get_closest_marker("network"):
+        yield attempts
+        return
+
+    def guarded(method):
+        def checked(sock, address, *args):
+            if sock.family != socket.AF_UNIX and not is_loopback(address[0]):
+                attempts.append(address)
+                raise ConnectionRefusedError(f"tests have no network: {address}")
+            return method(sock, address, *args)
+
+        return checked
+
+    def getaddrinfo(host, *args, **kwargs):
+        if host and not is_loopback(host):
+            attempts.append(host)
+            raise socket.gaierror(f"tests have no network: {host}")
+        return resolve(host, *args, **kwargs)
+
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket.socket, "connect", guarded(socket.socket.connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded(socket.socket.connect_ex))
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield attempts
+    if attempts:
+        pytest.fail(f"reached for the network: {attempts}. Mark the test network if it must.")
+
+
+def is_loopback(host):
+    if isinstance(host, bytes):
+        host = host.decode()
+    if host in ("localhost", socket.gethostname()):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False

@@ -1,0 +1,180 @@
+"""Checkpoint files: lazy, atomic, and named when something is wrong with them."""
+
+import json
+import shutil
+from collections import namedtuple
+
+import made_up_tasks
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tsv_bench import checkpoints
+from tsv_bench.checkpoint_sources import Folder
+from tsv_bench.checkpoints import (
+    StateDict,
+    check_finite,
+    check_room,
+    load_record,
+    load_state,
+    replace_atomically,
+    save_checkpoint,
+    save_state,
+)
+
+
+def state():
+    return {"w": torch.arange(6.0).reshape(2, 3), "b": torch.ones(3), "n": torch.tensor(7)}
+
+
+def test_state_dict_reads_what_is_asked(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    save_file(state(), path)
+    read = []
+
+    class Recording:
+        def __init__(self, *args, **kwargs):
+            self.file = open_file(*args, **kwargs)
+
+        def keys(self):
+            return self.file.keys()
+
+        def get_tensor(self, name):
+            read.append(name)
+            return self.file.get_tensor(name)
+
+    open_file = checkpoints.safe_open
+    monkeypatch.setattr(checkpoints, "safe_open", Recording)
+    found = StateDict(path)
+    assert set(found) == {"w", "b", "n"} and len(found) == 3
+    assert "w" in found and "x" not in found
+    assert not read
+    assert torch.equal(found["w"], state()["w"]) and read == ["w"]
+    with pytest.raises(KeyError, match="x"):
+        found["x"]
+
+
+def test_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint at {tmp_path / 'a'}"):
+        StateDict(tmp_path / "a")
+
+
+@pytest.mark.parametrize("kept", [0, 5, 100, -1])
+def test_truncated_checkpoint_is_named(tmp_path, kept):
+    path = tmp_path / "a.safetensors"
+    save_file(state(), path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=f"{path} is not a whole safetensors file"):
+        StateDict(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_first_parameter_that_is_not_finite_is_named(tmp_path, value):
+    odd = state()
+    check_finite(odd, tmp_path / "a")
+    odd["b"][1] = value
+    with pytest.raises(ValueError, match=f"{tmp_path / 'a'} holds NaN or infinity in 'b'"):
+        check_finite(odd, tmp_path / "a")
+
+
+def test_checkpoint_comes_back_with_its_record(tmp_path):
+    path = tmp_path / "new" / "a.safetensors"
+    written = save_checkpoint(path, state(), {"settings": {"seed": 0}})
+    assert load_record(path) == written
+    assert written["settings"] == {"seed": 0} and written["sha256"] == checkpoints.sha256(path)
+    found = StateDict(path)
+    assert all(torch.equal(found[name], tensor) for name, tensor in state().items())
+    assert sorted(p.name for p in path.parent.iterdir()) == ["a.json", "a.safetensors"]
+
+
+@pytest.mark.parametrize("content", [None, "", '{"sha256": "ab', "[]", "{}"])
+def test_checkpoint_without_a_whole_record_was_not_finished(tmp_path, content):
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, state(), {})
+    record = path.with_suffix(".json")
+    record.unlink() if content is None else record.write_text(content)
+    assert load_record(path) is None
+
+
+def test_record_without_its_weights_was_not_finished(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, state(), {})
+    path.unlink()
+    assert load_record(path) is None
+
+
+def test_weights_of_another_record_are_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, state(), {})
+    save_file({"w": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match=f"{path} is not what was written .* Delete both files"):
+        load_record(path)
+
+
+def test_other_checkpoint_with_a_record_of_its_own(tmp_path):
+    """Replacing the weights alone is an error; replacing both is the user's right."""
+    path = tmp_path / "a.safetensors"
+    save_file({"w": torch.zeros(1)}, path)
+    path.with_suffix(".json").write_text(json.dumps({"sha256": checkpoints.sha256(path)}))
+    assert load_record(path)["sha256"] == checkpoints.sha256(path)
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):
+    path = tmp_path / "a"
+    replace_atomically(path, lambda temporary: temporary.write_text("old"))
+
+    def torn(temporary):
+        temporary.write_text("ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace_atomically(path, torn)
+    assert [p.name for p in tmp_path.iterdir()] == ["a"] and path.read_text() == "old"
+    replace_atomically(path, lambda temporary: temporary.write_text("new"))
+    assert [p.name for p in tmp_path.iterdir()] == ["a"] and path.read_text() == "new"
+
+
+def test_training_state_comes_back(tmp_path):
+    assert load_state(tmp_path / "state") is None
+    save_state(tmp_path / "state", {"step": 3, "model": state()})
+    found = load_state(tmp_path / "state")
+    assert found["step"] == 3 and torch.equal(found["model"]["w"], state()["w"])
+
+
+def test_room_is_there_and_nothing_is_left_behind(tmp_path):
+    check_room(tmp_path / "new" / "folder", 1000)
+    assert not list((tmp_path / "new" / "folder").iterdir())
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_file_in_place_of_the_folder(tmp_path, folder):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=f"cannot write to {tmp_path / folder} .* paths.checkpoints="):
+        check_room(tmp_path / folder, 0)
+
+
+def test_full_disk_is_found_beforehand(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")(10**9, 999 * 10**6, 10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    check_room(tmp_path, 10**6)
+    with pytest.raises(OSError, match=f"{tmp_path} has 1 MB free, 90 MB are needed"):
+        check_room(tmp_path, 90 * 10**6)
+
+
+def test_own_checkpoints_come_from_a_folder(tmp_path):
+    source, task = Folder(folder=tmp_path), made_up_tasks.task()
+    backbone = made_up_tasks.backbone()
+    with pytest.raises(FileNotFoundError, match="tints.safetensors.*tsv-finetune .*task=tints"):
+        source.checkpoint(backbone, task, pytest.fail)
+    with pytest.raises(FileNotFoundError, match="no checkpoint of tiny on tints"):
+        source.settings(backbone, task)
+
+    path = tmp_path / "tints.safetensors"
+    save_file(state(), path)
+    found = source.checkpoint(backbone, task, pytest.fail)
+    assert found.path == path and found.scores is None and found.generation == "other"
+    assert found.sha256 == checkpoints.sha256(path)
+    assert source.needed(backbone, [task]) == 0
+    before = source.settings(backbone, task)
+    save_file({"w": torch.zeros(1)}, path)
+    assert source.settings(backbone, task) != before

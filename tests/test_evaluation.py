@@ -1,0 +1,117 @@
+"""Which images are right, and what is made of it."""
+
+import made_up_tasks
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tsv_bench import task_vectors
+from tsv_bench.data import Split
+from tsv_bench.evaluation import Evaluator, correct_images, normalized_accuracy, score
+from tsv_bench.models import normalize
+from tsv_bench.runs import Score
+from tsv_bench.task_vectors import apply
+
+
+def split(num_images, num_classes=3, size=made_up_tasks.SIZE):
+    images = torch.randint(0, 256, (num_images, 3, size, size), dtype=torch.uint8)
+    return Split(images, torch.arange(num_images) % num_classes)
+
+
+# More than a batch, and a ragged end.
+@pytest.mark.parametrize("num_images", [1, 125, 260])
+def test_correct_images_are_those_whose_highest_logit_is_the_label(num_images):
+    visual = nn.Sequential(nn.Flatten(), nn.Linear(108, 8))
+    head, data = torch.randn(3, 8), split(num_images)
+
+    found = correct_images(visual, head, data, "cpu")
+    assert found.dtype == bool and found.shape == (num_images,)
+    weight, bias = (p.detach().double().numpy() for p in visual[1].parameters())
+    for image, label, right in zip(data.images, data.labels, found, strict=True):
+        features = weight @ normalize(image[None]).double().numpy().ravel() + bias
+        # Normalizing one image's features changes no order of its logits.
+        assert right == (np.argmax(head.double().numpy() @ features) == label.item())
+
+
+def test_empty_split_is_an_error():
+    with pytest.raises(ValueError, match="the split is empty"):
+        correct_images(nn.Flatten(), torch.randn(3, 108), split(0), "cpu")
+
+
+def evaluator(tasks):
+    backbone = made_up_tasks.backbone()
+    heads = {task: torch.randn(3, made_up_tasks.DIM) for task in tasks}
+    return backbone, heads, Evaluator(backbone, heads, "cpu")
+
+
+def random_vector(backbone):
+    return {name: torch.randn_like(param) for name, param in backbone.pretrained.items()}
+
+
+def test_each_task_is_served_pretrained_plus_alpha_times_its_vector():
+    backbone, heads, evaluate = evaluator("abc")
+    vectors = {task: random_vector(backbone) for task in "abc"}
+    splits, done = {task: split(40) for task in "abc"}, []
+    found = evaluate.correct(vectors, 0.3, splits, done=lambda: done.append(1))
+    assert len(done) == 3
+    for task in "abc":
+        tower = nn.Sequential(*made_up_tasks.backbone().visual)
+        with torch.no_grad():
+            for name, param in tower.named_parameters():
+                param += 0.3 * vectors[task][name]
+            features = F.normalize(tower(normalize(splits[task].images)), dim=-1)
+        expected = (features @ heads[task].T).argmax(1) == splits[task].labels
+        assert np.array_equal(found[task], expected.numpy())
+
+
+def test_vector_served_to_all_is_loaded_once(monkeypatch):
+    backbone, _, evaluate = evaluator("abc")
+    shared, alphas = random_vector(backbone), []
+
+    def counted(pretrained, vector, alpha):
+        assert vector is shared
+        alphas.append(alpha)
+        return apply(pretrained, vector, alpha)
+
+    monkeypatch.setattr(task_vectors, "apply", counted)
+    splits = {task: split(5) for task in "abc"}
+    evaluate.correct(dict.fromkeys("abc", shared), 1.0, splits)
+    # The same vector at another alpha is another model.
+    evaluate.correct(dict.fromkeys("abc", shared), 0.5, splits)
+    assert alphas == [1.0, 0.5]
+
+
+def test_backbone_is_left_alone_and_alpha_does_not_add_up():
+    backbone, _, evaluate = evaluator("a")
+    before = {name: param.clone() for name, param in backbone.pretrained.items()}
+    served, splits = {"a": random_vector(backbone)}, {"a": split(60)}
+    first = evaluate.correct(served, 1.0, splits)["a"]
+    evaluate.correct(served, 30.0, splits)
+    assert np.array_equal(evaluate.correct(served, 1.0, splits)["a"], first)
+    assert all(torch.equal(param, before[name]) for name, param in backbone.pretrained.items())
+
+
+def test_only_the_asked_tasks_are_evaluated():
+    backbone, _, evaluate = evaluator("abc")
+    served = {task: random_vector(backbone) for task in "abc"}
+    assert set(evaluate.correct(served, 1.0, {"b": split(3)})) == {"b"}
+
+
+def test_score_counts():
+    assert score(np.array([1, 0, 1, 1], bool)) == Score(accuracy=0.75, correct=3, total=4)
+    assert score(np.zeros(2, bool)) == Score(accuracy=0.0, correct=0, total=2)
+
+
+def test_normalized_is_the_mean_of_ratios_not_the_ratio_of_means():
+    found = normalized_accuracy({"a": 0.4, "b": 0.9}, {"a": 0.8, "b": 0.9})
+    assert found == pytest.approx((0.5 + 1.0) / 2)
+    assert found != pytest.approx((0.4 + 0.9) / (0.8 + 0.9))
+    # Of the asked tasks only, and above 1 where merging helps.
+    assert normalized_accuracy({"a": 0.9}, {"a": 0.6, "b": 0.0}) == pytest.approx(1.5)
+
+
+def test_fine_tuned_model_that_is_never_right_cannot_normalize():
+    with pytest.raises(ValueError, match="fine-tuned model of b gets no image right"):
+        normalized_accuracy({"a": 0.4, "b": 0.0}, {"a": 0.8, "b": 0.0})

@@ -1,0 +1,237 @@
+"""What holds for every method: order, inputs, laziness, degenerate suites, knobs."""
+
+import weakref
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from made_up_vectors import close, randn, random_vectors, read
+from omegaconf import OmegaConf
+
+from tsv_bench import methods
+
+METHODS = {
+    "zero_shot": methods.zero_shot,
+    "individual": methods.individual,
+    "weight_average": methods.weight_average,
+    "task_arithmetic": methods.task_arithmetic,
+    "ties": partial(methods.ties, density=0.2),
+    "ties_sum": partial(methods.ties, density=0.2, merge="sum"),
+    "tsv_merge": methods.tsv_merge,
+    "tsv_merge_eigen": partial(methods.tsv_merge, polar="eigen"),
+    "tsv_compress": methods.tsv_compress,
+}
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+ONE_EACH = ["individual", "tsv_compress"]
+
+
+def copied(vectors):
+    return {task: {n: d.clone() for n, d in vector.items()} for task, vector in vectors.items()}
+
+
+@every_method
+def test_task_order_does_not_matter(method):
+    vectors = random_vectors(4)
+    flipped = dict(reversed(vectors.items()))
+    served, other = read(method(vectors)), read(method(flipped))
+    torch.testing.assert_close(dict(sorted(other.items())), served, **close)
+
+
+@every_method
+def test_inputs_are_left_alone_and_the_result_is_repeatable(method):
+    vectors = random_vectors(3)
+    before = copied(vectors)
+    first, second = read(method(vectors)), read(method(vectors))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    torch.testing.assert_close(vectors, before, rtol=0, atol=0)
+
+
+@every_method
+def test_every_task_is_served_every_layer(method):
+    vectors = random_vectors(3)
+    served = method(vectors)
+    assert list(served) == list(vectors)
+    for task, vector in served.items():
+        assert list(vector) == list(vectors[task])
+        for name, delta in vector.items():
+            assert delta.shape == vectors[task][name].shape
+            assert delta.dtype == torch.float64
+        assert not vector["frozen"].any()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_vector_for_all_is_one_object(name):
+    served = METHODS[name](random_vectors(3))
+    assert len({id(vector) for vector in served.values()}) == (3 if name in ONE_EACH else 1)
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"zero_shot", "ties", "ties_sum"}))
+def test_one_task_is_served_unchanged(name):
+    vectors = random_vectors(1)
+    torch.testing.assert_close(read(METHODS[name](vectors)), vectors, **close)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"individual"}))
+def test_half_precision_is_worked_on_in_float32(name, dtype):
+    vectors = random_vectors(3, dtype)
+    wide = {task: {n: d.float() for n, d in vector.items()} for task, vector in vectors.items()}
+    served, expected = read(METHODS[name](vectors)), read(METHODS[name](wide))
+    torch.testing.assert_close(served, expected, rtol=0, atol=0)
+
+
+def degenerate(case):
+    if case == "T > r":
+        return random_vectors(15)
+    if case == "T = 1":
+        return random_vectors(1)
+    vectors = random_vectors(3)
+    first = vectors["task0"]
+    for t, vector in enumerate(vectors.values()):
+        for name, delta in vector.items():
+            if case == "all zero" or (case == "one zero task" and t == 1):
+                vector[name] = torch.zeros_like(delta)
+            elif case == "identical":
+                vector[name] = first[name].clone()
+            elif case == "collinear":
+                vector[name] = (t - 1.5) * first[name]
+            elif case == "rank one" and delta.ndim == 2:
+                vector[name] = delta[:, :1] @ delta[:1]
+    return vectors
+
+
+CASES = ["identical", "collinear", "rank one", "all zero", "one zero task", "T > r", "T = 1"]
+
+
+@every_method
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_degenerate_suites_give_finite_repeatable_vectors(method, case, dtype):
+    vectors = degenerate(case)
+    for vector in vectors.values():
+        vector.update({name: delta.to(dtype) for name, delta in vector.items()})
+    served, again = read(method(vectors)), read(method(copied(vectors)))
+    torch.testing.assert_close(served, again, rtol=0, atol=0)
+    for vector in served.values():
+        for name, delta in vector.items():
+            assert delta.isfinite().all(), name
+            assert delta.dtype == dtype
+            if case == "all zero":
+                assert not delta.any(), name
+
+
+@every_method
+def test_no_tasks_only_checks_the_knobs(method):
+    assert method({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "knobs", "message"),
+    [
+        (methods.ties, {"density": 0}, r"density=0 is not in \(0, 1\]"),
+        (methods.ties, {"density": 20}, r"density=20 is not in \(0, 1\]"),
+        (methods.ties, {"density": float("nan")}, "density=nan"),
+        (methods.ties, {"density": 0.2, "merge": "max"}, "merge='max'.*'mean', 'sum'"),
+        (methods.tsv_merge, {"polar": "qr"}, "polar='qr'.*'svd', 'eigen'"),
+        (methods.tsv_merge, {"rank_fraction": 0.0}, "at least one and at most all"),
+        (methods.tsv_compress, {"rank_fraction": 1.5}, "at least one and at most all"),
+    ],
+)
+def test_knobs_out_of_range_are_refused_before_anything_is_read(method, knobs, message):
+    with pytest.raises(ValueError, match=message):
+        method({}, **knobs)
+
+
+class Watched(Mapping):
+    """A lazy task vector that counts how many of the tensors it gave are alive."""
+
+    def __init__(self, vector, alive, reads):
+        self.vector, self.alive, self.reads = vector, alive, reads
+
+    def __getitem__(self, name):
+        delta = self.vector[name].clone()
+        self.reads.append((name, len(self.alive) + 1))
+        self.alive.add(delta)
+        return delta
+
+    def __iter__(self):
+        return iter(self.vector)
+
+    def __len__(self):
+        return len(self.vector)
+
+
+class WeakTensors:
+    def __init__(self):
+        self.refs = {}
+
+    def add(self, tensor):
+        self.refs[id(tensor)] = weakref.ref(tensor)
+
+    def __len__(self):
+        return sum(ref() is not None for ref in self.refs.values())
+
+
+def watch(vectors):
+    """Watched vectors and their reads, (layer, tensors then alive).
+
+    The type checker of the tests looks at a mapping's first item: it is given one of its own.
+    """
+    alive, reads = WeakTensors(), []
+    watched = {t: Watched({"first": randn(2)} | v, alive, reads) for t, v in vectors.items()}
+    return watched, reads
+
+
+def but_the_first(reads):
+    return [(layer, alive) for layer, alive in reads if layer != "first"]
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"zero_shot", *ONE_EACH}))
+def test_merging_holds_one_layer_of_every_task(name):
+    vectors = random_vectors(4)
+    watched, reads = watch(vectors)
+    METHODS[name](watched)
+    reads, layers = but_the_first(reads), list(vectors["task0"])
+    if name.startswith("ties"):  # a pass of its own, that reads each task vector whole
+        first_pass, reads = reads[: 4 * len(layers)], reads[4 * len(layers) :]
+        assert [layer for layer, _ in first_pass] == 4 * layers
+        assert max(alive for _, alive in first_pass) <= len(layers) + 1
+    assert [layer for layer, _ in reads] == [layer for layer in layers for _ in range(4)]
+    assert max(alive for _, alive in reads) <= 4
+
+
+@pytest.mark.parametrize("name", ["zero_shot", *ONE_EACH])
+def test_serving_each_its_own_reads_on_access(name):
+    watched, reads = watch(random_vectors(4))
+    served = METHODS[name](watched)
+    assert but_the_first(reads) == []
+    served["task2"]["proj"]
+    assert but_the_first(reads) == [("proj", 1)]
+
+
+CONF = Path(__file__).parents[1] / "conf" / "method"
+
+
+@pytest.mark.parametrize(
+    ("name", "denominator"), [("task_arithmetic", 30), ("ties", 30), ("tsv_merge", 10)]
+)
+def test_alphas_are_the_papers_grid_to_the_last_digit(name, denominator):
+    alphas = list(OmegaConf.load(CONF / f"{name}.yaml").alphas)
+    assert alphas == [k / denominator for k in range(1, 31)]
+
+
+@pytest.mark.parametrize("name", ["zero_shot", "individual", "weight_average", "tsv_compress"])
+def test_methods_that_fix_alpha_have_one_candidate(name):
+    assert list(OmegaConf.load(CONF / f"{name}.yaml").alphas) == [1.0]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_run_where_their_vectors_are(name):
+    vectors = random_vectors(3)
+    moved = {task: {n: d.cuda() for n, d in vector.items()} for task, vector in vectors.items()}
+    served, expected = read(METHODS[name](moved)), read(METHODS[name](vectors))
+    assert all(d.is_cuda for vector in served.values() for d in vector.values())
+    torch.testing.assert_close(served, expected, check_device=False, **close)

@@ -1,0 +1,70 @@
+"""What is wrong with a command is said before long work: one message, exit code 1, nothing made."""
+
+import pytest
+from commands import SMALL, checkpoints, tsv
+
+from tsv_bench.data import cache
+
+
+@pytest.fixture(autouse=True)
+def no_work(monkeypatch):
+    """The data come first; a mistake that is not found by then fails the test there."""
+    monkeypatch.setattr(cache, "build_dataset", lambda *args: pytest.fail("went to work"))
+
+
+# Found before the data are built and before any fine-tuning.
+MISTAKES = {
+    "method=tsv_mrge": "unknown method 'tsv_mrge'; did you mean 'tsv_merge'",
+    "suite.tasks=[sings]": "unknown task 'sings'; did you mean 'signs'",
+    "suite.tasks=[]": "the suite has no tasks",
+    "metod=ties": "unknown key 'metod'; did you mean 'method'",
+    "+method.rank_fractoin=0.1": "knob 'rank_fractoin' of tsv_merge does not reach its function",
+    "method.rank_fraction=2": "rank_fraction=2 is not in (0, 1]",
+    "method.rank_fraction=half": "rank_fraction",
+    "method.polar=qr": "polar='qr'",
+    "method.alphas=[]": "method.alphas is empty",
+    "method.alphas=[0.1,nan]": "every alpha is a number above zero",
+    "tracker=wandb tracker.mode=onlin": "tracker.mode='onlin' is unknown",
+    "method=ties method.density=0": "density=0 is not in (0, 1]",
+    "method=ties method.merge=max": "merge='max'",
+    "device=cuda": "device=cuda asks for a GPU and torch finds none",
+    "~suite.tasks.signs ~suite.tasks.shapes suite.tasks=[signs,shapes]": "the suite has no tasks",
+    "suite.tasks=[signs] suite.tasks.signs.templates=[a sign]": "needs templates with {}",
+    "backbone.load.sha256=abc": "mini.safetensors has sha256",
+    "backbone.load.weights=nowhere": "nowhere",
+    "tsv_merge": "tsv_merge",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_message_and_nothing_is_made(mistake, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    arguments = mistake.replace("[a sign]", "[a%sign]").split(" ")
+    result = tsv(tmp_path, "bench", *(a.replace("%", " ") for a in arguments))
+    assert result.code == 1
+    assert MISTAKES[mistake] in result.err
+    assert "Traceback" not in result.err and result.out == ""
+    assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize("command", ["runs", "data", "checkpoints", "runs -m", "report -m"])
+def test_a_folder_that_cannot_be_written_is_found_before_fine_tuning(command, tmp_path):
+    (tmp_path / "there").write_text("a file")
+    folder, *flags = command.split()
+    result = tsv(tmp_path, "bench", *flags, f"paths.{folder}=there/{folder}", *SMALL)
+    assert result.code == 1
+    assert f"cannot write to there/{folder}" in result.err and "Traceback" not in result.err
+    assert "building" not in result.err and not checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize("mistake", ["task=sings", "tsk=signs", "task.signs.epoch=1", "seed=one"])
+def test_mistakes_of_other_commands(mistake, tmp_path):
+    result = tsv(tmp_path, "finetune", "task=signs", mistake)
+    assert result.code == 1 and "Traceback" not in result.err
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_traceback_is_there_for_who_wants_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match="unknown method"):
+        tsv(tmp_path, "bench", "method=tsv_mrge")

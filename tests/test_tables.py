@@ -1,0 +1,143 @@
+"""Which Runs of a folder stand in which row, and what the notes say about the others."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_up_runs import LABELS, TASKS, make_run
+
+from tsv_bench import statistics
+from tsv_bench.runs import save_run
+from tsv_bench.tables import build_tables, read_tables
+
+
+def build(*evaluated):
+    (table,) = build_tables(evaluated)
+    return table
+
+
+def everything(seeds=(0,), **changes):
+    return [make_run(method, seed, **changes) for method in reversed(LABELS) for seed in seeds]
+
+
+def test_rows_stand_in_the_reports_order_new_methods_before_individual():
+    run, correct = make_run("tsv_merge")
+    new = replace(run, method="iso_c", label="Iso-C")
+    table = build((new, correct), *everything())
+    assert [row.label for row in table.rows] == [*list(LABELS.values())[:-1], "Iso-C", "Individual"]
+    assert table.notes == ()
+
+
+def test_seeds_are_averaged():
+    table = build(*everything(seeds=(2, 0, 1)))
+    row = next(row for row in table.rows if row.method == "ties")
+    runs = [make_run("ties", seed)[0] for seed in range(3)]
+    assert row.seeds == (0, 1, 2)
+    assert row.absolute.value == pytest.approx(np.mean([run.absolute for run in runs]))
+    assert row.normalized.value == pytest.approx(np.mean([run.normalized for run in runs]))
+    assert row.absolute.seeds and row.normalized.seeds
+    assert row.accuracy["land"] == pytest.approx(np.mean([r.test["land"].accuracy for r in runs]))
+    assert table.notes == ()
+
+
+def test_comparisons_are_paired_on_the_seeds_both_have():
+    table = build(*everything(seeds=(0, 1)), make_run("ties", 2))
+    found = {c.text: c for c in table.comparisons}
+    assert list(found) == [
+        "Task Arithmetic - Weight average",
+        "TSV-M - Task Arithmetic",
+        "TIES - Task Arithmetic",
+        "TSV-C / Individual",
+    ]
+    assert found["TIES - Task Arithmetic"].num_seeds == 2
+    means = [np.mean([make_run(method, seed)[0].absolute for seed in (0, 1)])
+             for method in ("ties", "task_arithmetic")]  # fmt: skip
+    estimate = found["TIES - Task Arithmetic"].estimate
+    assert estimate.value == pytest.approx(means[0] - means[1])
+    assert any("not all rows" in note and "TIES 0, 1, 2" in note for note in table.notes)
+
+
+def test_knobs_that_differ_stand_in_the_label():
+    other = {"rank_fraction": None, "polar": "eigen"}
+    table = build(*everything(), make_run("tsv_merge", knobs=other, fingerprint="b"))
+    labels = [row.label for row in table.rows if row.method == "tsv_merge"]
+    assert labels == ["TSV-M (polar=eigen)", "TSV-M (polar=svd)"]
+    assert sum("TSV-M" in c.text for c in table.comparisons) == 2
+
+
+def test_newest_of_several_runs_wins_and_a_note_says_so():
+    old, correct = make_run("ties", created="2024-01-01T00:00:00+00:00", fingerprint="old")
+    for group in ([make_run("ties"), (old, correct)], [(old, correct), make_run("ties")]):
+        table = build(*group)
+        assert [run.fingerprint for run in table.runs] == [make_run("ties")[0].fingerprint]
+        assert any("TIES, seed 0: the newest" in n and "not old" in n for n in table.notes)
+
+
+def test_runs_on_older_data_are_left_out_and_named():
+    old, correct = make_run("ties", created="2024-01-01T00:00:00+00:00")
+    old, _ = make_run("ties", created=old.created, data=old.data | {"land": "old"})
+    table = build((old, correct), make_run("tsv_merge"))
+    assert [row.method for row in table.rows] == ["tsv_merge"]
+    assert any("left out TIES, seed 0" in note and "'land'" in note for note in table.notes)
+
+
+def test_rows_from_different_checkpoints_are_named():
+    run, correct = make_run("ties")
+    other = run.checkpoints | {"land": {"sha256": "other", "generation": "finetune"}}
+    table = build(make_run("tsv_merge"), make_run("ties", checkpoints=other))
+    assert any("different checkpoints, first 'land'" in note for note in table.notes)
+
+
+def test_normalized_interval_needs_the_models_that_normalized():
+    table = build(make_run("ties"))
+    assert table.rows[0].normalized.images is None
+    assert table.rows[0].normalized.value == make_run("ties")[0].normalized
+    assert "tsv-bench method=individual" in table.notes[0]
+    # Individual models of somewhere else are no better than none.
+    run, correct = make_run("ties")
+    other = make_run("ties", normalizer={task: 1.0 for task in run.tasks})
+    table = build(other, make_run("individual"))
+    assert table.rows[0].normalized.images is None
+    table = build(make_run("ties"), make_run("individual"))
+    assert table.rows[0].normalized.images and not table.notes
+
+
+def test_missing_normalizer_leaves_the_value_out():
+    run, _ = make_run("ties")
+    short = {task: a for task, a in run.normalizer.items() if task != "land"}
+    table = build(make_run("ties", normalizer=short), make_run("individual"))
+    assert np.isnan(table.rows[0].normalized.value)
+    assert "TIES: no normalized accuracy" in table.notes[0] and "'land'" in table.notes[0]
+
+
+def test_lost_bits_leave_the_intervals_out(tmp_path):
+    for method in ("ties", "task_arithmetic", "individual"):
+        path = save_run(*make_run(method), tmp_path)
+        if method == "ties":
+            path.with_suffix(".npz").unlink()
+    (table,) = read_tables(tmp_path)
+    row = table.rows[1]
+    assert (row.method, row.absolute.images) == ("ties", None)
+    assert row.absolute.value == make_run("ties")[0].absolute
+    assert any("TIES: no intervals" in note for note in table.notes)
+
+
+def test_one_table_for_each_suite_and_selection_of_tasks(tmp_path):
+    for changes in ({}, {"suite": "mini2", "tasks": TASKS[:2]}, {"backbone": "vit_b32"}):
+        save_run(*make_run("ties", **changes), tmp_path)
+    save_run(*make_run("ties", tasks=TASKS[:2], fingerprint="cut"), tmp_path)
+    names = {table.name: len(table.tasks) for table in read_tables(tmp_path)}
+    assert names == {"mini-mini2": 2, "mini-mini8": 2, "mini-mini8-2": 8, "vit_b32-mini8": 8}
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_empty_folder_says_how_to_make_a_run(tmp_path, made):
+    folder = tmp_path if made else tmp_path / "runs"
+    with pytest.raises(ValueError, match="no Run in .* tsv-bench"):
+        read_tables(folder)
+
+
+def test_interval_of_a_row_is_that_of_its_images():
+    run, correct = make_run("ties")
+    expected = statistics.absolute({task: bits[None] for task, bits in correct.items()})
+    assert build((run, correct)).rows[0].absolute == expected

@@ -1,0 +1,162 @@
+"""Every path and file format of checkpoints."""
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tsv_bench.scores import Score
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """One fine-tuned image tower on disk."""
+
+    path: Path
+    sha256: str
+    generation: str  # where it comes from: "finetune" is our own
+    scores: dict[str, Score] | None  # accuracy on "val" and "test"; None: not known yet
+
+
+class StateDict(Mapping[str, Tensor]):
+    """The tensors of a .safetensors file, memory-mapped and read one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """FileNotFoundError or ValueError when there is no whole safetensors file at ``path``."""
+        if not path.exists():
+            raise FileNotFoundError(f"no checkpoint at {path}.")
+        try:
+            self._file = safe_open(path, framework="pt")
+        except SafetensorError as error:
+            raise ValueError(
+                f"{path} is not a whole safetensors file ({error}). Delete it and make it again."
+            ) from error
+        self._names = dict.fromkeys(self._file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._file.get_tensor(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def check_finite(checkpoint: Mapping[str, Tensor], path: Path) -> None:
+    """ValueError that names the first parameter with NaN or infinity."""
+    for name in checkpoint:
+        tensor = checkpoint[name]
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(
+                f"{path} holds NaN or infinity in {name!r}. Its training diverged or the file is "
+                f"damaged: delete it and make it again."
+            )
+
+
+def save_checkpoint(
+    path: Path, state: Mapping[str, Tensor], record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write weights to ``path`` and what is known of them beside it, as .json, atomically.
+
+    The json goes last: a checkpoint without one was not finished. Returns what it holds.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    replace_atomically(path, lambda temporary: save_file(tensors, temporary))
+    record = {**record, "sha256": sha256(path)}
+    text = json.dumps(record, indent=1)
+    replace_atomically(path.with_suffix(".json"), lambda temporary: temporary.write_text(text))
+    return record
+
+
+def load_record(path: Path) -> dict[str, Any] | None:
+    """What was written beside the checkpoint at ``path``; None when it was not finished.
+
+    ValueError when the weights are no longer the ones that were written.
+    """
+    beside = path.with_suffix(".json")
+    if not path.exists() or not beside.exists():
+        return None
+    try:
+        record = json.loads(beside.read_text())
+        expected = record["sha256"]
+    except (ValueError, KeyError, TypeError):
+        log.warning(f"{beside} is damaged; what it describes is made again")
+        return None
+    if sha256(path) != expected:
+        raise ValueError(
+            f"{path} is not what was written there: its sha256 differs from the one in "
+            f"{beside.name}. Delete both files to make the checkpoint again."
+        )
+    return record
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Save a training state to resume from."""
+    replace_atomically(path, lambda temporary: torch.save(dict(state), temporary))
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """The training state at ``path``; None when there is none. ValueError when it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:  # by where it is damaged
+        raise ValueError(
+            f"{path} is no whole training state to resume from. Delete it to begin again."
+        ) from error
+
+
+def replace_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file under a temporary name beside ``path``, then rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_room(folder: Path, num_bytes: int) -> None:
+    """OSError unless ``folder`` can be written to and its disk has ``num_bytes`` free."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_atomically(folder / ".probe", lambda path: path.write_bytes(b"1"))
+        (folder / ".probe").unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"cannot write to {folder} ({error.strerror or error}). Choose another folder with "
+            f"paths.runs=, paths.checkpoints= or paths.data=."
+        ) from error
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise OSError(
+            f"{folder} has {free / 1e6:.0f} MB free, {num_bytes / 1e6:.0f} MB are needed. Make "
+            f"room, or choose a folder on another disk."
+        )

@@ -1,0 +1,33 @@
+"""tsv-finetune: make one fine-tuned checkpoint."""
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from tsv_bench.checkpoints import check_room
+from tsv_bench.cli import experiment
+from tsv_bench.cli.launch import command, set_up_machine
+
+log = logging.getLogger(__name__)
+
+
+@command("finetune")
+def main(config: DictConfig) -> None:
+    device = set_up_machine(config)
+    tasks = experiment.make_tasks(config.task)
+    backbone = experiment.make_backbone(config)
+    source = experiment.make_source(config, device)
+    check_room(Path(config.paths.data), 20_000_000)
+    check_room(Path(source.folder), source.needed(backbone, list(tasks.values())))
+    load = experiment.make_loader(config, backbone)
+    for task in tasks.values():
+        made = source.checkpoint(backbone, task, lambda split, task=task: load(task, split))
+        log.info(
+            f"{task.label}: {100 * made.scores['val'].accuracy:.1f}% on val, "
+            f"{100 * made.scores['test'].accuracy:.1f}% on test, {made.path}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What every command does around its own work: find the configuration and report mistakes."""
+
+import functools
+import logging
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+
+import hydra
+import torch
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from tsv_bench.cli.overrides import CONF, checked
+
+log = logging.getLogger(__name__)
+
+# What a user can cause. Anything else is our mistake and keeps its traceback.
+USER_ERRORS = (ValueError, TypeError, OSError, OmegaConfBaseException)
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Make a console command of a function of the composed configuration."""
+
+    def decorate(run: Callable[[DictConfig], None]) -> Callable[[], None]:
+        program = f"tsv-{config_name}"
+
+        @functools.wraps(run)
+        def guarded(config: DictConfig) -> None:
+            with logging_redirect_tqdm():  # messages above the bars, not through them
+                with_messages(program, lambda: run(config))
+
+        def main() -> None:
+            # As typed; by its path where the shell would not find it, as under make.
+            found = shutil.which(program) is not None
+            typed = shlex.join([program if found else sys.argv[0], *sys.argv[1:]])
+
+            def compose_and_run() -> None:
+                sys.argv[1:] = checked(config_name, sys.argv[1:])
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
+                    guarded
+                )()
+
+            try:
+                with_messages(program, compose_and_run)
+            except KeyboardInterrupt:
+                print(
+                    f"\n{program}: interrupted. What was finished is kept; go on with: {typed}",
+                    file=sys.stderr,
+                )
+                sys.exit(130)
+
+        return main
+
+    return decorate
+
+
+def with_messages(program: str, work: Callable[[], None]) -> None:
+    """Run ``work``; a user's mistake becomes one message and exit code 1.
+
+    HYDRA_FULL_ERROR=1 shows the traceback instead.
+    """
+    try:
+        work()
+    except (*USER_ERRORS, InstantiationException) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        if isinstance(error, InstantiationException):  # Hydra's wrapping of what a target raised
+            error = error.__cause__ or error
+        message = str(error).strip().split("\n    full_key:")[0]
+        print(f"{program}: error: {message}", file=sys.stderr)
+        sys.exit(1)
+
+
+def set_up_machine(config: DictConfig) -> str:
+    """Apply ``threads``; the device that ``device`` means."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    device = config.device or found
+    if device.startswith("cuda") and found == "cpu":
+        raise ValueError(f"device={device} asks for a GPU and torch finds none; use device=cpu.")
+    return device
+
+
+def plain(node: DictConfig) -> dict:
+    """A configuration node as plain, resolved data."""
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)

@@ -1,0 +1,75 @@
+"""The embedded suite: real and drawn images that need no download, the same for the same seed."""
+
+import zlib
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from .cameras import CAMERAS
+from .canvas import Rng, Style
+from .figures import draw_colored, draw_counted, draw_shape, draw_sign
+from .glyphs import LETTERS, draw_house_number, draw_written_digit
+from .land import draw_land
+from .textures import draw_texture
+
+Draw = Callable[[Rng, int, Style], np.ndarray]
+
+# ``digits`` as a task is real (scanned); only its pretraining stand-in is drawn.
+GENERATORS: dict[str, Draw] = {
+    "digits": draw_written_digit,
+    "street": draw_house_number,
+    "signs": draw_sign,
+    "textures": draw_texture,
+    "land": draw_land,
+    "shapes": draw_shape,
+    "counting": draw_counted,
+    "colors": draw_colored,
+    **LETTERS,
+}
+
+# Raised whenever a generator draws something else for the same seed: cached data are rebuilt.
+VERSION = 2
+
+
+def image_rng(*key: int | str) -> Rng:
+    """A generator of its own for one image: images do not depend on how many are drawn."""
+    return np.random.default_rng(
+        [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
+    )
+
+
+def drawn(task: str, split: str, num_images: int, num_classes: int, camera: str, seed: int):
+    """Images and labels of one split of a drawn task: classes balanced, order shuffled."""
+    draw, take = GENERATORS[task], CAMERAS[camera]
+    labels = np.arange(num_images) % num_classes
+    labels = image_rng("order", task, split, seed).permutation(labels)
+    for index, label in enumerate(labels):
+        rng = image_rng(task, split, seed, index)
+        yield take(rng, draw(rng, int(label), "task")), int(label)
+
+
+@cache
+def scanned_digits() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's 1,797 handwritten digits (UCI, 8 x 8, 17 grey levels), shuffled once."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    order = np.random.default_rng(7).permutation(len(bunch.target))
+    images = (bunch.images * (255 / 16)).clip(0, 255).astype(np.uint8)
+    return images[order], bunch.target[order]
+
+
+# Writers are not known, so the split is by image: 1,200 train, 100 val, 497 test.
+DIGIT_ROWS = {"train": (0, 1200), "val": (1200, 1300), "test": (1300, 1797)}
+
+
+def scanned(split: str):
+    """Images and labels of the digits task: 28 pixels wide, centered on black, as in MNIST."""
+    from PIL import Image
+
+    images, labels = scanned_digits()
+    for row in range(*DIGIT_ROWS[split]):
+        small = Image.fromarray(images[row]).resize((28, 28), Image.Resampling.BICUBIC)
+        padded = np.pad(np.asarray(small), 1)
+        yield np.repeat(padded[..., None], 3, axis=-1), int(labels[row])

@@ -1,0 +1,128 @@
+"""One row of a table: a method with one set of knobs, averaged over its fine-tuning seeds."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tsv_bench import statistics
+from tsv_bench.runs import Run
+from tsv_bench.statistics import Estimate
+
+# Stages whose results all methods use: the first one to be evaluated would pay for the others.
+SHARED = ("data", "checkpoints")
+
+# A Run and task -> bool for each test image; None where that is lost.
+Evaluated = tuple[Run, dict[str, np.ndarray] | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One method with one set of knobs; numbers are means over its seeds, in [0, 1]."""
+
+    label: str  # with the knobs that tell it from another row of the same method
+    runs: tuple[Run, ...]  # one a seed, by seed
+    correct: dict[str, np.ndarray] | None  # task -> seeds x images
+    absolute: Estimate
+    normalized: Estimate  # value nan where a normalizer is missing
+
+    @property
+    def method(self) -> str:
+        return self.runs[0].method
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(run.seed for run in self.runs)
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        return {t: _mean(run.test[t].accuracy for run in self.runs) for t in self.runs[0].tasks}
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        return tuple(run.alpha for run in self.runs)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of a Run's own work: merging, choosing alpha, test."""
+        own = ({s: t for s, t in run.seconds.items() if s not in SHARED} for run in self.runs)
+        return _mean(sum(seconds.values()) for seconds in own)
+
+
+def build_row(
+    label: str,
+    evaluated: Sequence[Evaluated],
+    individual: Mapping[int, Evaluated],
+    notes: list[str],
+) -> Row:
+    """The row of Runs that differ in their seed; ``individual``: seed -> the Run to divide by.
+
+    What is missing leaves an interval or a value out and a line in ``notes``.
+    """
+    runs = tuple(run for run, _ in evaluated)
+    absolute = _without_images([run.absolute for run in runs])
+    normalized = _without_images([run.normalized for run in runs])
+    unknown = [task for run in runs for task in run.tasks if task not in run.normalizer]
+    if unknown:
+        normalized = Estimate(float("nan"))
+        notes.append(
+            f"{label}: no normalized accuracy, its Run lacks the accuracy of the fine-tuned model "
+            f"for {unknown[0]!r}. Make it again with: tsv-bench method={runs[0].method}"
+        )
+    correct = _stack([bits for _, bits in evaluated], runs[0])
+    if correct is None:
+        notes.append(f"{label}: no intervals, the per-image correctness beside its json is lost.")
+        return Row(label=label, runs=runs, correct=None, absolute=absolute, normalized=normalized)
+    absolute = statistics.absolute(correct)
+    partners = [individual[run.seed] for run in runs if run.seed in individual]
+    known = not unknown and len(partners) == len(runs)
+    if known and all(_is_normalizer(p, r) for (p, _), r in zip(partners, runs, strict=True)):
+        bits = _stack([bits for _, bits in partners], runs[0])
+        if bits is not None:
+            normalized = statistics.normalized(correct, bits)
+    elif not unknown:
+        notes.append(
+            f"{label}: no image interval of normalized accuracy, the individual models that "
+            f"normalize it have no Run here. Make it with: tsv-bench method=individual"
+        )
+    return Row(label=label, runs=runs, correct=correct, absolute=absolute, normalized=normalized)
+
+
+def row_labels(runs: Sequence[Run]) -> list[str]:
+    """Labels of rows; those of one method get the knobs that differ between them."""
+    labels = []
+    for run in runs:
+        same = [other.knobs for other in runs if other.method == run.method]
+        names = dict.fromkeys(name for knobs in same for name in knobs)
+        differing = [n for n in names if len({json.dumps(k.get(n)) for k in same}) > 1]
+        knobs = [f"{n}={_as_yaml(run.knobs.get(n))}" for n in differing]
+        labels.append(f"{run.label} ({', '.join(knobs)})" if knobs else run.label)
+    return labels
+
+
+def _as_yaml(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _is_normalizer(individual: Run, run: Run) -> bool:
+    """Whether ``individual`` is what ``run`` was divided by; they may come from other sources."""
+    pairs = [(individual.test[task].accuracy, run.normalizer[task]) for task in run.tasks]
+    return all(math.isclose(*pair) for pair in pairs)
+
+
+def _stack(bits: list[dict[str, np.ndarray] | None], run: Run) -> dict[str, np.ndarray] | None:
+    """Task -> seeds x images, from one dict a seed; None when one is lost."""
+    if any(b is None for b in bits):
+        return None
+    return {task: np.stack([b[task] for b in bits]) for task in run.tasks}
+
+
+def _without_images(values: list[float]) -> Estimate:
+    values = np.asarray(values)
+    return Estimate(float(values.mean()), None, statistics.over_seeds(values))
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))

@@ -1,0 +1,130 @@
+"""Runs on disk: one json for each evaluated method, and beside it the per-image correctness."""
+
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tsv_bench.scores import Score
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One evaluated (backbone, suite, method); the unit of results and of every table."""
+
+    backbone: str
+    suite: str
+    method: str
+    label: str
+    seed: int  # of the fine-tuning
+    knobs: dict[str, Any]  # of the method, as in its yaml
+    tasks: dict[str, str]  # task -> label, in the suite's order
+    alpha: float
+    alpha_curve: list[dict[str, float]]  # {"alpha", "normalized"} on validation; [] when fixed
+    test: dict[str, Score]
+    val: dict[str, Score]  # at the chosen alpha; {} when it is fixed
+    absolute: float  # mean over tasks of test accuracy, in [0, 1]
+    normalized: float  # mean over tasks of test accuracy / normalizer
+    normalizer: dict[str, float]  # task -> test accuracy of its own fine-tuned model
+    normalizer_source: str
+    seconds: dict[str, float]  # stage -> wall time
+    peak_memory: int  # resident, bytes
+    checkpoints: dict[str, dict[str, Any]]  # task or "pretrained" -> {"sha256", "generation"}
+    data: dict[str, str]  # task -> fingerprint of its data
+    settings: dict[str, Any]  # the resolved configuration that determines the result
+    fingerprint: str  # sha256 of settings, first 12 digits
+    versions: dict[str, str]
+    commit: str  # of this repository, "-dirty" when it was
+    machine: str
+    created: str  # ISO 8601, UTC
+
+
+def save_run(run: Run, correct: Mapping[str, np.ndarray], folder: Path) -> Path:
+    """Write ``run`` and which test images were right (task -> bool, one an image).
+
+    Returns the json's path. A Run with the same settings is replaced; a reader sees the old
+    files or the new ones, never a part.
+    """
+    for task, score in run.test.items():
+        assert (int(correct[task].sum()), len(correct[task])) == (score.correct, score.total), task
+    path = Path(folder) / run.backbone / run.suite / f"{run.method}-{run.fingerprint}.json"
+    text = json.dumps(asdict(run), indent=1, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The json last: whoever finds it finds the bits too.
+    with _replacing(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **{task: np.asarray(c, bool) for task, c in correct.items()})
+    with _replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def load_run(path: Path) -> Run:
+    """The Run of one json file. ValueError when the file is damaged or no Run."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable json: {error}.") from error
+    expected = {field.name for field in fields(Run)}
+    found = set(content) if isinstance(content, dict) else set()
+    if odd := expected ^ found:
+        raise ValueError(
+            f"{path} is not a Run: {len(odd)} fields are missing or unknown, first {min(odd)!r}."
+        )
+    try:
+        for split in ("test", "val"):
+            content[split] = {task: Score(**score) for task, score in content[split].items()}
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a Run: its {split!r} holds no scores.") from error
+    return Run(**content)
+
+
+def load_correct(path: Path) -> dict[str, np.ndarray]:
+    """Task -> bool for each test image, of the Run whose json is at ``path``.
+
+    ValueError when the file beside the json is missing or damaged.
+    """
+    path = Path(path).with_suffix(".npz")
+    try:
+        # Opened here, because np.load leaves a file open that turns out to be damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {task: arrays[task] for task in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"cannot read per-image correctness from {path}: {error}.") from error
+
+
+def find_runs(folder: Path, **equal: Any) -> list[tuple[Path, Run]]:
+    """Every Run below ``folder`` whose fields equal the ones given, in the order of the paths.
+
+    A json file that is damaged or no Run is skipped with a warning.
+    """
+    found = []
+    for path in sorted(Path(folder).rglob("*.json")):
+        try:
+            run = load_run(path)
+        except (ValueError, OSError) as error:
+            log.warning("skipped: %s", error)
+            continue
+        if all(getattr(run, name) == value for name, value in equal.items()):
+            found.append((path, run))
+    return found
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path``; it takes the place of ``path`` when all went well."""
+    # The process id keeps two commands that write the same Run apart.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,183 @@
+"""Runs become tables: a table for each suite, a row for each method, seeds averaged."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from tsv_bench import statistics
+from tsv_bench.rows import Evaluated, Row, build_row, row_labels
+from tsv_bench.runs import Run, find_runs, load_correct
+from tsv_bench.statistics import Estimate
+
+# Rows in this order; a method not listed stands before the individual models.
+ORDER = (
+    "zero_shot",
+    "weight_average",
+    "task_arithmetic",
+    "ties",
+    "tsv_merge",
+    "tsv_compress",
+    "individual",
+)
+DIFFERENCES = (  # first minus second
+    ("task_arithmetic", "weight_average"),
+    ("tsv_merge", "task_arithmetic"),
+    ("ties", "task_arithmetic"),
+)
+RATIOS = (("tsv_compress", "individual"),)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    text: str  # "TSV-M - Task Arithmetic"
+    kind: str  # "difference" or "ratio"
+    estimate: Estimate
+    num_seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """All methods of one backbone on one suite."""
+
+    name: str  # one word for file names, distinct among the tables of a folder
+    backbone: str
+    suite: str
+    tasks: dict[str, str]  # task -> label
+    num_images: int  # test, all tasks
+    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...]  # what a reader must know before believing a number
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for row in self.rows for run in row.runs]
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({run.seed for run in self.runs})
+
+
+def read_tables(folder: Path) -> list[Table]:
+    """The tables of all Runs below ``folder``. ValueError when there is none."""
+    evaluated: list[Evaluated] = []
+    for path, run in find_runs(folder):
+        try:
+            evaluated.append((run, load_correct(path)))
+        except ValueError:  # the table says so where it matters
+            evaluated.append((run, None))
+    if not evaluated:
+        raise ValueError(f"no Run in {folder}. Make one with: tsv-bench method=tsv_merge")
+    return build_tables(evaluated)
+
+
+def build_tables(evaluated: Sequence[Evaluated]) -> list[Table]:
+    """One table for each backbone, suite and selection of its tasks, in alphabetical order."""
+    groups: dict[tuple, list[Evaluated]] = {}
+    for run, correct in evaluated:
+        groups.setdefault((run.backbone, run.suite, tuple(run.tasks)), []).append((run, correct))
+    tables: list[Table] = []
+    for (backbone, suite, _), group in sorted(groups.items(), key=lambda item: item[0]):
+        count = sum((table.backbone, table.suite) == (backbone, suite) for table in tables)
+        name = f"{backbone}-{suite}" + (f"-{count + 1}" if count else "")
+        tables.append(_build_table(name, group))
+    return tables
+
+
+def _build_table(name: str, group: list[Evaluated]) -> Table:
+    notes: list[str] = []
+    newest = max((run for run, _ in group), key=lambda run: run.created)
+    by_row: dict[tuple[str, str], dict[int, Evaluated]] = {}
+    for run, correct in sorted(_comparable(group, newest, notes), key=lambda e: e[0].created):
+        seeds = by_row.setdefault((run.method, json.dumps(run.knobs, sort_keys=True)), {})
+        if run.seed in seeds:
+            notes.append(
+                f"{run.label}, seed {run.seed}: the newest of several Runs "
+                f"({run.fingerprint}, {run.created}) is shown, "
+                f"not {seeds[run.seed][0].fingerprint}."
+            )
+        seeds[run.seed] = (run, correct)
+    individual = next((s for (method, _), s in by_row.items() if method == "individual"), {})
+    labels = row_labels([seeds[min(seeds)][0] for seeds in by_row.values()])
+    rows = [
+        build_row(label, [seeds[seed] for seed in sorted(seeds)], individual, notes)
+        for label, seeds in zip(labels, by_row.values(), strict=True)
+    ]
+    rows.sort(key=lambda row: (_rank(row.method), row.label))
+    _note_differences(rows, notes)
+    return Table(
+        name=name,
+        backbone=newest.backbone,
+        suite=newest.suite,
+        tasks=newest.tasks,
+        num_images=sum(score.total for score in newest.test.values()),
+        rows=tuple(rows),
+        comparisons=tuple(_compare(rows)),
+        notes=tuple(notes),
+    )
+
+
+def _comparable(group: list[Evaluated], newest: Run, notes: list[str]) -> list[Evaluated]:
+    """The Runs on the test images of the newest; a note for each of the others."""
+    kept = []
+    for run, correct in group:
+        try:
+            statistics.check_same_images(run, newest)
+        except ValueError as error:
+            notes.append(f"left out {run.label}, seed {run.seed} ({run.fingerprint}): {error}")
+        else:
+            kept.append((run, correct))
+    return kept
+
+
+def _compare(rows: list[Row]) -> list[Comparison]:
+    """What the suite is about, paired on the same images and the seeds both rows have."""
+    comparisons = []
+    for kind, pairs in (("difference", DIFFERENCES), ("ratio", RATIOS)):
+        for pair in pairs:
+            sides = [[r for r in rows if r.method == m and r.correct] for m in pair]
+            for first, second in product(*sides):
+                seeds = sorted(set(first.seeds) & set(second.seeds))
+                if not seeds:
+                    continue
+                outcomes = [_select(row, seeds) for row in (first, second)]
+                if kind == "difference":
+                    text, estimate = "-", statistics.difference(*outcomes)
+                else:
+                    text, estimate = "/", statistics.normalized(*outcomes)
+                text = f"{first.label} {text} {second.label}"
+                comparisons.append(Comparison(text, kind, estimate, len(seeds)))
+    return comparisons
+
+
+def _note_differences(rows: list[Row], notes: list[str]) -> None:
+    """Rows of one table are to have the same seeds and, seed by seed, the same checkpoints."""
+    if len({row.seeds for row in rows}) > 1:
+        parts = [f"{row.label} {', '.join(map(str, row.seeds))}" for row in rows]
+        notes.append(f"not all rows have the same seeds: {'; '.join(parts)}.")
+    first: dict[tuple[int, str], tuple[str, object]] = {}
+    for row in rows:
+        for run in row.runs:
+            for task, checkpoint in run.checkpoints.items():
+                owner, seen = first.setdefault(
+                    (run.seed, task), (row.label, checkpoint.get("sha256"))
+                )
+                if seen != checkpoint.get("sha256"):
+                    notes.append(
+                        f"{row.label} and {owner}, seed {run.seed}, were made from different "
+                        f"checkpoints, first {task!r}: do not compare them."
+                    )
+                    break
+
+
+def _rank(method: str) -> float:
+    return ORDER.index(method) if method in ORDER else len(ORDER) - 1.5
+
+
+def _select(row: Row, seeds: list[int]) -> dict[str, np.ndarray]:
+    """The per-image correctness of a row, of some of its seeds."""
+    index = [row.seeds.index(seed) for seed in seeds]
+    return {task: bits[index] for task, bits in row.correct.items()}
