@@ -127,7 +127,9 @@ def evaluate_method(
 
     with stage("alpha", seconds):
         total = len(method.alphas) * len(validation)
-        with tqdm(total=total, desc=f"{method.label}: alpha", leave=False) as bar:
+        with tqdm(
+            total=total, desc=f"{method.label}: alpha", leave=False, disable=not total
+        ) as bar:
             alpha, curve = choose_alpha(method.alphas, normalized_on_validation)
 
     with stage("test", seconds):
