@@ -14,13 +14,12 @@ from tsv_bench.checkpoint_sources import Folder
 from tsv_bench.checkpoints import (
     StateDict,
     check_finite,
-    check_room,
     load_record,
     load_state,
-    replace_atomically,
     save_checkpoint,
     save_state,
 )
+from tsv_bench.files import check_room, replace_atomically
 
 
 def state():

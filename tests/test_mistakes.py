@@ -33,6 +33,10 @@ MISTAKES = {
     "backbone.load.sha256=abc": "mini.safetensors has sha256",
     "backbone.load.weights=nowhere": "nowhere",
     "tsv_merge": "tsv_merge",
+    "task=signs": "suite.tasks=[...], not task=",
+    "backbone.finetune.batch_size=0": "batch_size=0 is not a whole number of at least 1",
+    "backbone.finetune.rate=fast": "rate='fast' is not a number",
+    "suite.tasks=[signs] suite.tasks.signs.epochs=0": "epochs=0; fine-tuning needs at least one",
 }
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tsv_bench.checkpoints import Checkpoint, sha256
+from tsv_bench.checkpoints import Checkpoint
 from tsv_bench.data import Split, Task
+from tsv_bench.files import sha256
 from tsv_bench.models import Backbone
 
 

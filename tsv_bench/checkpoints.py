@@ -1,13 +1,9 @@
 """Every path and file format of checkpoints."""
 
-import hashlib
 import json
 import logging
-import os
 import pickle
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tsv_bench.files import replace_atomically, sha256
 from tsv_bench.scores import Score
 
 log = logging.getLogger(__name__)
@@ -110,11 +107,6 @@ def load_record(path: Path) -> dict[str, Any] | None:
     return record
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Save a training state to resume from."""
     replace_atomically(path, lambda temporary: torch.save(dict(state), temporary))
@@ -130,33 +122,3 @@ def load_state(path: Path) -> dict[str, Any] | None:
         raise ValueError(
             f"{path} is no whole training state to resume from. Delete it to begin again."
         ) from error
-
-
-def replace_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under a temporary name beside ``path``, then rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def check_room(folder: Path, num_bytes: int) -> None:
-    """OSError unless ``folder`` can be written to and its disk has ``num_bytes`` free."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_atomically(folder / ".probe", lambda path: path.write_bytes(b"1"))
-        (folder / ".probe").unlink(missing_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"cannot write to {folder} ({error.strerror or error}). Choose another folder with "
-            f"paths.runs=, paths.checkpoints= or paths.data=."
-        ) from error
-    free = shutil.disk_usage(folder).free
-    if free < num_bytes:
-        raise OSError(
-            f"{folder} has {free / 1e6:.0f} MB free, {num_bytes / 1e6:.0f} MB are needed. Make "
-            f"room, or choose a folder on another disk."
-        )

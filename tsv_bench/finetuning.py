@@ -37,6 +37,17 @@ class Finetuning:
     clip: float  # largest norm of the gradient
     shift: int  # training images are moved by up to so many pixels, wrapping around
 
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("shift", 0)):
+            if not isinstance(value := getattr(self, name), int) or value < least:
+                raise ValueError(
+                    f"backbone.finetune.{name}={value!r} is not a whole number of at least {least}."
+                )
+        for name in ("rate", "warmup", "weight_decay", "clip"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                raise ValueError(f"backbone.finetune.{name}={value!r} is not a number from 0 up.")
+
     def recipe(self, epochs: int, num_images: int) -> Recipe:
         batch_size = min(self.batch_size, num_images)
         steps = epochs * (num_images // batch_size)

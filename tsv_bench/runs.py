@@ -2,16 +2,15 @@
 
 import json
 import logging
-import os
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tsv_bench.files import replace_atomically
 from tsv_bench.scores import Score
 
 log = logging.getLogger(__name__)
@@ -58,13 +57,16 @@ def save_run(run: Run, correct: Mapping[str, np.ndarray], folder: Path) -> Path:
         assert (int(correct[task].sum()), len(correct[task])) == (score.correct, score.total), task
     path = Path(folder) / run.backbone / run.suite / f"{run.method}-{run.fingerprint}.json"
     text = json.dumps(asdict(run), indent=1, allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The json last: whoever finds it finds the bits too.
-    with _replacing(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **{task: np.asarray(c, bool) for task, c in correct.items()})
-    with _replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    bits = {task: np.asarray(c, bool) for task, c in correct.items()}
+    replace_atomically(path.with_suffix(".npz"), lambda temporary: save_bits(temporary, bits))
+    replace_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
     return path
+
+
+def save_bits(path: Path, bits: Mapping[str, np.ndarray]) -> None:
+    with path.open("wb") as file:  # a path would get numpy's suffix appended
+        np.savez_compressed(file, **bits)
 
 
 def load_run(path: Path) -> Run:
@@ -116,15 +118,3 @@ def find_runs(folder: Path, **equal: Any) -> list[tuple[Path, Run]]:
         if all(getattr(run, name) == value for name, value in equal.items()):
             found.append((path, run))
     return found
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``; it takes the place of ``path`` when all went well."""
-    # The process id keeps two commands that write the same Run apart.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -16,10 +16,11 @@ from tqdm import tqdm
 from tsv_bench import evaluation, provenance
 from tsv_bench.benchmark import Method, Outcome, evaluate_method, stage
 from tsv_bench.checkpoint_sources import Source
-from tsv_bench.checkpoints import Checkpoint, check_room
+from tsv_bench.checkpoints import Checkpoint
 from tsv_bench.cli import comparison, experiment
 from tsv_bench.cli.launch import command, set_up_machine
 from tsv_bench.data import Task
+from tsv_bench.files import check_room
 from tsv_bench.models import Backbone
 from tsv_bench.report import render_terminal, write_report
 from tsv_bench.runs import Run, find_runs, load_correct, save_run

@@ -7,8 +7,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from tsv_bench.checkpoints import check_room
 from tsv_bench.cli.launch import with_messages
+from tsv_bench.files import check_room
 from tsv_bench.report import render_terminal, write_report
 from tsv_bench.runs import load_correct, load_run
 from tsv_bench.tables import Table, build_tables

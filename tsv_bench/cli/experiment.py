@@ -34,11 +34,18 @@ def make_tasks(nodes: DictConfig) -> dict[str, Task]:
         raise ValueError(
             "the suite has no tasks: name at least one, as in suite.tasks=[digits,signs]."
         )
-    tasks = {name: instantiate(node) for name, node in nodes.items()}
+    tasks = {
+        name: _make_task(OmegaConf.to_yaml(node, resolve=True)) for name, node in nodes.items()
+    }
     for name, task in tasks.items():
         if name != task.name:
             raise ValueError(f"the task under the key {name!r} calls itself {task.name!r}.")
     return tasks
+
+
+@cache
+def _make_task(text: str) -> Task:
+    return instantiate(OmegaConf.create(text))
 
 
 def suite_name(config: DictConfig) -> str:

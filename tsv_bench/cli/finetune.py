@@ -5,9 +5,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from tsv_bench.checkpoints import check_room
 from tsv_bench.cli import experiment
 from tsv_bench.cli.launch import command, set_up_machine
+from tsv_bench.files import check_room
 
 log = logging.getLogger(__name__)
 

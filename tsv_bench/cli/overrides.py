@@ -50,6 +50,11 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
 
     chosen = [override for override in overrides if is_group(override)]
     for override in chosen:
+        if override.key_or_group == "task" and not override.package and config_name == "bench":
+            raise ValueError(
+                "tsv-bench takes a list of tasks: suite.tasks=[...], not task=. One task alone is "
+                "fine-tuned by: tsv-finetune task=..."
+            )
         check_options(override)
     check_added(config_name, chosen)
     keys = [o for o in overrides if o not in chosen and not o.key_or_group.startswith("hydra.")]

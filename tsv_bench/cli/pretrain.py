@@ -11,8 +11,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from tsv_bench import pretraining
-from tsv_bench.checkpoints import replace_atomically
 from tsv_bench.cli.launch import command
+from tsv_bench.files import replace_atomically
 from tsv_bench.models import build_mini, save_mini
 from tsv_bench.models.backbone import compact_tokens, normalize
 from tsv_bench.training import train

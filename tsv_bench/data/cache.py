@@ -7,7 +7,6 @@ Everything is written under a temporary name and renamed when whole, so a half-b
 found under its real name; of two processes that want the same one, the second waits for the first.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -23,8 +22,8 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
-from tsv_bench.checkpoints import replace_atomically
 from tsv_bench.data.task import SPLITS, Task
+from tsv_bench.files import replace_atomically, sha256
 
 log = logging.getLogger(__name__)
 
@@ -111,11 +110,6 @@ def pixel_damage(path: Path) -> str | None:
     except Exception as error:  # whatever a damaged file makes numpy, zipfile or zlib raise
         return f"{type(error).__name__}: {error}"
     return None
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_dataset(task: Task, home: Path):

@@ -28,6 +28,10 @@ class Task:
         object.__setattr__(self, "templates", tuple(self.templates))
         if odd := [name for name in self.class_names if self.class_names.count(name) > 1]:
             raise ValueError(f"task {self.name!r} has the class {odd[0]!r} twice.")
+        if not isinstance(self.epochs, int) or self.epochs < 1:
+            raise ValueError(
+                f"task {self.name!r} has epochs={self.epochs!r}; fine-tuning needs at least one."
+            )
         if not self.templates or any("{}" not in template for template in self.templates):
             raise ValueError(
                 f"task {self.name!r} needs templates with {{}} for the class name; "

@@ -6,12 +6,12 @@ A figure is drawn on a 64 x 64 canvas and ends as 30 x 30 x 3 uint8. Images have
 
 import math
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import matplotlib
 import numpy as np
-import sklearn
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 Style = Literal["plain", "mixed", "task"]
@@ -36,7 +36,8 @@ COLORS = {
 }
 
 # Photographs for backgrounds: scikit-learn's samples (CC BY) and matplotlib's (public domain).
-_SKLEARN = Path(sklearn.__file__).parent / "datasets" / "images"
+# Found, not imported: importing scikit-learn takes a second that only `digits` needs to spend.
+_SKLEARN = Path(find_spec("sklearn").origin).parent / "datasets" / "images"
 _MATPLOTLIB = Path(matplotlib.get_data_path())
 PHOTOS = (
     _SKLEARN / "china.jpg",
