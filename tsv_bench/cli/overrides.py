@@ -59,7 +59,7 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
     check_added(config_name, chosen)
     keys = [o for o in overrides if o not in chosen and not o.key_or_group.startswith("hydra.")]
     parents = {override.key_or_group.split(".")[0] for override in keys}
-    for lines in combinations(chosen, parents):
+    for lines in combinations(chosen, parents) if keys else ():
         known = composed(config_name, lines)
         swept = [line for line in lines if line not in texts]
         for override in keys:

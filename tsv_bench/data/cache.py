@@ -21,6 +21,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from tsv_bench.data.task import SPLITS, Task
 from tsv_bench.files import replace_atomically, sha256
@@ -154,7 +155,8 @@ def build_dataset(task: Task, home: Path) -> None:
     )
     splits = {}
     for split in SPLITS:
-        pairs = list(task.source(split))
+        bar = tqdm(task.source(split), desc=f"{task.label}: {split} images", leave=False)
+        pairs = list(bar)
         if not pairs:
             raise ValueError(f"the source of {task.name} yields no {split} images.")
         images = [i if isinstance(i, Image.Image) else Image.fromarray(i) for i, _ in pairs]
