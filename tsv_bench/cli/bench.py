@@ -88,7 +88,9 @@ def main(config: DictConfig) -> None:
             tracker.log_run(run, [plot for plot in written if plot.suffix == ".png"])
     comparison.finished.append(path)
     if HydraConfig.get().mode == RunMode.RUN:
-        print(render_terminal(comparison.tables_of([path])))
+        # The individual models' Run, where there is one, gives the normalized accuracy's interval.
+        individual = find_runs(home, method="individual", seed=config.seed)
+        print(render_terminal(comparison.tables_of([path, *(p for p, _ in individual)])))
 
 
 def finished_run(folder: Path, **equal: Any) -> Path | None:
