@@ -35,7 +35,7 @@ COLORS = {
     "cyan": (60, 200, 210),
 }
 
-# Photographs for backgrounds: scikit-learn's samples (CC BY) and matplotlib's (public domain).
+# Photographs for backgrounds: scikit-learn's samples (CC BY 2.0) and matplotlib's portrait.
 # Found, not imported: importing scikit-learn takes a second that only `digits` needs to spend.
 _SKLEARN = Path(find_spec("sklearn").origin).parent / "datasets" / "images"
 _MATPLOTLIB = Path(matplotlib.get_data_path())
