@@ -17,8 +17,10 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # Rooms that see tensors only, and what of the package each may import.
 TENSOR_ROOMS = {
     "linalg": set(),
-    "task_vectors": {"linalg"},
-    "methods": {"linalg", "task_vectors", "methods"},
+    "matrices": set(),
+    "streaming": set(),
+    "task_vectors": {"linalg", "matrices", "streaming"},
+    "methods": {"linalg", "matrices", "streaming", "task_vectors", "methods"},
 }
 # Files, data sets and networks know nothing of experiments.
 FILE_ROOMS = {"checkpoints", "data", "models"}

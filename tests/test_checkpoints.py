@@ -12,68 +12,17 @@ from safetensors.torch import save_file
 from tsv_bench import checkpoints
 from tsv_bench.checkpoint_sources import Folder
 from tsv_bench.checkpoints import (
-    StateDict,
-    check_finite,
     load_record,
     load_state,
     save_checkpoint,
     save_state,
 )
 from tsv_bench.files import check_room, replace_atomically
+from tsv_bench.state_dicts import open_state_dict
 
 
 def state():
     return {"w": torch.arange(6.0).reshape(2, 3), "b": torch.ones(3), "n": torch.tensor(7)}
-
-
-def test_state_dict_reads_what_is_asked(tmp_path, monkeypatch):
-    path = tmp_path / "a.safetensors"
-    save_file(state(), path)
-    read = []
-
-    class Recording:
-        def __init__(self, *args, **kwargs):
-            self.file = open_file(*args, **kwargs)
-
-        def keys(self):
-            return self.file.keys()
-
-        def get_tensor(self, name):
-            read.append(name)
-            return self.file.get_tensor(name)
-
-    open_file = checkpoints.safe_open
-    monkeypatch.setattr(checkpoints, "safe_open", Recording)
-    found = StateDict(path)
-    assert set(found) == {"w", "b", "n"} and len(found) == 3
-    assert "w" in found and "x" not in found
-    assert not read
-    assert torch.equal(found["w"], state()["w"]) and read == ["w"]
-    with pytest.raises(KeyError, match="x"):
-        found["x"]
-
-
-def test_missing_checkpoint_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"no checkpoint at {tmp_path / 'a'}"):
-        StateDict(tmp_path / "a")
-
-
-@pytest.mark.parametrize("kept", [0, 5, 100, -1])
-def test_truncated_checkpoint_is_named(tmp_path, kept):
-    path = tmp_path / "a.safetensors"
-    save_file(state(), path)
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=f"{path} is not a whole safetensors file"):
-        StateDict(path)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_first_parameter_that_is_not_finite_is_named(tmp_path, value):
-    odd = state()
-    check_finite(odd, tmp_path / "a")
-    odd["b"][1] = value
-    with pytest.raises(ValueError, match=f"{tmp_path / 'a'} holds NaN or infinity in 'b'"):
-        check_finite(odd, tmp_path / "a")
 
 
 def test_checkpoint_comes_back_with_its_record(tmp_path):
@@ -81,7 +30,7 @@ def test_checkpoint_comes_back_with_its_record(tmp_path):
     written = save_checkpoint(path, state(), {"settings": {"seed": 0}})
     assert load_record(path) == written
     assert written["settings"] == {"seed": 0} and written["sha256"] == checkpoints.sha256(path)
-    found = StateDict(path)
+    found = open_state_dict(path)
     assert all(torch.equal(found[name], tensor) for name, tensor in state().items())
     assert sorted(p.name for p in path.parent.iterdir()) == ["a.json", "a.safetensors"]
 

@@ -10,10 +10,17 @@ from hydra.utils import get_class, get_method, instantiate
 from omegaconf import OmegaConf
 
 from tsv_bench import methods
-from tsv_bench.cli import bench, experiment, finetune, pretrain, report
+from tsv_bench.cli import bench, experiment, finetune, merge, pretrain, report
+from tsv_bench.cli import methods as methods_of_cli
 from tsv_bench.cli.overrides import CONF, groups, options
 
-COMMANDS = {"bench": bench, "finetune": finetune, "pretrain": pretrain, "report": report}
+COMMANDS = {
+    "bench": bench,
+    "finetune": finetune,
+    "merge": merge,
+    "pretrain": pretrain,
+    "report": report,
+}
 PAIRS = [(group, option) for group in groups() for option in options(group)]
 EXTRA = {"folder": ["checkpoints.folder=mine"]}  # what has no default
 
@@ -83,7 +90,7 @@ class TestMethod:
     def test_every_knob_reaches_the_function(self, method):
         """Each one offered is passed on from where a user sets it, and none is kept back."""
         node = composed("bench", f"method={method}").method
-        knobs = set(node) - experiment.NOT_KNOBS
+        knobs = set(node) - methods_of_cli.NOT_KNOBS
         taken = set(inspect.signature(getattr(methods, method)).parameters) - {"task_vectors"}
         assert knobs == taken == {key for key in node.serve if not key.startswith("_")}
         for knob in knobs:
@@ -94,7 +101,7 @@ class TestMethod:
         for key in ("method.knob", "method.serve.knob"):
             config = composed("bench", f"method={method}", f"+{key}=1")
             with pytest.raises((ValueError, TypeError), match="knob"):
-                experiment.make_method(config)
+                methods_of_cli.make_method(config)
 
     def test_alphas_are_those_of_the_paper(self, method):
         alphas = composed("bench", f"method={method}").method.alphas

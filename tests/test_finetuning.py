@@ -17,9 +17,9 @@ from made_up_tasks import NUM_IMAGES, backbone, load, task
 from safetensors.torch import load_file
 
 from tsv_bench import evaluation, finetuning
-from tsv_bench.checkpoints import StateDict
 from tsv_bench.finetuning import FinetunedHere, Finetuning
 from tsv_bench.models import zero_shot_head
+from tsv_bench.state_dicts import open_state_dict
 from tsv_bench.training import Recipe
 
 SETTINGS = Finetuning(batch_size=16, rate=0.01, warmup=0.1, weight_decay=0.1, clip=1.0, shift=1)
@@ -71,7 +71,7 @@ def test_fine_tuned_tower_is_better_and_the_backbone_is_as_it_was(tmp_path):
 
     # The scores are those of the weights on the disk.
     tower = backbone().visual
-    tower.load_state_dict(dict(StateDict(found.path)))
+    tower.load_state_dict(dict(open_state_dict(found.path)))
     correct = evaluation.correct_images(tower, head, load("test"), "cpu")
     assert evaluation.score(correct) == found.scores["test"]
 

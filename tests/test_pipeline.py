@@ -79,7 +79,13 @@ def test_runs_hold_what_is_needed_to_believe_them(folder):
     assert {s.total for s in merged.val.values()} == {50}
     assert individual.normalized == 1.0 and individual.alpha_curve == []
     assert merged.normalizer == {task: s.accuracy for task, s in individual.test.items()}
-    assert merged.knobs == {"rank_fraction": None, "polar": "svd"}
+    assert merged.knobs == {
+        "rank_fraction": None,
+        "svd": "gram",
+        "polar": "eigen",
+        "exclude": None,
+        "split_qkv": False,
+    }
     assert set(merged.checkpoints) == {*TASKS, "pretrained"}
     records = {c.stem.split("-")[0]: json.loads(c.with_suffix(".json").read_text())
                for c in checkpoints(folder)}  # fmt: skip

@@ -5,7 +5,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tsv_bench.task_vectors import TaskVector, apply, is_matrix, map_layers, merge_layers
+from tsv_bench.matrices import Matrices
+from tsv_bench.task_vectors import TaskVector, apply, map_layers, merge_layers
 
 
 class Reads(dict):
@@ -124,7 +125,7 @@ def test_delta_that_is_not_finite_is_named(bad):
     ],
 )
 def test_which_layers_are_matrices(name, shape, expected):
-    assert is_matrix(name, torch.zeros(shape)) is expected
+    assert Matrices().is_matrix(name, shape) is expected
 
 
 def test_layers_are_merged_by_their_rule():

@@ -5,36 +5,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from tsv_bench.checkpoints import Checkpoint, StateDict, check_finite
+from tsv_bench.checkpoint_vectors import check_finite, open_task_vector, pair_of
+from tsv_bench.checkpoints import Checkpoint
 from tsv_bench.data import Split, Task
 from tsv_bench.evaluation import Evaluator, normalized_accuracy, score
+from tsv_bench.factor_cache import FactorCache
+from tsv_bench.method import Method
 from tsv_bench.models import Backbone, zero_shot_head
-from tsv_bench.scaling import check_alphas, choose_alpha
+from tsv_bench.scaling import choose_alpha
 from tsv_bench.scores import Score
+from tsv_bench.state_dicts import open_state_dict
+from tsv_bench.streaming import gather, stream
 from tsv_bench.task_vectors import TaskVector
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """A merging method as its yaml describes it."""
-
-    name: str
-    label: str
-    alphas: list[float]  # candidates; one: alpha is fixed
-    knobs: dict[str, Any]
-    serve: Callable[[Mapping], Mapping]
-
-    def check(self) -> None:
-        """ValueError or TypeError for a knob or an alpha out of range, before any work."""
-        check_alphas(self.alphas)
-        self.serve({})
 
 
 @dataclass
@@ -52,18 +40,34 @@ class Outcome:
 
 
 def open_task_vectors(
-    backbone: Backbone, checkpoints: Mapping[str, Checkpoint]
+    backbone: Backbone,
+    checkpoints: Mapping[str, Checkpoint],
+    device: str = "cpu",
+    factors: FactorCache | None = None,
 ) -> dict[str, TaskVector]:
     """Lazy task vectors of all checkpoints; ValueError for one damaged, not finite or foreign."""
     vectors = {}
+    pretrained = backbone.pretrained
     for task, checkpoint in checkpoints.items():
         try:
-            finetuned = StateDict(checkpoint.path)
-            vectors[task] = TaskVector(backbone.pretrained, finetuned)
-            check_finite(finetuned, checkpoint.path)
+            state = open_state_dict(checkpoint.path)
+            pair = pair_of(backbone.fingerprint, checkpoint.sha256)
+            vectors[task] = open_task_vector(pretrained, state, device, factors, pair)
+            check_finite(state)
         except ValueError as error:
             raise ValueError(f"the checkpoint of {task} at {checkpoint.path}: {error}") from error
     return vectors
+
+
+def computed(served: Mapping[str, Mapping], label: str) -> Mapping[str, Mapping]:
+    """A vector served to all tasks is computed once; each its own stays lazy."""
+    vectors = {id(vector): vector for vector in served.values()}
+    if len(vectors) > 1:
+        return served
+    [vector] = vectors.values()
+    with tqdm(total=len(vector), desc=f"{label}: layers", unit="layer", leave=False) as bar:
+        rows = (found for found in stream(vector) if bar.update(found[1] == 0) or True)
+        return dict.fromkeys(served, gather(rows))
 
 
 # Scores of individual models that no file gives, by checkpoint hash and task fingerprint.
@@ -100,11 +104,12 @@ def evaluate_method(
     checkpoints: Mapping[str, Checkpoint],
     load: Callable[[Task, str], Split],
     device: str,
+    factors: FactorCache | None = None,
 ) -> Outcome:
     """Merge, choose alpha on validation, evaluate once on test."""
     seconds: dict[str, float] = {}
     with stage("open", seconds):
-        vectors = open_task_vectors(backbone, checkpoints)
+        vectors = open_task_vectors(backbone, checkpoints, device, factors)
         heads = {name: zero_shot_head(backbone, task) for name, task in tasks.items()}
         evaluator = Evaluator(backbone, heads, device)
         individual = {
@@ -116,7 +121,7 @@ def evaluate_method(
         validation = {n: load(t, "val") for n, t in tasks.items()} if searched else {}
         testing = {name: load(task, "test") for name, task in tasks.items()}
     with stage("merge", seconds):
-        served = method.serve(vectors)
+        served = computed(method.serve(vectors), method.label)
 
     val_normalizer = {name: scores["val"].accuracy for name, scores in individual.items()}
     correct: dict[float, dict[str, np.ndarray]] = {}

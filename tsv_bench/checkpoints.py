@@ -3,13 +3,12 @@
 import json
 import logging
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -27,47 +26,6 @@ class Checkpoint:
     sha256: str
     generation: str  # where it comes from: "finetune" is our own
     scores: dict[str, Score] | None  # accuracy on "val" and "test"; None: not known yet
-
-
-class StateDict(Mapping[str, Tensor]):
-    """The tensors of a .safetensors file, memory-mapped and read one at a time."""
-
-    def __init__(self, path: Path) -> None:
-        """FileNotFoundError or ValueError when there is no whole safetensors file at ``path``."""
-        if not path.exists():
-            raise FileNotFoundError(f"no checkpoint at {path}.")
-        try:
-            self._file = safe_open(path, framework="pt")
-        except SafetensorError as error:
-            raise ValueError(
-                f"{path} is not a whole safetensors file ({error}). Delete it and make it again."
-            ) from error
-        self._names = dict.fromkeys(self._file.keys())
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._file.get_tensor(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-def check_finite(checkpoint: Mapping[str, Tensor], path: Path) -> None:
-    """ValueError that names the first parameter with NaN or infinity."""
-    for name in checkpoint:
-        tensor = checkpoint[name]
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ValueError(
-                f"{path} holds NaN or infinity in {name!r}. Its training diverged or the file is "
-                f"damaged: delete it and make it again."
-            )
 
 
 def save_checkpoint(

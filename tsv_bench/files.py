@@ -25,8 +25,15 @@ def replace_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def check_room(folder: Path, num_bytes: int) -> None:
-    """OSError unless ``folder`` can be written to and its disk has ``num_bytes`` free."""
+def check_room(
+    folder: Path,
+    num_bytes: int,
+    setting: str = "paths.runs=, paths.checkpoints= or paths.data=",
+) -> None:
+    """OSError unless ``folder`` can be written to and its disk has ``num_bytes`` free.
+
+    ``setting`` is what chooses another folder.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace_atomically(folder / ".probe", lambda path: path.write_bytes(b"1"))
@@ -34,7 +41,7 @@ def check_room(folder: Path, num_bytes: int) -> None:
     except OSError as error:
         raise OSError(
             f"cannot write to {folder} ({error.strerror or error}). Choose another folder with "
-            f"paths.runs=, paths.checkpoints= or paths.data=."
+            f"{setting}."
         ) from error
     free = shutil.disk_usage(folder).free
     if free < num_bytes:

@@ -10,7 +10,14 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-POLAR_ROUTES = ("svd", "eigen")
+SVD_ROUTES = ("gram", "svd")
+POLAR_ROUTES = ("eigen", "svd")
+
+# Error that float32 may leave in a leading singular subspace, by the estimate in `_subspace`. That
+# of a merged layer was 0.4 to 2 times the estimate, over six kinds of spectra, against float64.
+LEAK = 2e-5
+EXTRA = 32  # eigenvectors beyond the wanted ones: they catch most of what rounding turns out
+SMALL = 256  # columns up to which an eigendecomposition in float64 costs next to nothing
 
 
 def kept_rank(full_rank: int, num_tasks: int, rank_fraction: float | int | None) -> int:
@@ -53,17 +60,136 @@ def _warn_that_one_is_kept(
 
 
 def truncated_svd(
-    matrices: Float[Tensor, "*batch m n"], rank: int
+    matrices: Float[Tensor, "*batch m n"], rank: int, via: str = "gram"
 ) -> tuple[
     Float[Tensor, "*batch m rank"], Float[Tensor, "*batch rank"], Float[Tensor, "*batch rank n"]
 ]:
-    """The ``rank`` leading singular triplets u, s, vh; in float32 at least."""
+    """The ``rank`` leading singular triplets u, s, vh; in float32 at least.
+
+    ``via`` "svd" is a full SVD; "gram" goes by the eigenvectors of the smaller Gram matrix: three
+    to eight times quicker and, with float64 where it matters, closer to the exact triplets than a
+    float32 SVD. There is no wider type for float64 matrices: these always get a full SVD.
+    """
+    check_svd_route(via)
     if matrices.shape[-1] > matrices.shape[-2]:
         # LAPACK takes twice as long for a wide matrix as for its transpose.
-        u, s, vh = truncated_svd(matrices.mT, rank)
+        u, s, vh = truncated_svd(matrices.mT, rank, via)
         return vh.mT, s, u.mT
-    u, s, vh = _svd(at_least_float32(matrices))
-    return u[..., :rank], s[..., :rank], vh[..., :rank, :]
+    matrices = at_least_float32(matrices)
+    if via == "svd" or matrices.dtype == torch.float64 or matrices.numel() == 0:
+        u, s, vh = _svd(matrices)
+        return u[..., :rank], s[..., :rank], vh[..., :rank, :]
+    lead = matrices.shape[:-2]
+    batch = matrices.reshape(-1, *matrices.shape[-2:])
+    # A GPU is quickest with all at once; on a CPU one at a time keeps the float64 copies small.
+    parts = batch.split(len(batch) if batch.is_cuda else 1)
+    triplets = zip(*(_leading_triplets(part, rank) for part in parts), strict=True)
+    u, s, vh = (torch.cat(parts) for parts in triplets)
+    return u.reshape(*lead, *u.shape[1:]), s.reshape(*lead, rank), vh.reshape(*lead, *vh.shape[1:])
+
+
+def _leading_triplets(
+    a: Float[Tensor, "batch m n"], rank: int
+) -> tuple[Float[Tensor, "batch m k"], Float[Tensor, "batch k"], Float[Tensor, "batch k n"]]:
+    """Singular triplets of tall float32 matrices by one Rayleigh-Ritz step in float64."""
+    basis = torch.linalg.qr(_subspace(a, rank)).Q
+    image = _times(a, basis)
+    squares, turn = _eigh(image.mT @ image)
+    if (squares[:, -rank] > 1e-8 * squares[:, -1]).all():
+        squares, turn = squares[:, -rank:].flip(-1), turn[..., -rank:].flip(-1)
+        s = squares.sqrt()
+        u, vh = image @ (turn / s[:, None]), turn.mT @ basis.mT
+    else:  # singular vectors of small values are not orthonormal then
+        q, r = torch.linalg.qr(image)
+        u, s, wh = _svd(r)
+        u, s, vh = q @ u[..., :rank], s[..., :rank], wh[..., :rank, :] @ basis.mT
+    return u.to(a.dtype), s.to(a.dtype), vh.to(a.dtype)
+
+
+def _subspace(a: Float[Tensor, "batch m n"], rank: int) -> Float[Tensor, "batch n width"]:
+    """The ``rank`` leading eigenvectors of a^T a and `EXTRA` more, as columns in float64.
+
+    Float32 turns the wanted ones out of the subspace by a leak of about eps * largest eigenvalue /
+    (the last wanted eigenvalue - the first left out). Where it is below `LEAK`, float32 does;
+    where its square is, a correction does, which leaves about that; else it is float64.
+    """
+    n = a.shape[-1]
+    width = min(rank + EXTRA, n)
+    leak = torch.full((len(a),), torch.inf, device=a.device)
+    if n > SMALL and width < n // 2:
+        values, vectors = _eigh(_gram(a))
+        gap = values[:, -rank] - values[:, -width - 1]
+        leak = _eps(a) * values[:, -1] / gap
+    within = leak < LEAK**0.5  # not so for nan, which is what a matrix of zeros gives
+    basis = a.new_empty(len(a), n, width, dtype=torch.float64)
+    if within.any():
+        values, vectors = values[within], vectors[within]
+        basis[within] = vectors[..., -width:].double()
+        if (leak[within] > LEAK).any():
+            basis[within] = _corrected(_chosen(a, within), values, vectors, basis[within])
+    if not within.all():
+        basis[~within] = _eigh(_gram(_chosen(a, ~within).double()))[1][..., -width:]
+    return basis
+
+
+def _chosen(a: Tensor, which: Tensor) -> Tensor:
+    return a if which.all() else a[which]  # without a copy, where that is possible
+
+
+def _corrected(
+    a: Float[Tensor, "batch m n"],
+    values: Float[Tensor, "batch n"],
+    vectors: Float[Tensor, "batch n n"],
+    basis: Float[Tensor, "batch n width"],
+) -> Float[Tensor, "batch n width"]:
+    """Leading eigenvectors of a^T a from all its approximate ones, by perturbation theory.
+
+    Each leading one gains, of every eigenvector left out, its share of the residual (in float64)
+    over the difference of the eigenvalues.
+    """
+    width = basis.shape[-1]
+    basis = torch.linalg.qr(basis).Q
+    image = _times(a, basis)
+    ritz, turn = _eigh(image.mT @ image)
+    basis, image = basis @ turn, image @ turn
+    residual = (_times(a.mT, image) - basis * ritz[:, None]).to(a.dtype)
+    others, theirs = vectors[..., :-width], values[:, :-width, None]
+    # Next to each other at the edge, rounding has the last word; but the edge is not wanted.
+    apart = (ritz[:, None].to(a.dtype) - theirs).clamp(min=4 * _eps(a) * float(values.max()))
+    return basis + (others @ (others.mT @ residual / apart)).double()
+
+
+def _gram(a: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch n n"]:
+    """The lower triangle of a^T a, all that `torch.linalg.eigh` reads; half the work of all."""
+    n, block = a.shape[-1], 128
+    gram = a.new_zeros(*a.shape[:-2], n, n)
+    for i in range(0, n, block):
+        gram[..., i:, i : i + block] = a[..., i:].mT @ a[..., i : i + block]
+    return gram
+
+
+def _times(a: Float[Tensor, "batch m n"], basis: Float[Tensor, "batch n k"]) -> Tensor:
+    """a @ basis in float64, without a float64 copy of all of ``a``."""
+    product = basis.new_empty(*a.shape[:-1], basis.shape[-1])
+    for i in range(0, a.shape[-2], 512):
+        torch.matmul(a[..., i : i + 512, :].double(), basis, out=product[..., i : i + 512, :])
+    return product
+
+
+def _eps(a: Tensor) -> float:
+    """The relative rounding error of one operation."""
+    return torch.finfo(a.dtype).eps / 2
+
+
+def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and eigenvectors. What float32 cannot do is done in float64."""
+    try:
+        return torch.linalg.eigh(gram)
+    except torch.linalg.LinAlgError as error:
+        logger.warning("eigenvectors of %s by SVD in float64: %s", tuple(gram.shape), error)
+        lower = gram.double().tril()
+        u, s, _ = _svd(lower + lower.tril(-1).mT)  # its eigenvalues are not negative
+        return s.flip(-1).to(gram.dtype), u.flip(-1).to(gram.dtype)
 
 
 def _svd(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,7 +212,7 @@ def singular_zero(dtype: torch.dtype) -> float:
     return 10 * torch.finfo(dtype).eps
 
 
-def polar_factor(a: Float[Tensor, "m n"], via: str = "svd") -> Float[Tensor, "m n"]:
+def polar_factor(a: Float[Tensor, "m n"], via: str = "eigen") -> Float[Tensor, "m n"]:
     """The matrix with orthonormal columns (rows, if wide) that is nearest to ``a``.
 
     ``via`` "svd" is u @ vh; "eigen" is a (a^T a)^(-1/2) with the Gram matrix of the smaller side
@@ -101,12 +227,12 @@ def polar_factor(a: Float[Tensor, "m n"], via: str = "svd") -> Float[Tensor, "m 
     a = at_least_float32(a)
     zero = singular_zero(a.dtype)
     if via == "svd":
-        u, s, vh = truncated_svd(a, min(a.shape))
+        u, s, vh = truncated_svd(a, min(a.shape), "svd")
         return u * (s > zero * s[:1]) @ vh
     if a.shape[1] > a.shape[0]:
         return polar_factor(a.mT, via).mT
     double = a.double()
-    values, q = torch.linalg.eigh(double.mT @ double)
+    values, q = _eigh(_gram(double))
     # The eigenvalues are squares, with errors of some float64 units of the largest.
     zero = max(zero**2, 100 * torch.finfo(torch.float64).eps)
     spanned = values > zero * values[-1:]
@@ -118,6 +244,12 @@ def check_polar(via: str) -> None:
     """ValueError unless ``via`` names a way to compute the polar factor."""
     if via not in POLAR_ROUTES:
         raise ValueError(f"polar={via!r} is not a route to the polar factor: {POLAR_ROUTES}.")
+
+
+def check_svd_route(via: str) -> None:
+    """ValueError unless ``via`` names a way to compute singular triplets."""
+    if via not in SVD_ROUTES:
+        raise ValueError(f"svd={via!r} is not a route to singular triplets: {SVD_ROUTES}.")
 
 
 def at_least_float32(a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

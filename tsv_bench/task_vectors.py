@@ -4,57 +4,85 @@ A task vector is any mapping from layer name to delta (finetuned minus pretraine
 each access reads or computes, nothing is kept. Task vectors are a mapping from task name to these.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tsv_bench.linalg import at_least_float32
-
-# Two-dimensional, yet not maps between activations: averaged, never decomposed. The paper's code
-# names text_projection only; token_embedding has a zero delta there (the text tower is frozen).
-# The visual tower's positional_embedding and proj are decomposed there, and so here.
-NOT_MATRICES = ("text_projection", "token_embedding")
+from tsv_bench.matrices import Matrices
+from tsv_bench.streaming import LazyVector, Part, blocks, shape_of, stacked
 
 Delta = Float[Tensor, "..."]
 Deltas = Float[Tensor, "tasks ..."]
+Triplets = tuple[Tensor, Tensor, Tensor]  # u, s, vh
 TaskVectors = Mapping[str, Mapping[str, Tensor]]
 
 
 class TaskVector(Mapping[str, Tensor]):
     """Finetuned minus pretrained, lazily: each access reads one parameter of both.
 
-    In float32, or in float64 if either is. Integer buffers are left out: they have no delta.
-    ValueError if parameters or shapes differ, or if a delta that is read is not finite.
+    In float32, or in float64 if either is, on ``device``. Integer buffers are left out: they have
+    no delta. ValueError if parameters or shapes differ, or if a delta that is read is not finite.
     """
 
-    def __init__(self, pretrained: Mapping[str, Tensor], finetuned: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        pretrained: Mapping[str, Tensor],
+        finetuned: Mapping[str, Tensor],
+        device: str = "cpu",
+    ) -> None:
         odd = set(pretrained) ^ set(finetuned)
         if odd:
             raise ValueError(
                 f"cannot subtract checkpoints with different parameters: {len(odd)} appear in only "
                 f"one of them, first {min(odd)!r}. Were both written by the same backbone?"
             )
-        self._pretrained, self._finetuned = pretrained, finetuned
-        self._names: dict[str, None] = {}  # ordered, and `in` is quick
-        # Reading a memory-mapped tensor for its shape leaves its pages on the disk.
+        self._pretrained, self._finetuned, self._device = pretrained, finetuned, device
+        self._shapes: dict[str, torch.Size] = {}
         for name in pretrained:
-            base, tuned = pretrained[name], finetuned[name]
-            if base.shape != tuned.shape:
+            base, tuned = shape_of(pretrained, name), shape_of(finetuned, name)
+            if base != tuned:
                 raise ValueError(
                     f"cannot subtract checkpoints of different shapes: {name!r} is "
-                    f"{tuple(base.shape)} in the pretrained and {tuple(tuned.shape)} in the "
+                    f"{tuple(base)} in the pretrained and {tuple(tuned)} in the "
                     f"fine-tuned one. Were both written by the same backbone?"
                 )
-            if base.is_floating_point() and tuned.is_floating_point():
-                self._names[name] = None
+            types = dtype_of(pretrained, name), dtype_of(finetuned, name)
+            if all(dtype.is_floating_point for dtype in types):
+                self._shapes[name] = base
 
     def __getitem__(self, name: str) -> Delta:
-        if name not in self._names:
+        if name not in self._shapes:
             raise KeyError(name)
-        delta = at_least_float32(self._finetuned[name]) - at_least_float32(self._pretrained[name])
-        if not delta.isfinite().all():
+        return self._delta(name, self._pretrained[name], self._finetuned[name])
+
+    def rows(self, name: str, start: int, stop: int) -> Delta:
+        """Some rows of one delta; only these are read, where the checkpoints can."""
+        if name not in self._shapes:
+            raise KeyError(name)
+        return self._delta(
+            name,
+            rows_of(self._pretrained, name, start, stop),
+            rows_of(self._finetuned, name, start, stop),
+        )
+
+    def shape(self, name: str) -> torch.Size:
+        return self._shapes[name]
+
+    def recall(self, name: str, rank: int, kind: str) -> Triplets | None:
+        """Singular triplets that someone has kept: at most ``rank``; None if there are none."""
+        return None
+
+    def keep(self, name: str, triplets: Triplets, kind: str) -> None:
+        """Leave singular triplets to whoever wants to `recall` them."""
+
+    def _delta(self, name: str, base: Tensor, tuned: Tensor) -> Delta:
+        base, tuned = at_least_float32(base), at_least_float32(tuned)
+        delta = tuned.to(self._device) - base.to(self._device)
+        # The sum first, as it needs no memory; it may overflow where no entry does.
+        if not delta.sum().isfinite() and not delta.isfinite().all():
             raise ValueError(
                 f"the delta of {name!r} is not finite: one of the checkpoints holds NaN or "
                 f"infinity there. Make or fetch it again."
@@ -62,18 +90,28 @@ class TaskVector(Mapping[str, Tensor]):
         return delta
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names  # Mapping's own would read the tensor
+        return name in self._shapes  # Mapping's own would read the tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._shapes)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._shapes)
 
 
-def is_matrix(name: str, param: Delta) -> bool:
-    """Whether a merging method decomposes this layer: it is a map between activations."""
-    return param.ndim == 2 and set(name.split(".")).isdisjoint(NOT_MATRICES)
+def dtype_of(state: Mapping[str, Tensor], name: str) -> torch.dtype:
+    dtype = getattr(state, "dtype", None)
+    return dtype(name) if dtype else state[name].dtype
+
+
+def rows_of(state: Mapping[str, Tensor], name: str, start: int, stop: int) -> Tensor:
+    rows = getattr(state, "rows", None)
+    return rows(name, start, stop) if rows else state[name][start:stop]
+
+
+def is_changed(vector: Mapping[str, Tensor], name: str) -> bool:
+    """Whether any entry of the delta is not zero; reads no further than it must."""
+    return any(bool(part.read().any()) for part in blocks([vector], name, mean))
 
 
 def mean(deltas: Deltas) -> Delta:
@@ -84,25 +122,64 @@ def merge_layers(
     vectors: Iterable[Mapping[str, Tensor]],
     merge_matrix: Callable[[Tensor], Tensor],
     merge_other: Callable[[Tensor], Tensor] = mean,
-) -> dict[str, Tensor]:
-    """Merge layer by layer: ``merge_matrix`` for matrices, the mean for everything else.
+    matrices: Matrices = Matrices(),  # noqa: B008, it is frozen
+) -> LazyVector:
+    """One vector, merged layer by layer: ``merge_matrix`` for matrices, the mean for the rest.
 
-    Both take the stacked deltas of one layer, tasks x shape, in float32 at least; only these are
-    in memory, beside the result. A layer that no task changed is zero without asking them.
+    Both take stacked deltas, tasks x shape, in float32 at least: of a whole matrix, or of some
+    rows of another layer, which ``merge_other`` must merge entry by entry. Matrices that no task
+    changed are zero without asking.
     """
     vectors = list(vectors)
-    _check_same_layers(vectors)
 
-    def merge(name: str) -> Tensor:
-        deltas = torch.stack([at_least_float32(vector[name]) for vector in vectors])
+    def merge(name: str, deltas: Tensor) -> Tensor:
         if not deltas.any():
             return torch.zeros_like(deltas[0])
-        return merge_matrix(deltas) if is_matrix(name, deltas[0]) else merge_other(deltas)
+        parts = matrices.split(name, deltas).unbind(1)
+        return matrices.join(name, deltas.shape[1:], [merge_matrix(part) for part in parts])
 
-    return {name: merge(name) for name in (vectors[0] if vectors else ())}
+    def parts(name: str) -> Sequence[Part]:
+        shape = shape_of(vectors[0], name)
+        if not matrices.is_matrix(name, shape):
+            return blocks(vectors, name, merge_other)
+        return [
+            Part(
+                name, 0, len(vectors) * shape.numel(),
+                lambda: stacked((v[name] for v in vectors), len(vectors)),
+                lambda deltas: merge(name, deltas),
+            )
+        ]  # fmt: skip
+
+    return LazyVector(same_layers(vectors), parts)
 
 
-def _check_same_layers(vectors: list[Mapping[str, Tensor]]) -> None:
+def merge_entries(
+    vectors: Iterable[Mapping[str, Tensor]], merge: Callable[[Tensor], Tensor]
+) -> LazyVector:
+    """One vector, merged entry by entry: ``merge`` takes stacked deltas, tasks x shape."""
+    vectors = list(vectors)
+    return LazyVector(same_layers(vectors), lambda name: blocks(vectors, name, merge))
+
+
+def map_layers(
+    vector: Mapping[str, Tensor], function: Callable[[str, Tensor], Tensor]
+) -> LazyVector:
+    """A lazy vector: each access computes ``function(name, delta)``, in float32 at least."""
+
+    def parts(name: str) -> Sequence[Part]:
+        return [
+            Part(
+                name, 0, shape_of(vector, name).numel(),
+                lambda: at_least_float32(vector[name]),
+                lambda delta: function(name, delta),
+            )
+        ]  # fmt: skip
+
+    return LazyVector(vector, parts)
+
+
+def same_layers(vectors: Sequence[Mapping[str, Tensor]]) -> list[str]:
+    """The layers' names, in order. ValueError where the vectors do not have the same."""
     for vector in vectors[1:]:
         odd = set(vector) ^ set(vectors[0])
         if odd:
@@ -110,30 +187,7 @@ def _check_same_layers(vectors: list[Mapping[str, Tensor]]) -> None:
                 f"cannot merge task vectors with different layers: {len(odd)} appear in only one "
                 f"of them, first {min(odd)!r}. Are all of the same backbone?"
             )
-
-
-def map_layers(
-    vector: Mapping[str, Tensor], function: Callable[[str, Tensor], Tensor]
-) -> Mapping[str, Tensor]:
-    """A lazy vector: each access computes ``function(name, delta)``, in float32 at least."""
-    return _Mapped(vector, function)
-
-
-class _Mapped(Mapping[str, Tensor]):
-    def __init__(self, vector: Mapping[str, Tensor], function: Callable[[str, Tensor], Tensor]):
-        self._vector, self._function = vector, function
-
-    def __getitem__(self, name: str) -> Delta:
-        return self._function(name, at_least_float32(self._vector[name]))
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._vector
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._vector)
-
-    def __len__(self) -> int:
-        return len(self._vector)
+    return list(vectors[0]) if vectors else []
 
 
 def apply(

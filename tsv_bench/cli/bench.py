@@ -14,13 +14,15 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from tsv_bench import evaluation, provenance
-from tsv_bench.benchmark import Method, Outcome, evaluate_method, stage
+from tsv_bench.benchmark import Outcome, evaluate_method, stage
 from tsv_bench.checkpoint_sources import Source
 from tsv_bench.checkpoints import Checkpoint
 from tsv_bench.cli import comparison, experiment
 from tsv_bench.cli.launch import command, set_up_machine
+from tsv_bench.cli.methods import make_method
 from tsv_bench.data import Task
 from tsv_bench.files import check_room
+from tsv_bench.method import Method
 from tsv_bench.models import Backbone
 from tsv_bench.report import render_terminal, write_report
 from tsv_bench.runs import Run, find_runs, load_correct, save_run
@@ -34,7 +36,7 @@ DATA_BYTES = 20_000_000  # a task of the embedded suite: its data set and its de
 @command("bench")
 def main(config: DictConfig) -> None:
     device = set_up_machine(config)
-    method = experiment.make_method(config)
+    method = make_method(config)
     tasks = experiment.make_tasks(config.suite.tasks)
     tracker = instantiate(config.tracker)
     backbone = experiment.make_backbone(config)

@@ -8,14 +8,10 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from tsv_bench.benchmark import Method
 from tsv_bench.checkpoint_sources import Source
-from tsv_bench.cli.launch import plain
 from tsv_bench.cli.overrides import CONF
 from tsv_bench.data import Split, Task, load_split
 from tsv_bench.models import Backbone
-
-NOT_KNOBS = {"name", "label", "paper", "alphas", "serve"}
 
 
 def make_backbone(config: DictConfig) -> Backbone:
@@ -69,27 +65,6 @@ def named_tasks(suite: str) -> list[str] | None:
         for entry in OmegaConf.load(path).defaults
         if "/task@tasks" in entry
     )
-
-
-def make_method(config: DictConfig) -> Method:
-    """The method, its knobs and candidates for alpha checked."""
-    node = config.method
-    settings = plain(node)
-    knobs = {name: value for name, value in settings.items() if name not in NOT_KNOBS}
-    method = Method(
-        name=node.name,
-        label=node.label,
-        alphas=settings["alphas"],
-        knobs=knobs,
-        serve=instantiate(node.serve),
-    )
-    method.check()
-    if odd := set(knobs) ^ set(method.serve.keywords):
-        raise ValueError(
-            f"the knob {min(odd)!r} of {node.name} does not reach its function, or comes from "
-            f"nowhere: method.<knob> and method.serve.<knob> must name the same knobs."
-        )
-    return method
 
 
 def make_source(config: DictConfig, device: str) -> Source:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsv_bench.task_vectors import TaskVectors, map_layers, mean, merge_layers
+from tsv_bench.task_vectors import TaskVectors, map_layers, mean, merge_entries
 
 
 def zero_shot(task_vectors: TaskVectors) -> Mapping[str, Mapping[str, Tensor]]:
@@ -22,12 +22,12 @@ def individual(task_vectors: TaskVectors) -> Mapping[str, Mapping[str, Tensor]]:
 
 def weight_average(task_vectors: TaskVectors) -> Mapping[str, Mapping[str, Tensor]]:
     """The mean of the task vectors, served to every task: the mean of the fine-tuned models."""
-    return dict.fromkeys(task_vectors, merge_layers(task_vectors.values(), mean))
+    return dict.fromkeys(task_vectors, merge_entries(task_vectors.values(), mean))
 
 
 def task_arithmetic(task_vectors: TaskVectors) -> Mapping[str, Mapping[str, Tensor]]:
     """The sum of the task vectors, all parameters, served to every task."""
-    return dict.fromkeys(task_vectors, merge_layers(task_vectors.values(), total, total))
+    return dict.fromkeys(task_vectors, merge_entries(task_vectors.values(), total))
 
 
 def total(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "..."]:

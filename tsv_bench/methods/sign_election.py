@@ -1,17 +1,19 @@
 """TIES-Merging: https://arxiv.org/abs/2306.01708."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsv_bench.linalg import at_least_float32
-from tsv_bench.task_vectors import TaskVectors, merge_layers
+from tsv_bench.streaming import blocks, watched
+from tsv_bench.task_vectors import TaskVectors, dtype_of, mean, merge_entries
 
 MERGES = ("mean", "sum")
+DIGIT = 16  # bits that one pass settles
 
 
 def ties(
@@ -28,25 +30,58 @@ def ties(
         )
     if merge not in MERGES:
         raise ValueError(f"merge={merge!r} is not a way to merge what agrees: {MERGES}.")
-    # A pass of its own: one threshold for a whole task vector, and one vector in memory.
-    thresholds = [trim_threshold(vector, density) for vector in task_vectors.values()]
+    # Passes of their own: one threshold for a whole task vector, which is never in memory.
+    thresholds = trim_thresholds(list(task_vectors.values()), density)
     rule = partial(merge_agreeing, thresholds=thresholds, merge=merge)
-    return dict.fromkeys(task_vectors, merge_layers(task_vectors.values(), rule, rule))
+    return dict.fromkeys(task_vectors, merge_entries(task_vectors.values(), rule))
+
+
+def trim_thresholds(vectors: Sequence[Mapping[str, Tensor]], density: float | int) -> list[float]:
+    """`trim_threshold` of every vector, side by side, one thread for each."""
+    threads = torch.get_num_threads()
+
+    def threshold(vector: Mapping[str, Tensor]) -> float:
+        torch.set_num_threads(1)
+        return trim_threshold(vector, density)
+
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            found = pool.map(threshold, vectors)
+            return list(watched(found, len(vectors), "thresholds"))
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
 
 
 def trim_threshold(vector: Mapping[str, Tensor], density: float | int) -> float:
     """The smallest magnitude kept, if ceil(density * entries) are; all that equal it are kept.
 
-    Over all layers together, entries that fine-tuning left alone included.
+    Exact, over all layers together, entries that fine-tuning left alone included. The bits of
+    magnitudes, read as whole numbers, are in the same order. So a histogram of their leading bits
+    tells which of these the threshold has, and another pass over the vector the bits that follow.
     """
-    parts = [at_least_float32(delta).abs().flatten().cpu() for delta in vector.values()]
-    magnitudes = torch.cat(parts).numpy()
-    del parts
+    parts = [part for name in vector for part in blocks([vector], name, mean)]
+    num_entries = sum(part.num_entries for part in parts)
     # Rounded, because 0.07 * 100 is 7.000000000000001.
-    trimmed = len(magnitudes) - math.ceil(round(len(magnitudes) * density, 6))
-    # numpy's partition works in place; torch.kthvalue would add an int64 index for each entry.
-    magnitudes.partition(trimmed)
-    return float(magnitudes[trimmed])
+    below = num_entries - math.ceil(round(num_entries * density, 6))
+    wide = any(dtype_of(vector, name) == torch.float64 for name in vector)
+    bits, whole, real = (
+        (64, torch.int64, torch.float64) if wide else (32, torch.int32, torch.float32)
+    )
+    threshold = 0
+    for shift in range(bits - DIGIT, -1, -DIGIT):
+        counts = torch.zeros(2**DIGIT, dtype=torch.int64)
+        for part in parts:
+            magnitudes = part.read().to(real).abs_().flatten().view(whole)
+            if shift < bits - DIGIT:
+                magnitudes = magnitudes[magnitudes >> (shift + DIGIT) == threshold]
+            digits = (magnitudes >> shift) & (2**DIGIT - 1)
+            counts += torch.bincount(digits, minlength=2**DIGIT).cpu()
+        upto = counts.cumsum(0)
+        digit = int(torch.searchsorted(upto, below, right=True))
+        below -= int(upto[digit - 1]) if digit else 0
+        threshold = threshold << DIGIT | digit
+    return float(torch.tensor(threshold, dtype=whole).view(real))
 
 
 def merge_agreeing(

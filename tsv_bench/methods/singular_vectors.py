@@ -1,7 +1,6 @@
 """Task singular vectors, TSV-Merge and TSV-Compress: https://arxiv.org/abs/2412.00081."""
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -10,63 +9,211 @@ from torch import Tensor
 from tsv_bench.linalg import (
     check_polar,
     check_rank_fraction,
+    check_svd_route,
     kept_rank,
     polar_factor,
     singular_zero,
     truncated_svd,
 )
-from tsv_bench.task_vectors import TaskVectors, map_layers, merge_layers
+from tsv_bench.matrices import EMBEDDINGS_AND_HEADS, NOT_MERGED, Matrices
+from tsv_bench.streaming import LazyVector, Part, blocks, shape_of, stacked
+from tsv_bench.task_vectors import TaskVectors, Triplets, mean, same_layers
 
 
 def tsv_merge(
-    task_vectors: TaskVectors, *, rank_fraction: float | int | None = None, polar: str = "svd"
+    task_vectors: TaskVectors,
+    *,
+    rank_fraction: float | int | None = None,
+    svd: str = "gram",
+    polar: str = "eigen",
+    exclude: Sequence[str] | None = None,
+    split_qkv: bool = False,
 ) -> Mapping[str, Mapping[str, Tensor]]:
-    """TSV-M, Algorithm 1: one merged vector, served to every task."""
+    """TSV-M, Algorithm 1: one merged vector, served to every task.
+
+    Matrices as `Matrices` has them, the others averaged. ``exclude`` null: embeddings, output
+    heads and text_projection.
+    """
     check_rank_fraction(rank_fraction)
+    check_svd_route(svd)
     check_polar(polar)
-    rule = partial(merge_matrix, rank_fraction=rank_fraction, polar=polar)
-    return dict.fromkeys(task_vectors, merge_layers(task_vectors.values(), rule))
+    matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
+    vectors = list(task_vectors.values())
+
+    def parts(name: str) -> Sequence[Part]:
+        shape = shape_of(vectors[0], name)
+        if not matrices.is_matrix(name, shape):
+            return blocks(vectors, name, mean)
+        layer = Decomposition(vectors, name, len(vectors), matrices, rank_fraction, svd)
+
+        def merge(read: list) -> Float[Tensor, "m n"]:
+            triplets = zip(*(x.unbind(1) for x in layer.compute(read)), strict=True)
+            return matrices.join(name, shape, [merge_triplets(*x, polar) for x in triplets])
+
+        return [Part(name, 0, len(vectors) * shape.numel(), layer.read, merge)]
+
+    return dict.fromkeys(task_vectors, LazyVector(same_layers(vectors), parts))
 
 
 def merge_matrix(
-    deltas: Float[Tensor, "tasks m n"], rank_fraction: float | int | None = None, polar: str = "svd"
+    deltas: Float[Tensor, "tasks m n"],
+    rank_fraction: float | int | None = None,
+    svd: str = "gram",
+    polar: str = "eigen",
 ) -> Float[Tensor, "m n"]:
-    """Merge one layer's task matrices with the interference between tasks removed.
-
-    Each task keeps its leading singular triplets. The kept singular vectors of all tasks,
-    concatenated, are replaced by the nearest orthonormal set; the singular values stay.
-    """
+    """Merge one layer's task matrices with the interference between tasks removed."""
     num_tasks, m, n = deltas.shape
     rank = kept_rank(min(m, n), num_tasks, rank_fraction)
+    return merge_triplets(*truncated_svd(deltas, rank, svd), polar)
 
-    u, s, vh = truncated_svd(deltas, rank)
+
+def merge_triplets(
+    u: Float[Tensor, "tasks m k"],
+    s: Float[Tensor, "tasks k"],
+    vh: Float[Tensor, "tasks k n"],
+    polar: str = "eigen",
+) -> Float[Tensor, "m n"]:
+    """Merge the singular triplets that each task keeps of one matrix.
+
+    The singular vectors of all tasks, concatenated, are replaced by the nearest orthonormal set;
+    the singular values stay.
+    """
+    m, n = u.shape[1], vh.shape[2]
     # Singular vectors of a zero singular value are arbitrary. In the concatenation they would
     # turn those of other tasks, so that a task that changed nothing would change the result.
     real = (s > singular_zero(s.dtype) * s[:, :1]).flatten()
-    u = u.transpose(0, 1).reshape(m, num_tasks * rank)[:, real]  # tasks side by side
-    vh = vh.reshape(num_tasks * rank, n)[real]
-    return polar_factor(u, polar) * s.flatten()[real] @ polar_factor(vh, polar)
+    u, s, vh = u.transpose(0, 1).reshape(m, -1), s.flatten(), vh.reshape(-1, n)  # side by side
+    if not real.all():
+        u, s, vh = u[:, real], s[real], vh[real]
+    return polar_factor(u, polar) * s @ polar_factor(vh, polar)
 
 
 def tsv_compress(
-    task_vectors: TaskVectors, *, rank_fraction: float | int | None = None
+    task_vectors: TaskVectors,
+    *,
+    rank_fraction: float | int | None = None,
+    svd: str = "gram",
+    exclude: Sequence[str] | None = None,
+    split_qkv: bool = False,
 ) -> Mapping[str, Mapping[str, Tensor]]:
     """TSV-C: each task is served its own task vector, every matrix of it at low rank.
 
-    Every two-dimensional delta, those that merging only averages included; the others are whole.
+    Matrices as `Matrices` has them; the others are whole. ``exclude`` null: embeddings and output
+    heads; so text_projection, which merging averages, is compressed as in the paper.
     """
     check_rank_fraction(rank_fraction)
-    rule = partial(compress_layer, num_tasks=len(task_vectors), rank_fraction=rank_fraction)
-    return {task: map_layers(vector, rule) for task, vector in task_vectors.items()}
+    check_svd_route(svd)
+    matrices = Matrices(EMBEDDINGS_AND_HEADS if exclude is None else exclude, split_qkv)
+    return {
+        task: CompressedVector(vector, len(task_vectors), matrices, rank_fraction, svd)
+        for task, vector in task_vectors.items()
+    }
 
 
-def compress_layer(
-    name: str, delta: Float[Tensor, "..."], num_tasks: int, rank_fraction: float | int | None = None
-) -> Float[Tensor, "..."]:
-    """The best approximation of a matrix at the rank that each of ``num_tasks`` tasks keeps."""
-    if delta.ndim != 2:
-        return delta
-    if not delta.any():
-        return torch.zeros_like(delta)
-    u, s, vh = truncated_svd(delta, kept_rank(min(delta.shape), num_tasks, rank_fraction))
-    return u * s @ vh
+class CompressedVector(LazyVector):
+    """A task vector with every matrix at the rank that each of ``num_tasks`` tasks keeps."""
+
+    def __init__(
+        self,
+        vector: Mapping[str, Tensor],
+        num_tasks: int,
+        matrices: Matrices,
+        rank_fraction: float | int | None,
+        svd: str,
+    ) -> None:
+        self._vector, self._matrices = vector, matrices
+        self._settings = num_tasks, matrices, rank_fraction, svd
+        super().__init__(vector, self._product)
+
+    @property
+    def split_qkv(self) -> bool:
+        return self._matrices.split_qkv
+
+    def factor_shapes(self, name: str) -> list[torch.Size] | None:
+        """Of u, s and vh, with a leading axis where the layer is several matrices; None: whole."""
+        shape = shape_of(self._vector, name)
+        if not self._matrices.is_matrix(name, shape):
+            return None
+        pieces, m, n = self._matrices.split(name, torch.empty(shape, device="meta")).shape
+        rank = self._layer(name).rank
+        lead = [pieces] if pieces > 1 else []
+        return [torch.Size([*lead, *size]) for size in ((m, rank), (rank,), (rank, n))]
+
+    def factors(self, names: Iterable[str]) -> LazyVector:
+        """The factors of these layers: u [pieces, m, k], s [pieces, k], vh [pieces, k, n]."""
+
+        def parts(name: str) -> list[Part]:
+            layer = self._layer(name)
+            size = shape_of(self._vector, name).numel()
+            return [Part(name, 0, size, layer.read, lambda r: [x[0] for x in layer.compute(r)])]
+
+        return LazyVector(names, parts)
+
+    def _product(self, name: str) -> Sequence[Part]:
+        shape = shape_of(self._vector, name)
+        if not self._matrices.is_matrix(name, shape):
+            return blocks([self._vector], name, mean)  # of one: itself
+        layer = self._layer(name)
+
+        def multiply(read: list) -> Tensor:
+            u, s, vh = (x[0] for x in layer.compute(read))
+            return self._matrices.join(name, shape, (u * s[:, None] @ vh).unbind())
+
+        return [Part(name, 0, shape.numel(), layer.read, multiply)]
+
+    def _layer(self, name: str) -> "Decomposition":
+        return Decomposition([self._vector], name, *self._settings)
+
+
+class Decomposition:
+    """The singular triplets of one layer, remembered ones and new ones."""
+
+    def __init__(
+        self,
+        vectors: Sequence[Mapping[str, Tensor]],
+        name: str,
+        num_tasks: int,
+        matrices: Matrices,
+        rank_fraction: float | int | None,
+        svd: str,
+    ) -> None:
+        self.vectors, self.name, self.matrices, self.svd = vectors, name, matrices, svd
+        m, n = matrices.split(name, torch.empty(shape_of(vectors[0], name), device="meta")).shape[
+            1:
+        ]
+        self.rank = kept_rank(min(m, n), num_tasks, rank_fraction)
+        self.kind = svd + ("-split" if matrices.split_qkv else "")
+
+    def read(self) -> list[Triplets | Tensor]:
+        """Of every task what is remembered, else the delta."""
+
+        def remembered(vector: Mapping[str, Tensor]) -> Triplets | None:
+            recall = getattr(vector, "recall", None)
+            return recall(self.name, self.rank, self.kind) if recall else None
+
+        return [remembered(vector) or vector[self.name] for vector in self.vectors]
+
+    def compute(
+        self, read: list[Triplets | Tensor]
+    ) -> tuple[
+        Float[Tensor, "tasks pieces m k"],
+        Float[Tensor, "tasks pieces k"],
+        Float[Tensor, "tasks pieces k n"],
+    ]:
+        """Triplets of all tasks; new ones are left to whoever keeps them."""
+        new = [i for i, found in enumerate(read) if isinstance(found, Tensor)]
+        if new:
+            pieces = self.matrices.split(self.name, stacked((read[i] for i in new), len(new)))
+            found = self.decompose(pieces)
+            for i, triplets in zip(new, zip(*found, strict=True), strict=True):
+                read[i] = triplets
+                if keep := getattr(self.vectors[i], "keep", None):
+                    keep(self.name, triplets, self.kind)
+        return tuple(stacked(parts, len(read)) for parts in zip(*read, strict=True))
+
+    def decompose(self, pieces: Float[Tensor, "tasks pieces m n"]) -> Triplets:
+        if pieces.any():
+            return truncated_svd(pieces, self.rank, self.svd)
+        *lead, m, n = pieces.shape
+        sizes = ((m, self.rank), (self.rank,), (self.rank, n))
+        return tuple(pieces.new_zeros(*lead, *size) for size in sizes)

@@ -1,0 +1,153 @@
+"""TSV-C as files: the low-rank factors of a task vector, and what is not low rank, as it was.
+
+A safetensors file with ``<layer>.u`` [m, k], ``<layer>.s`` [k] and ``<layer>.vh`` [k, n] of every
+compressed layer (with a leading axis of 3 where a fused projection was split), and the fine-tuned
+values of every other parameter that differs from the pretrained one. Its metadata says for which
+pretrained weights it is, and lists the layers.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from tsv_bench.matrices import Matrices
+from tsv_bench.state_dicts import StateDict
+from tsv_bench.task_vectors import TaskVector, Triplets, rows_of
+
+KEY = "tsv_bench.compressed"  # of the metadata
+FACTORS = ("u", "s", "vh")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the metadata of a compressed file say."""
+
+    pretrained: str  # `weights_hash` of the pretrained weights
+    layers: list[str]  # those that lie there as factors
+    unchanged: list[str]  # those that are not there: as in the pretrained weights
+    split_qkv: bool
+
+
+def is_compressed(state: StateDict) -> bool:
+    return KEY in state.metadata
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """sha256 of names, types, shapes and values; the same for any file format."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+class CompressedStateDict(Mapping[str, Tensor]):
+    """The fine-tuned checkpoint that a compressed file stands for, on its pretrained weights."""
+
+    def __init__(self, pretrained: Mapping[str, Tensor], file: StateDict) -> None:
+        """ValueError where the file belongs to other pretrained weights, or lacks something."""
+        self.path = file.path
+        self.contents = Contents(**json.loads(file.metadata[KEY]))
+        if self.contents.pretrained != weights_hash(pretrained):
+            raise ValueError(
+                f"{file.path} was compressed against other pretrained weights. Give the pretrained "
+                f"checkpoint that it was made with."
+            )
+        self._matrices = Matrices((), self.contents.split_qkv)
+        self._pretrained, self._file = pretrained, file
+        self._layers, self._unchanged = set(self.contents.layers), set(self.contents.unchanged)
+        for name in pretrained:
+            keys = [f"{name}.{key}" for key in FACTORS] if name in self._layers else [name]
+            lacking = [k for k in keys if k not in file and name not in self._unchanged]
+            if lacking:
+                raise ValueError(
+                    f"{file.path} lacks {lacking[0]!r}, which its metadata promise. Make it again."
+                )
+
+    def triplets(self, name: str) -> Triplets | None:
+        """The factors in float32, [pieces, ...]; None where the layer is not compressed."""
+        if name not in self._layers:
+            return None
+        u, s, vh = (self._file[f"{name}.{key}"].float() for key in FACTORS)
+        return (u, s, vh) if u.ndim == 3 else (u[None], s[None], vh[None])
+
+    def delta(self, name: str, start: int = 0, stop: int | None = None) -> Tensor | None:
+        """Rows of finetuned minus pretrained, where these need no pretrained weights; or None."""
+        shape = self.shape(name)
+        if name in self._unchanged:
+            return torch.zeros(shape)[start:stop] if shape else torch.zeros(())
+        if name not in self._layers:
+            return None
+        u, s, vh = self.triplets(name)
+        if len(u) == 1:
+            return u[0, start:stop] * s[0] @ vh[0]
+        return self._matrices.join(name, shape, (u * s[:, None] @ vh).unbind())[start:stop]
+
+    def __getitem__(self, name: str) -> Tensor:
+        base = self._pretrained[name]
+        if name in self._unchanged:
+            return base
+        delta = self.delta(name)
+        return self._file[name] if delta is None else (base.float() + delta).to(base.dtype)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        if name in self._unchanged:
+            return rows_of(self._pretrained, name, start, stop)
+        return (
+            self[name][start:stop] if name in self._layers else self._file.rows(name, start, stop)
+        )
+
+    def shape(self, name: str) -> torch.Size:
+        return torch.Size(self._pretrained[name].shape)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._pretrained[name].dtype
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._pretrained
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pretrained)
+
+    def __len__(self) -> int:
+        return len(self._pretrained)
+
+
+class CompressedTaskVector(TaskVector):
+    """The task vector of a compressed file, whose triplets need no decomposition."""
+
+    def __init__(
+        self, pretrained: Mapping[str, Tensor], finetuned: CompressedStateDict, device: str = "cpu"
+    ) -> None:
+        super().__init__(pretrained, finetuned, device)
+        self._compressed = finetuned
+
+    def __getitem__(self, name: str) -> Tensor:
+        delta = self._compressed.delta(name) if name in self else None
+        return super().__getitem__(name) if delta is None else delta.to(self._device)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        delta = self._compressed.delta(name, start, stop) if name in self else None
+        return super().rows(name, start, stop) if delta is None else delta.to(self._device)
+
+    def recall(self, name: str, rank: int, kind: str) -> Triplets | None:
+        stored = self._compressed.triplets(name)
+        if stored is None or kind.endswith("-split") != self._compressed.contents.split_qkv:
+            return None
+        u, s, vh = (part.double() for part in stored)
+        # Rounded to the precision of the file, u and vh are no longer quite orthonormal.
+        qu, ru = torch.linalg.qr(u)
+        qv, rv = torch.linalg.qr(vh.mT)
+        a, s, bh = torch.linalg.svd(ru * s[:, None] @ rv.mT)
+        u, vh = qu @ a, bh @ qv.mT
+        lacking = max(rank - s.shape[-1], 0)
+        u, s, v = (pad(part, (0, lacking)) for part in (u, s, vh.mT))
+        kept = u[..., :rank], s[..., :rank], v[..., :rank].mT
+        return tuple(part.float().to(self._device) for part in kept)

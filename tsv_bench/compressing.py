@@ -1,0 +1,82 @@
+"""Writing TSV-C as files (their format is in `compressed`) and counting what they store."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tsv_bench.compressed import FACTORS, KEY, Contents, weights_hash
+from tsv_bench.files import check_room
+from tsv_bench.merge_outputs import compressed_layout
+from tsv_bench.state_dict_writer import StateDictWriter
+from tsv_bench.state_dicts import StateDict
+from tsv_bench.streaming import stream
+from tsv_bench.task_vectors import TaskVector, is_changed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What a compressed file stores of a task, against its fine-tuned checkpoint."""
+
+    ranks: tuple[int, int]  # lowest and highest of a layer
+    num_params: int  # factors, and what is whole
+    num_bytes: int  # on the disk
+    changed_params: int  # of the checkpoint: what fine-tuning changed, layer by layer
+    original_params: int
+    original_bytes: int
+
+
+def write_compressed(
+    path: Path,
+    pretrained: StateDict,
+    vector: TaskVector,
+    finetuned: StateDict,
+    served: Mapping[str, Tensor],
+    precision: torch.dtype,
+    metadata: Mapping[str, str],
+    bar: Callable,
+) -> Stored:
+    """Write one task's compressed file. ``served``: what TSV-C serves it, for its factors.
+
+    ValueError when the method has none; OSError when the disk is too small.
+    """
+    if not hasattr(served, "factors"):
+        raise ValueError(
+            "write=compressed stores the low-rank factors of TSV-C, and this method has none. "
+            "Choose method=tsv_compress, or write=vector."
+        )
+    changed = [name for name in vector if is_changed(vector, name)]
+    shapes = {name: s for name in changed if (s := served.factor_shapes(name))}
+    whole = [name for name in changed if name not in shapes]
+    layout = compressed_layout(path, shapes, finetuned, whole, precision)
+    check_room(path.parent, layout.num_bytes(), "output=")
+    contents = Contents(
+        pretrained=weights_hash(pretrained),
+        layers=list(shapes),
+        unchanged=[name for name in pretrained if name not in changed],
+        split_qkv=served.split_qkv,
+    )
+    metadata = {**metadata, KEY: json.dumps(asdict(contents))}
+    with StateDictWriter(path, layout, metadata) as writer, bar(total=len(changed)) as layers:
+        for name, _, triplets in stream(served.factors(shapes)):
+            for key, shape, factor in zip(FACTORS, shapes[name], triplets, strict=True):
+                writer.write(f"{name}.{key}", 0, factor.cpu().reshape(shape))
+            layers.update()
+        for name in whole:
+            writer.write(name, 0, finetuned[name])
+            layers.update()
+    ranks = [u[-1] for u, _, _ in shapes.values()]
+    return Stored(
+        ranks=(min(ranks, default=0), max(ranks, default=0)),
+        num_params=sum(
+            math.prod(s) for params in layout.files.values() for _, s in params.values()
+        ),
+        num_bytes=path.stat().st_size,
+        changed_params=sum(vector.shape(name).numel() for name in changed),
+        original_params=sum(finetuned.shape(name).numel() for name in finetuned),
+        original_bytes=sum(file.stat().st_size for file in finetuned.files),
+    )

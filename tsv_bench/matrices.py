@@ -1,0 +1,88 @@
+"""Which layers are matrices: the one policy about what a method decomposes."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# Two-dimensional, yet not maps between activations: tables with a row for each token or position,
+# and output heads. The names are those of CLIP and of language models on Hugging Face.
+EMBEDDINGS_AND_HEADS = (
+    "token_embedding",  # CLIP; its text tower is frozen in the paper, so its delta is zero there
+    "embed_tokens",  # Llama, Mistral, Qwen, Gemma, OPT
+    "embed_positions",
+    "tok_embeddings",
+    "wte",  # GPT-2
+    "wpe",
+    "embed_in",  # GPT-NeoX
+    "embed_out",
+    "word_embeddings",  # BERT, Bloom, Falcon
+    "position_embeddings",
+    "token_type_embeddings",
+    "relative_attention_bias",  # T5
+    "shared",
+    "lm_head",
+    "output.weight",
+)
+# The paper's TSV-M averages text_projection, its TSV-C compresses it. The image tower's
+# positional_embedding and proj are decomposed there, and so here.
+NOT_MERGED = (*EMBEDDINGS_AND_HEADS, "text_projection")
+
+# Three projections in one parameter, one after the other; in query_key_value they alternate.
+FUSED = ("in_proj_weight", "qkv", "qkv_proj", "c_attn")
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a pattern (with * and ?) fits the parameter's whole name or one of its parts."""
+    parts = {name, *name.split(".")}
+    return any(fnmatchcase(part, pattern) for pattern in patterns for part in parts)
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """Every two-dimensional parameter is a matrix, unless a pattern of ``exclude`` fits its name.
+
+    With ``split_qkv`` a fused projection (one side three times the other) counts as three.
+    """
+
+    exclude: Sequence[str] = NOT_MERGED
+    split_qkv: bool = False
+
+    def __post_init__(self) -> None:
+        exclude = self.exclude
+        if isinstance(exclude, str) or not all(isinstance(pattern, str) for pattern in exclude):
+            raise ValueError(
+                f"exclude={exclude!r} is not a list of patterns of parameter names, such as "
+                f"['lm_head', 'visual.*.proj']."
+            )
+        if not isinstance(self.split_qkv, bool):
+            raise ValueError(f"split_qkv={self.split_qkv!r} is neither true nor false.")
+
+    def is_matrix(self, name: str, shape: Sequence[int]) -> bool:
+        return len(shape) == 2 and 0 not in shape and not matches(name, self.exclude)
+
+    def fused_side(self, name: str, shape: Sequence[int]) -> int | None:
+        """The side, 0 or 1, along which three matrices lie in one; None when it is one."""
+        if not self.split_qkv or not matches(name, FUSED):
+            return None
+        m, n = shape
+        return 0 if m == 3 * n else 1 if n == 3 * m else None
+
+    def split(self, name: str, deltas: Float[Tensor, "... m n"]) -> Float[Tensor, "... p q r"]:
+        """The layer's matrices; one, unless it is a fused projection."""
+        side = self.fused_side(name, deltas.shape[-2:])
+        if side is None:
+            return deltas.unsqueeze(-3)
+        if side == 0:
+            return deltas.unflatten(-2, (3, -1))
+        return deltas.unflatten(-1, (3, -1)).movedim(-2, -3)
+
+    def join(self, name: str, shape: Sequence[int], parts: Sequence[Tensor]) -> Tensor:
+        """The layer of ``shape`` that `split` gave these matrices for."""
+        side = self.fused_side(name, shape)
+        if side is None:
+            return parts[0]
+        return torch.cat(tuple(parts), dim=side)
