@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 
 from tsv_bench import benchmark
-from tsv_bench.cli import bench, comparison, experiment, finetune, report
+from tsv_bench.cli import bench, comparison, experiment, finetune, merge, report
 from tsv_bench.data import cache
 from tsv_bench.models import head
 from tsv_bench.runs import find_runs, load_correct
 
-COMMANDS = {"bench": bench, "finetune": finetune, "report": report}
+COMMANDS = {"bench": bench, "finetune": finetune, "merge": merge, "report": report}
 TASKS = ("signs", "shapes")
 
 
@@ -71,14 +71,14 @@ def tsv(folder, command, *arguments):
 # Shells start background jobs with SIGINT ignored, and their children inherit it.
 PROCESS = (
     "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    "runpy.run_module('tsv_bench.cli.bench', run_name='__main__', alter_sys=True)"
+    "runpy.run_module('tsv_bench.cli.{}', run_name='__main__', alter_sys=True)"
 )
 
 
-def start(folder, *arguments):
-    """tsv-bench in a process group of its own."""
+def start(folder, *arguments, command="bench"):
+    """A command in a process group of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", PROCESS, *arguments],
+        [sys.executable, "-c", PROCESS.format(command), *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(Path(bench.__file__).parents[2])},
         stdout=subprocess.PIPE,
@@ -86,6 +86,18 @@ def start(folder, *arguments):
         text=True,
         start_new_session=True,
     )
+
+
+def interrupt(process, text, number):
+    """Send a signal once stderr shows ``text``; what stderr held altogether."""
+    seen = ""
+    while text not in seen:
+        part = process.stderr.read(1)
+        assert part, f"ended without {text!r}: {seen}"
+        seen += part
+    os.killpg(process.pid, number)
+    with process:
+        return seen + process.stderr.read()
 
 
 def runs(folder):
@@ -105,4 +117,5 @@ def numbers(folder, method):
 
 
 def checkpoints(folder):
-    return sorted(Path(folder).glob("checkpoints/**/*.safetensors"))
+    found = Path(folder).glob("checkpoints/**/*.safetensors")
+    return sorted(path for path in found if not path.name.startswith("pretrained"))

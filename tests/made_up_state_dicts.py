@@ -27,15 +27,15 @@ def save(content, path, format="safetensors"):
     return path
 
 
-def save_sharded(folder, format="safetensors", **changes):
-    """Two shards and their index, of which ``changes`` are made."""
+def save_sharded(folder, format="safetensors", content=None, **changes):
+    """Two shards of ``content`` and their index, in which ``changes`` are made."""
     kind, stem = ("safetensors", "model") if format == "safetensors" else ("bin", "pytorch_model")
     folder.mkdir(exist_ok=True)
-    items = list(state().items())
+    items = list((content or state()).items())
     shards = {f"{stem}-1.{kind}": dict(items[:2]), f"{stem}-2.{kind}": dict(items[2:])}
-    for shard, content in shards.items():
-        save(content, folder / shard, format)
-    weight_map = {name: shard for shard, content in shards.items() for name in content}
+    for shard, tensors in shards.items():
+        save(tensors, folder / shard, format)
+    weight_map = {name: shard for shard, tensors in shards.items() for name in tensors}
     index = {"metadata": {}, "weight_map": {**weight_map, **changes}}
     (folder / f"{stem}.{kind}.index.json").write_text(json.dumps(index))
     return dict(items)

@@ -1,27 +1,14 @@
 """Ctrl-C, kill -9 and two commands at once: processes of their own, in one folder."""
 
-import os
 import shlex
 import signal
 
 import pytest
-from commands import SMALL, checkpoints, numbers, start, tsv
+from commands import SMALL, checkpoints, interrupt, numbers, start, tsv
 
 from tsv_bench.checkpoints import load_record
 
 COMMAND = ["--multirun", "method=weight_average,individual", *SMALL]
-
-
-def interrupt(process, text, number):
-    """Send a signal once stderr shows ``text``; what stderr held altogether."""
-    seen = ""
-    while text not in seen:
-        part = process.stderr.read(1)
-        assert part, f"ended without {text!r}: {seen}"
-        seen += part
-    os.killpg(process.pid, number)
-    with process:
-        return seen + process.stderr.read()
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,13 @@ def test_stub_named_safetensors(tmp_path, kept):
         open_state_dict(path)
 
 
+@pytest.mark.parametrize("format", ["torch", "old torch"])
+def test_torch_file_named_safetensors(tmp_path, format):
+    path = save(state(), tmp_path / "a", format).rename(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="a.safetensors is no safetensors file, .* to a.pt"):
+        open_state_dict(path)
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [

@@ -1,6 +1,7 @@
 """Task vectors of checkpoint files: opened, compared, checked, their factors remembered."""
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,9 @@ class RememberedTaskVector(TaskVector):
     ) -> None:
         super().__init__(pretrained, finetuned, device)
         self._factors, self._pair = factors, pair
+
+    def rank_ahead(self, full_rank: int) -> int:
+        return math.ceil(full_rank * self._factors.ahead)
 
     def recall(self, name: str, rank: int, kind: str) -> Triplets | None:
         found = self._factors.recall(self._pair, name, kind, rank)

@@ -17,7 +17,8 @@ from torch.nn.functional import pad
 
 from tsv_bench.matrices import Matrices
 from tsv_bench.state_dicts import StateDict
-from tsv_bench.task_vectors import TaskVector, Triplets, rows_of
+from tsv_bench.streaming import shape_of
+from tsv_bench.task_vectors import TaskVector, Triplets, dtype_of, rows_of
 
 KEY = "tsv_bench.compressed"  # of the metadata
 FACTORS = ("u", "s", "vh")
@@ -54,7 +55,12 @@ class CompressedStateDict(Mapping[str, Tensor]):
     def __init__(self, pretrained: Mapping[str, Tensor], file: StateDict) -> None:
         """ValueError where the file belongs to other pretrained weights, or lacks something."""
         self.path = file.path
-        self.contents = Contents(**json.loads(file.metadata[KEY]))
+        try:
+            self.contents = Contents(**json.loads(file.metadata[KEY]))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{file.path} is a compressed file whose metadata are damaged. Make it again."
+            ) from error
         if self.contents.pretrained != weights_hash(pretrained):
             raise ValueError(
                 f"{file.path} was compressed against other pretrained weights. Give the pretrained "
@@ -105,10 +111,10 @@ class CompressedStateDict(Mapping[str, Tensor]):
         )
 
     def shape(self, name: str) -> torch.Size:
-        return torch.Size(self._pretrained[name].shape)
+        return shape_of(self._pretrained, name)
 
     def dtype(self, name: str) -> torch.dtype:
-        return self._pretrained[name].dtype
+        return dtype_of(self._pretrained, name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._pretrained

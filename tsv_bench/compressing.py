@@ -9,12 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tsv_bench.compressed import FACTORS, KEY, Contents, weights_hash
-from tsv_bench.files import check_room
-from tsv_bench.merge_outputs import compressed_layout
+from tsv_bench.compressed import (
+    FACTORS,
+    KEY,
+    CompressedStateDict,
+    Contents,
+    is_compressed,
+    weights_hash,
+)
+from tsv_bench.merge_outputs import check_place, compressed_layout
 from tsv_bench.state_dict_writer import StateDictWriter
 from tsv_bench.state_dicts import StateDict
-from tsv_bench.streaming import stream
 from tsv_bench.task_vectors import TaskVector, is_changed
 
 
@@ -42,18 +47,14 @@ def write_compressed(
 ) -> Stored:
     """Write one task's compressed file. ``served``: what TSV-C serves it, for its factors.
 
-    ValueError when the method has none; OSError when the disk is too small.
+    OSError when the disk is too small.
     """
-    if not hasattr(served, "factors"):
-        raise ValueError(
-            "write=compressed stores the low-rank factors of TSV-C, and this method has none. "
-            "Choose method=tsv_compress, or write=vector."
-        )
+    read = CompressedStateDict(pretrained, finetuned) if is_compressed(finetuned) else finetuned
     changed = [name for name in vector if is_changed(vector, name)]
     shapes = {name: s for name in changed if (s := served.factor_shapes(name))}
     whole = [name for name in changed if name not in shapes]
-    layout = compressed_layout(path, shapes, finetuned, whole, precision)
-    check_room(path.parent, layout.num_bytes(), "output=")
+    layout = compressed_layout(path, shapes, read, whole, precision)
+    check_place(path.parent, layout.num_bytes())
     contents = Contents(
         pretrained=weights_hash(pretrained),
         layers=list(shapes),
@@ -62,12 +63,12 @@ def write_compressed(
     )
     metadata = {**metadata, KEY: json.dumps(asdict(contents))}
     with StateDictWriter(path, layout, metadata) as writer, bar(total=len(changed)) as layers:
-        for name, _, triplets in stream(served.factors(shapes)):
+        for name, triplets in served.factors(shapes):
             for key, shape, factor in zip(FACTORS, shapes[name], triplets, strict=True):
                 writer.write(f"{name}.{key}", 0, factor.cpu().reshape(shape))
             layers.update()
         for name in whole:
-            writer.write(name, 0, finetuned[name])
+            writer.write(name, 0, read[name])
             layers.update()
     ranks = [u[-1] for u, _, _ in shapes.values()]
     return Stored(
@@ -77,6 +78,6 @@ def write_compressed(
         ),
         num_bytes=path.stat().st_size,
         changed_params=sum(vector.shape(name).numel() for name in changed),
-        original_params=sum(finetuned.shape(name).numel() for name in finetuned),
+        original_params=sum(read.shape(name).numel() for name in read),
         original_bytes=sum(file.stat().st_size for file in finetuned.files),
     )

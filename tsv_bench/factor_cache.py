@@ -5,9 +5,11 @@ import json
 import logging
 import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -28,8 +30,10 @@ class FactorCache:
     dropped with a warning; a folder that cannot be written to is done without, with a warning.
     """
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, ahead: float | int = 0) -> None:
+        """``ahead``: the share of singular vectors to compute at least, for requests to come."""
         self.folder, self.max_bytes = Path(folder).expanduser(), max_bytes
+        self.ahead = ahead
         self._checked: set[tuple[Path, int]] = set()  # entries whose checksums were right
         self._written = 0  # bytes since the folder was last looked through
         self._usable = True
@@ -43,18 +47,20 @@ class FactorCache:
         try:
             file = SafetensorsFile(path)
             self._check(path, file)
-            pieces, found = json.loads(file.metadata["pieces"]), json.loads(file.metadata["rank"])
-            if found < rank:
+            if _rank(file) < rank:
                 return None
-            os.utime(path)  # the entries used last are kept longest
-            parts = [[_rows(file, f"{i}.{key}", rank) for i in range(pieces)] for key in "usv"]
-        except FileNotFoundError:
+            with suppress(OSError):  # another user's, perhaps
+                os.utime(path)  # the entries used last are kept longest
+            pieces = range(len(file.specs) // 3)
+            parts = [[_rows(file, f"{i}.{key}", rank) for i in pieces] for key in "usv"]
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, LookupError, OSError) as error:
             log.warning(
                 f"the cached factors of {name!r} are damaged, computing them again: {error}"
             )
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             return None
         u, s, vh = (torch.stack(part) for part in parts)
         return u.mT, s, vh
@@ -72,12 +78,10 @@ class FactorCache:
             tensors |= {f"{i}.{key}": part.contiguous() for key, part in parts.items()}
         metadata = {
             "layer": name,
-            "pieces": str(len(s)),
-            "rank": str(s.shape[1]),
             "checksums": json.dumps({key: _checksum(part) for key, part in tensors.items()}),
         }
         try:
-            if self._rank(path) < s.shape[1]:
+            if self._rank_of(path) < s.shape[1]:
                 replace_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
                 self._written += path.stat().st_size
                 if self._written > self.max_bytes / 20:
@@ -85,7 +89,7 @@ class FactorCache:
                 self._checked.add((path, path.stat().st_ino))
         except FileNotFoundError:
             pass  # another process has evicted it
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # the latter when the disk is full
             self._usable = False
             log.warning(f"going on without a factor cache: cannot write to {self.folder} ({error})")
 
@@ -97,15 +101,17 @@ class FactorCache:
         key = (path, path.stat().st_ino)
         if key in self._checked:
             return
-        for name, expected in json.loads(file.metadata["checksums"]).items():
-            if _checksum(_rows(file, name)) != expected:
-                raise ValueError(f"the checksum of {name!r} in {path} is not the one it had.")
+        if any(spec.dtype not in (torch.float32, torch.float64) for spec in file.specs.values()):
+            raise ValueError(f"{path} holds something else than float32 and float64.")
+        checksums = {name: _checksum(_rows(file, name)) for name in file.specs}
+        if checksums != json.loads(file.metadata["checksums"]):
+            raise ValueError(f"the checksums of {path} are not those that it had.")
         self._checked.add(key)
 
-    def _rank(self, path: Path) -> int:
+    def _rank_of(self, path: Path) -> int:
         try:
-            return json.loads(SafetensorsFile(path).metadata["rank"])
-        except (ValueError, KeyError, OSError):
+            return _rank(SafetensorsFile(path))
+        except (ValueError, LookupError, OSError):
             return 0
 
     def _evict(self) -> None:
@@ -124,6 +130,10 @@ class FactorCache:
                 break
             path.unlink(missing_ok=True)
             total -= size
+
+
+def _rank(file: SafetensorsFile) -> int:
+    return file.specs["0.s"].shape[0]
 
 
 def _rows(file: SafetensorsFile, name: str, count: int | None = None) -> Tensor:

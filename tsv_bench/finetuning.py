@@ -14,11 +14,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tsv_bench import evaluation
 from tsv_bench.checkpoints import Checkpoint, load_record, save_checkpoint
 from tsv_bench.data import Split, Task
+from tsv_bench.files import replace_atomically
 from tsv_bench.models import Backbone, normalize, zero_shot_head
 from tsv_bench.scores import Score
 from tsv_bench.training import Recipe, batch_rows, step_generator, train
@@ -97,7 +99,7 @@ class FinetunedHere:
         """
         size = sum(param.nbytes for param in backbone.pretrained.values())
         missing = [t for t in tasks if self.overwrite or not load_record(self.path(backbone, t))]
-        return (len(missing) + 6) * size if missing else 0  # two states of weights and moments
+        return (len(missing) + 7) * size if missing else 0  # pretrained, two states with moments
 
     def checkpoint(
         self, backbone: Backbone, task: Task, load: Callable[[str], Split]
@@ -112,10 +114,19 @@ class FinetunedHere:
             record = None if self.overwrite else load_record(path)
             if record is None:
                 record = self.make(backbone, task, load, path)
+                self.save_pretrained(backbone)
         scores = {split: Score(**score) for split, score in record["scores"].items()}
         return Checkpoint(
             path=path, sha256=record["sha256"], generation=self.generation, scores=scores
         )
+
+    def save_pretrained(self, backbone: Backbone) -> None:
+        """Write the image tower that fine-tuning starts from, for tsv-merge, unless it is there."""
+        name = f"pretrained-{backbone.fingerprint[:8]}.safetensors"
+        path = Path(self.folder) / backbone.name / name
+        if not path.exists():
+            state = {name: tensor.contiguous() for name, tensor in backbone.pretrained.items()}
+            replace_atomically(path, lambda temporary: save_file(state, temporary))
 
     def make(self, backbone: Backbone, task: Task, load, path: Path) -> dict[str, Any]:
         """Fine-tune, measure, write; what a killed run has saved is taken up."""

@@ -13,9 +13,12 @@ logger = logging.getLogger(__name__)
 SVD_ROUTES = ("gram", "svd")
 POLAR_ROUTES = ("eigen", "svd")
 
-# Error that float32 may leave in a leading singular subspace, by the estimate in `_subspace`. That
-# of a merged layer was 0.4 to 2 times the estimate, over six kinds of spectra, against float64.
-LEAK = 2e-5
+# Error that may be left in a leading singular subspace, by the estimate in `_subspace`. Where tasks
+# share directions, their concatenation's condition number multiplies it in the merged layer.
+LEAK = 4e-7
+LARGE_LEAK = 2e-5  # the largest that is left where an SVD in float32 would leave more
+CORRECTABLE = 2e-3  # larger leaks do not shrink as perturbation theory has it
+CORRECTIONS = 2  # at most; a third would cost as much as float64 does
 EXTRA = 32  # eigenvectors beyond the wanted ones: they catch most of what rounding turns out
 SMALL = 256  # columns up to which an eigendecomposition in float64 costs next to nothing
 
@@ -110,23 +113,31 @@ def _subspace(a: Float[Tensor, "batch m n"], rank: int) -> Float[Tensor, "batch 
     """The ``rank`` leading eigenvectors of a^T a and `EXTRA` more, as columns in float64.
 
     Float32 turns the wanted ones out of the subspace by a leak of about eps * largest eigenvalue /
-    (the last wanted eigenvalue - the first left out). Where it is below `LEAK`, float32 does;
-    where its square is, a correction does, which leaves about that; else it is float64.
+    (the last wanted eigenvalue - the first left out). That is good enough below `LEAK`, or when
+    it is little beside what float32 does to an SVD: eps * last wanted value / (distance of the
+    values near it). Each correction multiplies a leak by about itself; a large one needs float64.
     """
     n = a.shape[-1]
     width = min(rank + EXTRA, n)
     leak = torch.full((len(a),), torch.inf, device=a.device)
-    if n > SMALL and width < n // 2:
+    largest = torch.linalg.vector_norm(a, torch.inf, dim=(1, 2))
+    if n > SMALL and width < n // 2 and (largest < 1e15).all():
         values, vectors = _eigh(_gram(a))
         gap = values[:, -rank] - values[:, -width - 1]
         leak = _eps(a) * values[:, -1] / gap
-    within = leak < LEAK**0.5  # not so for nan, which is what a matrix of zeros gives
+        leak[largest < 1e-15] = torch.inf  # float32 has few digits, or none, for their squares
+        near = values[:, -rank - 8 :].clamp(min=0).sqrt()[:, :17]  # ascending, around the edge
+        wanted, apart = near[:, 8], (near[:, -1] - near[:, 0]) / (near.shape[1] - 1)
+        of_an_svd = _eps(a) * wanted / torch.maximum(wanted - near[:, 7], apart)
+        leak[leak < (0.5 * of_an_svd).clamp(max=LARGE_LEAK)] = 0
+    within = leak < CORRECTABLE
     basis = a.new_empty(len(a), n, width, dtype=torch.float64)
     if within.any():
         values, vectors = values[within], vectors[within]
         basis[within] = vectors[..., -width:].double()
-        if (leak[within] > LEAK).any():
-            basis[within] = _corrected(_chosen(a, within), values, vectors, basis[within])
+        for done in range(CORRECTIONS):
+            if (leak[within] ** (1 + done) > LEAK).any():
+                basis[within] = _corrected(_chosen(a, within), values, vectors, basis[within])
     if not within.all():
         basis[~within] = _eigh(_gram(_chosen(a, ~within).double()))[1][..., -width:]
     return basis
@@ -155,7 +166,8 @@ def _corrected(
     residual = (_times(a.mT, image) - basis * ritz[:, None]).to(a.dtype)
     others, theirs = vectors[..., :-width], values[:, :-width, None]
     # Next to each other at the edge, rounding has the last word; but the edge is not wanted.
-    apart = (ritz[:, None].to(a.dtype) - theirs).clamp(min=4 * _eps(a) * float(values.max()))
+    edge = 4 * _eps(a) * values[:, -1:, None]
+    apart = (ritz[:, None].to(a.dtype) - theirs).clamp(min=edge)
     return basis + (others @ (others.mT @ residual / apart)).double()
 
 
@@ -254,4 +266,4 @@ def check_svd_route(via: str) -> None:
 
 def at_least_float32(a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Half precision is widened, as nothing decomposes it; float64 stays."""
-    return a.to(torch.promote_types(a.dtype, torch.float32))
+    return a if a.dtype == torch.float64 else a.float()  # float8 has no rule of promotion

@@ -47,6 +47,11 @@ def check_outputs(
             taken = {state.path.resolve(), *(file.resolve() for file in state.files)}
             if path.resolve() in taken:
                 raise ValueError(f"output {path} is the checkpoint of {name}: name another place.")
+            if any(path.resolve() in file.parents for file in taken):
+                raise ValueError(
+                    f"output {path} holds the checkpoint of {name}, which it would replace: name "
+                    f"another place."
+                )
         if not path.exists():
             continue
         if not overwrite:
@@ -59,7 +64,14 @@ def check_outputs(
                 f"replace it. Name another, or remove it yourself."
             )
     for folder in {path.parent for path in paths}:
-        check_room(folder, num_bytes, "output=")
+        check_place(folder, num_bytes)
+
+
+def check_place(folder: Path, num_bytes: int) -> None:
+    """OSError unless ``folder`` can be written and has room. It is not made yet: a merge that is
+    refused leaves nothing behind."""
+    place = folder.absolute()
+    check_room(next(f for f in (place, *place.parents) if f.exists()), num_bytes, "output=")
 
 
 def _ours(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ from tsv_bench.streaming import observer, stream
 from tsv_bench.task_vectors import TaskVector, is_changed
 
 log = logging.getLogger(__name__)
+
+Opened = TypeVar("Opened")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +78,16 @@ def merge(
     _check_arguments(alpha, write, precision, finetuned)
     serve({})  # checks the knobs
     pretrained, output = Path(pretrained), Path(output)
-    states = {"pretrained": open_state_dict(pretrained)}
-    states |= {task: open_state_dict(path) for task, path in finetuned.items()}
+    states = {
+        name: _named(name, partial(open_state_dict, path))
+        for name, path in {"pretrained": pretrained, **finetuned}.items()
+    }
     base = ReadOnce(states["pretrained"])
     open_vectors = {
         task: partial(open_task_vector, base, states[task], device) for task in finetuned
     }
     vectors = {task: _named(task, open_one) for task, open_one in open_vectors.items()}
-    one = _serves_one(serve, vectors)
+    one = _serves_one(serve, write)
     paths = output_paths(output, base, finetuned, one and write != "compressed", write)
     check_outputs(paths.values(), states, overwrite, 0)
     layouts = {}
@@ -129,9 +133,10 @@ def merge(
             with (
                 StateDictWriter(path, layouts[task], metadata) as writer,
                 tqdm(
-                    total=len(base), desc=task or "merging", unit="layer", disable=not progress
+                    total=sum(map(len, layouts[task].files.values())), desc=task or "merging",
+                    unit="layer", disable=not progress,
                 ) as bar,
-            ):
+            ):  # fmt: skip
                 for layer, start, rows in served_rows(base, vector, alpha, write):
                     writer.write(layer, start, rows)
                     bar.update(start == 0)
@@ -183,10 +188,18 @@ def served_rows(
                 yield name, 0, pretrained[name]
 
 
-def _serves_one(serve: Callable, vectors: Mapping[str, TaskVector]) -> bool:
-    """Whether the method serves one vector to all tasks, told by made-up ones."""
+def _serves_one(serve: Callable, write: str) -> bool:
+    """Whether the method serves one vector to all tasks, told by made-up ones.
+
+    ValueError when it serves no factors and these are to be written.
+    """
     tiny = {task: {"layer": torch.eye(2)} for task in ("a", "b")}
     served = serve(tiny)
+    if write == "compressed" and not hasattr(served["a"], "factors"):
+        raise ValueError(
+            "write=compressed stores the low-rank factors of TSV-C, and this method has none. "
+            "Choose method=tsv_compress, or write=vector."
+        )
     return served["a"] is served["b"]
 
 
@@ -202,15 +215,18 @@ def _check_arguments(
     if not finetuned:
         raise ValueError("no fine-tuned checkpoints: give at least one, as in {cars: cars.pt}.")
     for task in finetuned:
-        if task == "pretrained" or Path(task).name != task:
+        if task in ("pretrained", "", ".", "..") or Path(task).name != task:
             raise ValueError(f"the task's name {task!r} cannot be a file's name. Choose another.")
 
 
-def _named(task: str, open_one: Callable[[], TaskVector]) -> TaskVector:
+def _named(name: str, open_one: Callable[[], Opened]) -> Opened:
+    """What ``open_one`` gives; an error says for which checkpoint."""
     try:
         return open_one()
     except ValueError as error:
-        raise ValueError(f"{task}: {error}") from error
+        raise ValueError(f"{name}: {error}") from error
+    except OSError as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def _check_changes(

@@ -160,7 +160,7 @@ class TorchFile:
 def open_file(path: Path) -> SafetensorsFile | TorchFile:
     """The file at ``path``, told by its content. FileNotFoundError or ValueError if it is none."""
     if not path.exists():
-        raise FileNotFoundError(f"no checkpoint at {path}.")
+        raise FileNotFoundError(f"no checkpoint at {path}. {ACCEPTED}.")
     if not path.is_file():
         raise ValueError(f"{path} is not a checkpoint: it is no regular file. {ACCEPTED}.")
     with path.open("rb") as file:
@@ -169,6 +169,11 @@ def open_file(path: Path) -> SafetensorsFile | TorchFile:
     # first: such a length may begin like either of the others.
     if start[4:9] == b"\0\0\0\0{":
         return SafetensorsFile(path)
+    if start.startswith((b"PK", b"\x80")) and path.suffix == ".safetensors":
+        raise ValueError(  # torch.load goes by the name, and so do others
+            f"{path} is no safetensors file, it begins like one of torch.save. Rename it to "
+            f"{path.with_suffix('.pt').name}."
+        )
     if start.startswith(b"PK"):
         _check_zip(path)
         return TorchFile(path, mapped=True)

@@ -44,7 +44,8 @@ class StateDict(Mapping[str, Tensor]):
             names = [n for n in part.specs if weight_map is None or weight_map.get(n) == shard]
             self.shards[shard] = names
             self._part.update(dict.fromkeys(names, part))
-        if not self._part:
+        ours = any(key.startswith("tsv_bench") for key in self.metadata)
+        if not self._part and not ours:  # ours: compressed, of a task that changed nothing
             raise ValueError(f"{path} is not a checkpoint: it holds no tensor. {ACCEPTED}.")
 
     def shape(self, name: str) -> torch.Size:

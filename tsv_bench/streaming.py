@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Entries of all tasks together that an entrywise rule gets at once: its temporaries stay small.
-BLOCK = 2**22
+# Entries of all tasks together that an entrywise rule gets at once: few enough for a core's cache.
+BLOCK = 2**20
 # Entries read, worked on or waiting to be taken: 1 GB in float32, but two layers at least.
 IN_FLIGHT = 2**28
 
@@ -68,9 +68,9 @@ def blocks(
     """One layer by an entrywise rule of the stacked deltas, in blocks of rows."""
     shape = shape_of(vectors[0], name)
     num_rows = shape[0] if shape else 1
-    entries = len(vectors) * max(shape.numel(), 1)
+    entries = len(vectors) * shape.numel()
     in_rows = bool(shape) and all(hasattr(vector, "rows") for vector in vectors)
-    step = max(1, num_rows * BLOCK // entries) if in_rows else max(num_rows, 1)
+    step = max(1, num_rows * BLOCK // max(entries, 1)) if in_rows else max(num_rows, 1)
 
     def part(start: int) -> Part:
         stop = min(start + step, num_rows)

@@ -41,6 +41,7 @@ class TaskVector(Mapping[str, Tensor]):
             )
         self._pretrained, self._finetuned, self._device = pretrained, finetuned, device
         self._shapes: dict[str, torch.Size] = {}
+        self._types: dict[str, tuple[torch.dtype, torch.dtype]] = {}
         for name in pretrained:
             base, tuned = shape_of(pretrained, name), shape_of(finetuned, name)
             if base != tuned:
@@ -51,7 +52,12 @@ class TaskVector(Mapping[str, Tensor]):
                 )
             types = dtype_of(pretrained, name), dtype_of(finetuned, name)
             if all(dtype.is_floating_point for dtype in types):
-                self._shapes[name] = base
+                self._shapes[name], self._types[name] = base, types
+            elif types[0].is_floating_point:
+                raise ValueError(
+                    f"cannot subtract integers from weights: {name!r} is {types[0]} in the "
+                    f"pretrained and {types[1]} in the fine-tuned one. Is that one quantized?"
+                )
 
     def __getitem__(self, name: str) -> Delta:
         if name not in self._shapes:
@@ -70,6 +76,15 @@ class TaskVector(Mapping[str, Tensor]):
 
     def shape(self, name: str) -> torch.Size:
         return self._shapes[name]
+
+    def dtype(self, name: str) -> torch.dtype:
+        return torch.promote_types(
+            *(torch.promote_types(t, torch.float32) for t in self._types[name])
+        )
+
+    def rank_ahead(self, full_rank: int) -> int:
+        """The rank that is worth computing because it will be wanted later."""
+        return 0
 
     def recall(self, name: str, rank: int, kind: str) -> Triplets | None:
         """Singular triplets that someone has kept: at most ``rank``; None if there are none."""

@@ -18,6 +18,7 @@ from tsv_bench.benchmark import Outcome, evaluate_method, stage
 from tsv_bench.checkpoint_sources import Source
 from tsv_bench.checkpoints import Checkpoint
 from tsv_bench.cli import comparison, experiment
+from tsv_bench.cli.factors import make_cache
 from tsv_bench.cli.launch import command, set_up_machine
 from tsv_bench.cli.methods import make_method
 from tsv_bench.data import Task
@@ -39,6 +40,7 @@ def main(config: DictConfig) -> None:
     method = make_method(config)
     tasks = experiment.make_tasks(config.suite.tasks)
     tracker = instantiate(config.tracker)
+    factors = make_cache(config)
     backbone = experiment.make_backbone(config)
     source = experiment.make_source(config, device)
     settings = {
@@ -74,7 +76,7 @@ def main(config: DictConfig) -> None:
                 name: source.checkpoint(backbone, task, lambda split, task=task: load(task, split))
                 for name, task in bar
             }
-        outcome = evaluate_method(backbone, tasks, method, checkpoints, load, device)
+        outcome = evaluate_method(backbone, tasks, method, checkpoints, load, device, factors)
         outcome.seconds = {**seconds, **outcome.seconds}
         run = make_run(
             backbone, suite, tasks, method, source, checkpoints, outcome,

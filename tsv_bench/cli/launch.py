@@ -79,11 +79,22 @@ def with_messages(program: str, work: Callable[[], None]) -> None:
 def set_up_machine(config: DictConfig) -> str:
     """Apply ``threads``; the device that ``device`` means."""
     if config.threads is not None:
+        if not isinstance(config.threads, int) or config.threads < 1:
+            raise ValueError(
+                f"threads={config.threads!r} is not a whole number of at least 1. Leave it null "
+                f"for torch's choice."
+            )
         torch.set_num_threads(config.threads)
     found = "cuda" if torch.cuda.is_available() else "cpu"
-    device = config.device or found
+    device = str(config.device or found)
     if device.startswith("cuda") and found == "cpu":
         raise ValueError(f"device={device} asks for a GPU and torch finds none; use device=cpu.")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, ImportError) as error:
+        raise ValueError(
+            f"device={device} is none that torch can use here; use device=cpu, cuda or mps."
+        ) from error
     return device
 
 

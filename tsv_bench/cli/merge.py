@@ -5,9 +5,9 @@ import logging
 from omegaconf import DictConfig
 
 from tsv_bench import merging
+from tsv_bench.cli.factors import make_cache
 from tsv_bench.cli.launch import command, plain, set_up_machine
 from tsv_bench.cli.methods import make_method
-from tsv_bench.factor_cache import FactorCache
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,11 @@ def main(config: DictConfig) -> None:
                 f"{key}= is missing. As in: tsv-merge method={method.name} "
                 f"pretrained=base.safetensors finetuned='{{cars: cars.pt, dtd: dtd.pt}}' "
                 f"output=merged.safetensors"
+            )
+        if key != "finetuned" and not isinstance(config[key], str):
+            raise ValueError(
+                f"{key}={config[key]!r} is not a path. A name that is a number needs quotes: "
+                f"{key}=\"'3'\"."
             )
     finetuned = plain(config.finetuned) if isinstance(config.finetuned, DictConfig) else None
     if not finetuned or not all(isinstance(path, str) for path in finetuned.values()):
@@ -51,18 +56,6 @@ def main(config: DictConfig) -> None:
         f"{merged.num_bytes / 1e6:.1f} MB) in {merged.seconds:.1f} s, peak memory "
         f"{merged.peak_memory / 1e9:.2f} GB"
     )
-
-
-def make_cache(config: DictConfig) -> FactorCache | None:
-    """The factor cache. ValueError for a bound that is none."""
-    if config.cache.folder is None:
-        return None
-    bound = config.cache.max_gb
-    if isinstance(bound, bool) or not isinstance(bound, int | float) or not bound > 0:
-        raise ValueError(
-            f"cache.max_gb={bound!r} is not a number above zero. cache.folder=null goes without."
-        )
-    return FactorCache(config.cache.folder, int(bound * 1e9))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def trim_threshold(vector: Mapping[str, Tensor], density: float | int) -> float:
     parts = [part for name in vector for part in blocks([vector], name, mean)]
     num_entries = sum(part.num_entries for part in parts)
     # Rounded, because 0.07 * 100 is 7.000000000000001.
-    below = num_entries - math.ceil(round(num_entries * density, 6))
+    below = num_entries - max(1, math.ceil(round(num_entries * density, 6)))
     wide = any(dtype_of(vector, name) == torch.float64 for name in vector)
     bits, whole, real = (
         (64, torch.int64, torch.float64) if wide else (32, torch.int32, torch.float32)
@@ -73,10 +73,10 @@ def trim_threshold(vector: Mapping[str, Tensor], density: float | int) -> float:
         counts = torch.zeros(2**DIGIT, dtype=torch.int64)
         for part in parts:
             magnitudes = part.read().to(real).abs_().flatten().view(whole)
-            if shift < bits - DIGIT:
-                magnitudes = magnitudes[magnitudes >> (shift + DIGIT) == threshold]
-            digits = (magnitudes >> shift) & (2**DIGIT - 1)
-            counts += torch.bincount(digits, minlength=2**DIGIT).cpu()
+            # Other leading bits than the threshold's go into the bin before or after.
+            digits = (magnitudes - (threshold << (shift + DIGIT))) >> shift
+            digits = digits.clamp_(-1, 2**DIGIT).add_(1)
+            counts += torch.bincount(digits, minlength=2**DIGIT + 2)[1:-1].cpu()
         upto = counts.cumsum(0)
         digit = int(torch.searchsorted(upto, below, right=True))
         below -= int(upto[digit - 1]) if digit else 0
@@ -93,8 +93,8 @@ def merge_agreeing(
     none and become zero.
     """
     column = deltas.new_tensor(thresholds).reshape(-1, *[1] * (deltas.ndim - 1))
-    kept = torch.where(deltas.abs() >= column, deltas, 0)
-    agreeing = torch.where(kept * kept.sum(dim=0).sign() > 0, kept, 0)
-    if merge == "sum":
-        return agreeing.sum(dim=0)
-    return agreeing.sum(dim=0) / agreeing.count_nonzero(dim=0).clamp(min=1)
+    kept = deltas.masked_fill(deltas.abs() < column, 0)
+    sign = kept.sum(dim=0).sign_()
+    agreeing = kept.mul_(sign).clamp_(min=0)  # magnitudes, in place: this is bound by memory
+    merged = agreeing.sum(dim=0).mul_(sign)
+    return merged if merge == "sum" else merged.div_(agreeing.sign_().sum(dim=0).clamp_(min=1))

@@ -1,6 +1,6 @@
 """Task singular vectors, TSV-Merge and TSV-Compress: https://arxiv.org/abs/2412.00081."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from tsv_bench.linalg import (
     truncated_svd,
 )
 from tsv_bench.matrices import EMBEDDINGS_AND_HEADS, NOT_MERGED, Matrices
-from tsv_bench.streaming import LazyVector, Part, blocks, shape_of, stacked
+from tsv_bench.streaming import LazyVector, Part, blocks, shape_of, stacked, stream
 from tsv_bench.task_vectors import TaskVectors, Triplets, mean, same_layers
 
 
@@ -139,15 +139,15 @@ class CompressedVector(LazyVector):
         lead = [pieces] if pieces > 1 else []
         return [torch.Size([*lead, *size]) for size in ((m, rank), (rank,), (rank, n))]
 
-    def factors(self, names: Iterable[str]) -> LazyVector:
-        """The factors of these layers: u [pieces, m, k], s [pieces, k], vh [pieces, k, n]."""
+    def factors(self, names: Iterable[str]) -> Iterator[tuple[str, list[Tensor]]]:
+        """These layers' names and factors: u [pieces, m, k], s [pieces, k], vh [pieces, k, n]."""
 
         def parts(name: str) -> list[Part]:
             layer = self._layer(name)
             size = shape_of(self._vector, name).numel()
             return [Part(name, 0, size, layer.read, lambda r: [x[0] for x in layer.compute(r)])]
 
-        return LazyVector(names, parts)
+        return ((name, triplets) for name, _, triplets in stream(LazyVector(names, parts)))
 
     def _product(self, name: str) -> Sequence[Part]:
         shape = shape_of(self._vector, name)
@@ -181,7 +181,8 @@ class Decomposition:
         m, n = matrices.split(name, torch.empty(shape_of(vectors[0], name), device="meta")).shape[
             1:
         ]
-        self.rank = kept_rank(min(m, n), num_tasks, rank_fraction)
+        self.full_rank = min(m, n)
+        self.rank = kept_rank(self.full_rank, num_tasks, rank_fraction)
         self.kind = svd + ("-split" if matrices.split_qkv else "")
 
     def read(self) -> list[Triplets | Tensor]:
@@ -204,16 +205,18 @@ class Decomposition:
         new = [i for i, found in enumerate(read) if isinstance(found, Tensor)]
         if new:
             pieces = self.matrices.split(self.name, stacked((read[i] for i in new), len(new)))
-            found = self.decompose(pieces)
-            for i, triplets in zip(new, zip(*found, strict=True), strict=True):
-                read[i] = triplets
+            ahead = [getattr(self.vectors[i], "rank_ahead", lambda full: 0) for i in new]
+            rank = max(self.rank, *(wanted(self.full_rank) for wanted in ahead))
+            found = self.decompose(pieces, rank)
+            for i, (u, s, vh) in zip(new, zip(*found, strict=True), strict=True):
+                read[i] = u[..., : self.rank], s[..., : self.rank], vh[..., : self.rank, :]
                 if keep := getattr(self.vectors[i], "keep", None):
-                    keep(self.name, triplets, self.kind)
+                    keep(self.name, (u, s, vh), self.kind)
         return tuple(stacked(parts, len(read)) for parts in zip(*read, strict=True))
 
-    def decompose(self, pieces: Float[Tensor, "tasks pieces m n"]) -> Triplets:
+    def decompose(self, pieces: Float[Tensor, "tasks pieces m n"], rank: int) -> Triplets:
         if pieces.any():
-            return truncated_svd(pieces, self.rank, self.svd)
+            return truncated_svd(pieces, rank, self.svd)
         *lead, m, n = pieces.shape
-        sizes = ((m, self.rank), (self.rank,), (self.rank, n))
+        sizes = ((m, rank), (rank,), (rank, n))
         return tuple(pieces.new_zeros(*lead, *size) for size in sizes)

@@ -1,0 +1,43 @@
+"""The README's merges of two small language models, run as they stand there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import made_up_language_models
+import pytest
+import torch
+from commands import tsv
+
+from tsv_bench.state_dicts import open_state_dict
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+SECTION = README.split("## Merge your own checkpoints")[1].split("\n## ")[0]
+COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^    (tsv-merge .*)$", SECTION, re.M)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("readme")
+    made_up_language_models.make(folder / "models")
+    return folder
+
+
+def test_merged_folder_is_like_the_base_and_says_what_the_readme_says(folder):
+    result = tsv(folder, "merge", *COMMANDS[0], "cache.folder=null")
+    assert result.code == 0, result.err
+    said = re.search(r"TSV-M of 2 tasks -> \S+ \(1 written, 0.3 MB\)", result.out + result.err)
+    assert said and said[0] in SECTION
+    base, merged = (folder / "models" / name for name in ("base", "merged"))
+    assert sorted(p.name for p in base.iterdir()) == sorted(p.name for p in merged.iterdir())
+    before, after = open_state_dict(base), open_state_dict(merged)
+    assert before.shards == after.shards
+    assert {after.dtype(name) for name in after} == {torch.bfloat16}
+
+
+def test_table_of_compressed_files_is_the_readmes(folder):
+    result = tsv(folder, "merge", *COMMANDS[1], "cache.folder=null")
+    assert result.code == 0, result.err
+    table = result.out.strip().splitlines()
+    assert len(table) == 4 and all(line.rstrip() in SECTION for line in table)
+    assert len(COMMANDS) == 2
