@@ -17,6 +17,7 @@ POLAR_ROUTES = ("eigen", "svd")
 # share directions, their concatenation's condition number multiplies it in the merged layer.
 LEAK = 4e-7
 LARGE_LEAK = 2e-5  # the largest that is left where an SVD in float32 would leave more
+LARGE_SQUARE = 1e30
 CORRECTABLE = 2e-3  # larger leaks do not shrink as perturbation theory has it
 CORRECTIONS = 2  # at most; a third would cost as much as float64 does
 EXTRA = 32  # eigenvectors beyond the wanted ones: they catch most of what rounding turns out
@@ -120,12 +121,12 @@ def _subspace(a: Float[Tensor, "batch m n"], rank: int) -> Float[Tensor, "batch 
     n = a.shape[-1]
     width = min(rank + EXTRA, n)
     leak = torch.full((len(a),), torch.inf, device=a.device)
-    largest = torch.linalg.vector_norm(a, torch.inf, dim=(1, 2))
-    if n > SMALL and width < n // 2 and (largest < 1e15).all():
-        values, vectors = _eigh(_gram(a))
+    gram = _gram(a) if n > SMALL and width < n // 2 else None
+    if gram is not None and (gram.diagonal(dim1=1, dim2=2) < LARGE_SQUARE).all():
+        values, vectors = _eigh(gram)
         gap = values[:, -rank] - values[:, -width - 1]
         leak = _eps(a) * values[:, -1] / gap
-        leak[largest < 1e-15] = torch.inf  # float32 has few digits, or none, for their squares
+        leak[values[:, -1] < 1 / LARGE_SQUARE] = torch.inf  # float32 has few digits for squares
         near = values[:, -rank - 8 :].clamp(min=0).sqrt()[:, :17]  # ascending, around the edge
         wanted, apart = near[:, 8], (near[:, -1] - near[:, 0]) / (near.shape[1] - 1)
         of_an_svd = _eps(a) * wanted / torch.maximum(wanted - near[:, 7], apart)

@@ -23,6 +23,8 @@ class StateDict(Mapping[str, Tensor]):
     What comes back is the caller's own: contiguous, in ordinary memory, no view of a file.
     """
 
+    fresh = True  # what is read may be changed
+
     def __init__(
         self,
         path: Path,
@@ -154,6 +156,8 @@ def _open_shards(index: Path, others: list[Path]) -> StateDict:
 
 class ReadOnce(StateDict):
     """A checkpoint that remembers the rows read last, as those of the next task want them too."""
+
+    fresh = False
 
     def __init__(self, state: StateDict) -> None:
         self.__dict__ = dict(state.__dict__)

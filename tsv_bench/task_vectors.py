@@ -94,8 +94,12 @@ class TaskVector(Mapping[str, Tensor]):
         """Leave singular triplets to whoever wants to `recall` them."""
 
     def _delta(self, name: str, base: Tensor, tuned: Tensor) -> Delta:
-        base, tuned = at_least_float32(base), at_least_float32(tuned)
-        delta = tuned.to(self._device) - base.to(self._device)
+        base = at_least_float32(base).to(self._device)
+        tuned = at_least_float32(tuned).to(self._device)
+        if getattr(self._finetuned, "fresh", False) and tuned.dtype == base.dtype:
+            delta = tuned.sub_(base)  # no third tensor of this size
+        else:
+            delta = tuned - base
         # The sum first, as it needs no memory; it may overflow where no entry does.
         if not delta.sum().isfinite() and not delta.isfinite().all():
             raise ValueError(
