@@ -70,9 +70,9 @@ def truncated_svd(
 ]:
     """The ``rank`` leading singular triplets u, s, vh; in float32 at least.
 
-    ``via`` "svd" is a full SVD; "gram" goes by the eigenvectors of the smaller Gram matrix: three
-    to eight times quicker and, with float64 where it matters, closer to the exact triplets than a
-    float32 SVD. There is no wider type for float64 matrices: these always get a full SVD.
+    ``via`` "svd" is a full SVD; "gram" goes by the eigenvectors of the smaller Gram matrix: several
+    times quicker and, with float64 where it matters, closer to the exact triplets than a float32
+    SVD. There is no wider type for float64 matrices: these always get a full SVD.
     """
     check_svd_route(via)
     if matrices.shape[-1] > matrices.shape[-2]:
