@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from tsv_bench import methods
-from tsv_bench.checkpoint_vectors import file_hashes, open_task_vector, pair_of
+from tsv_bench.checkpoint_vectors import checked_hashes, open_task_vector, pair_of
 from tsv_bench.factor_cache import FactorCache
 from tsv_bench.state_dicts import open_state_dict
 
@@ -37,7 +37,7 @@ def vectors(folder, tasks, factors=None):
     """Their task vectors, with a factor cache or without."""
     base, *tuned = (open_state_dict(folder / f"{name}.safetensors") for name in ("base", *tasks))
     states = dict(zip(map(str, tasks), tuned, strict=True))
-    hashes = {task: [*file_hashes(base).values(), *file_hashes(states[task]).values()]
+    hashes = {task: [*checked_hashes(base).values(), *checked_hashes(states[task]).values()]
               for task in states}  # fmt: skip
     return {
         task: open_task_vector(base, state, factors=factors, pair=pair_of(*hashes[task]))

@@ -33,15 +33,21 @@ def branches(monkeypatch):
     """How the leading eigenvectors of Gram matrices were found, in the order of the matrices."""
     taken, sides = [], []
     eigh, subspace, corrected = linalg._eigh, linalg._subspace, linalg._corrected
+    leading_eigh = linalg._leading_eigh
 
     def spy_subspace(a, rank):
         taken.append(None)
         sides.append(a.shape[-1])
         return subspace(a, rank)
 
+    def spy_leading_eigh(gram):
+        taken[-1] = ALONE
+        return leading_eigh(gram)
+
     def spy_eigh(gram):
-        if gram.shape[-1] == sides[-1]:  # not one of the few directions that were found
-            taken[-1] = ALONE if gram.dtype == torch.float32 else DOUBLE
+        # Not of the few directions that were found.
+        if gram.shape[-1] == sides[-1] and gram.dtype == torch.float64:
+            taken[-1] = DOUBLE
         return eigh(gram)
 
     def spy_corrected(*args):
@@ -50,6 +56,7 @@ def branches(monkeypatch):
 
     monkeypatch.setattr(linalg, "_subspace", spy_subspace)
     monkeypatch.setattr(linalg, "_eigh", spy_eigh)
+    monkeypatch.setattr(linalg, "_leading_eigh", spy_leading_eigh)
     monkeypatch.setattr(linalg, "_corrected", spy_corrected)
     return taken
 

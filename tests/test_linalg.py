@@ -1,12 +1,14 @@
 """Theorems of the decompositions, in float64."""
 
 import logging
+import math
 
 import pytest
 import torch
 
-from tsv_bench import linalg
-from tsv_bench.linalg import kept_rank, polar_factor, truncated_svd
+from tsv_bench import linalg, ranks
+from tsv_bench.linalg import polar_factor, truncated_svd
+from tsv_bench.ranks import kept_rank
 
 # float64 everywhere: SVD rounding is ~1e-14 here, so 1e-10 separates a wrong algorithm from a
 # rounded right one with room on both sides.
@@ -42,7 +44,7 @@ def test_kept_rank_is_the_floor_of_the_share(full_rank, num_tasks, rank_fraction
 
 @pytest.mark.parametrize(("num_tasks", "rank_fraction"), [(9, None), (2, 0.05)])
 def test_less_than_one_triplet_is_one_and_said_once(num_tasks, rank_fraction, caplog):
-    linalg._warn_that_one_is_kept.cache_clear()
+    ranks._warn_that_one_is_kept.cache_clear()
     with caplog.at_level(logging.WARNING):
         assert [kept_rank(8, num_tasks, rank_fraction) for _ in range(3)] == [1, 1, 1]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -162,3 +164,25 @@ def test_polar_factor_of_nothing_is_nothing(shape, route):
 def test_unknown_route_names_the_choices():
     with pytest.raises(ValueError, match="polar='qr'.*'eigen', 'svd'"):
         polar_factor(randn(3, 2), "qr")
+
+
+@pytest.mark.parametrize("shape", [(90, 40, 50), (50, 40, 90), (40, 40, 40), (30, 60, 80)])
+@pytest.mark.parametrize("condition", [2.0, 1e4])
+def test_polar_product_is_that_of_the_two_polar_factors(shape, condition):
+    m, k, n = shape
+    generator = torch.Generator().manual_seed(3)
+
+    def matrix(rows, columns):
+        q = torch.linalg.qr(torch.randn(rows, columns, generator=generator).double()).Q
+        w = torch.linalg.qr(torch.randn(columns, columns, generator=generator).double()).Q
+        return q * torch.logspace(0, -math.log10(condition), q.shape[1]).double() @ w[: q.shape[1]]
+
+    u, vh = matrix(m, k), matrix(n, k).mT
+    s = torch.rand(k, generator=generator).double()
+    expected = polar_factor(u, "svd") * s @ polar_factor(vh, "svd")
+    torch.testing.assert_close(linalg.polar_product(u, s, vh), expected, rtol=0, atol=1e-8)
+    rounded = [x.float() for x in (u, s, vh)]
+    exact = [x.double() for x in rounded]
+    expected = polar_factor(exact[0]) * exact[1] @ polar_factor(exact[2])
+    error = (linalg.polar_product(*rounded).double() - expected).norm() / expected.norm()
+    assert error < 1e-6

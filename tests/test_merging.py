@@ -221,8 +221,8 @@ def test_one_task_alone_is_that_task(folder, method, monkeypatch):
 @pytest.mark.parametrize("method", METHODS)
 def test_layers_in_blocks_of_rows_are_the_same_layers(folder, method, monkeypatch):
     whole = merged(folder, method, "whole")
-    for module in (streaming, checkpoint_vectors):
-        monkeypatch.setattr(module, "BLOCK", 8)
+    monkeypatch.setattr(streaming, "BLOCK", 8)
+    monkeypatch.setattr(checkpoint_vectors, "CHECKED", 8)
     same(merged(folder, method, "blocks"), whole)
 
 

@@ -5,7 +5,6 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -15,8 +14,9 @@ from tsv_bench.compressed import CompressedStateDict, CompressedTaskVector, is_c
 from tsv_bench.factor_cache import FactorCache
 from tsv_bench.files import sha256
 from tsv_bench.state_dicts import StateDict
-from tsv_bench.streaming import BLOCK
 from tsv_bench.task_vectors import TaskVector, Triplets
+
+CHECKED = 2**18  # entries that are checked and hashed while they are in a core's cache
 
 Hashes = dict[str, str]  # file name -> sha256
 
@@ -69,31 +69,52 @@ def pair_of(*identities: str) -> str:
     return hashlib.sha256(" ".join(identities).encode()).hexdigest()[:24]
 
 
-def file_hashes(state: StateDict) -> Hashes:
-    """sha256 of the files of a checkpoint; each is read once, unless it changes."""
-    return {path.name: _hash(path, *_stamp(path)) for path in state.files}
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    stat = os.stat(path)
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
-@cache
-def _hash(path: Path, *stamp: int) -> str:
-    return sha256(path)
-
-
 def check_finite(state: StateDict) -> None:
     """ValueError that names the first parameter with NaN or infinity."""
-    for name in state:
-        if not state.dtype(name).is_floating_point:
-            continue
+    for shard in state.shards:
+        _check_shard(state, shard, lambda rows: None)
+
+
+def checked_hashes(state: StateDict) -> Hashes:
+    """sha256 of the files of a checkpoint, all of it checked as by `check_finite`.
+
+    A file is read only once, unless it changes.
+    """
+    for path in state.files:
+        if _stamp(path) not in _checked:
+            _checked[_stamp(path)] = _check_and_hash(state, path)
+    return {path.name: _checked[_stamp(path)] for path in state.files}
+
+
+_checked: dict[tuple[Path, int, int, int], str] = {}
+
+
+def _stamp(path: Path) -> tuple[Path, int, int, int]:
+    stat = os.stat(path)
+    return path, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _check_and_hash(state: StateDict, path: Path) -> str:
+    header = state.headers[path.name]
+    if header is None:
+        _check_shard(state, path.name, lambda rows: None)
+        return sha256(path)
+    digest = hashlib.sha256(header)
+    _check_shard(state, path.name, lambda rows: digest.update(_bytes(rows)))
+    return digest.hexdigest()
+
+
+def _check_shard(state: StateDict, shard: str, see: Callable[[Tensor], object]) -> None:
+    """As `check_finite`, of one file; ``see`` gets its content, block by block."""
+    for name in state.shards[shard]:
         shape = state.shape(name)
         num_rows = shape[0] if shape else 1
-        step = max(1, BLOCK * num_rows // max(shape.numel(), 1))
+        step = max(1, CHECKED * num_rows // max(shape.numel(), 1))
         for start in range(0, num_rows, step):
             rows = state.rows(name, start, start + step)
+            see(rows)
+            if not rows.is_floating_point():
+                continue
             # The sum first: one pass without a copy. It may overflow where no entry does.
             total = rows.sum(dtype=torch.float32 if rows.dtype.itemsize < 8 else None)
             if not total.isfinite() and not rows.isfinite().all():
@@ -101,6 +122,10 @@ def check_finite(state: StateDict) -> None:
                     f"{state.path} holds NaN or infinity in {name!r}. Its training diverged or the "
                     f"file is damaged: delete it and make or fetch it again."
                 )
+
+
+def _bytes(rows: Tensor) -> memoryview:
+    return memoryview(rows.reshape(-1).view(torch.uint8).numpy())
 
 
 def check_contents(
@@ -115,10 +140,9 @@ def check_contents(
     def check(name: str) -> Hashes:
         torch.set_num_threads(1)
         try:
-            check_finite(states[name])
+            hashes = checked_hashes(states[name])
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        hashes = file_hashes(states[name])
         done()
         return hashes
 

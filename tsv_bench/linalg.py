@@ -2,11 +2,13 @@
 
 import logging
 import math
-from functools import cache
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from tsv_bench.lapack import LeadingEigenvectors
 
 logger = logging.getLogger(__name__)
 
@@ -21,46 +23,8 @@ LARGE_SQUARE = 1e30
 CORRECTABLE = 2e-3  # larger leaks do not shrink as perturbation theory has it
 CORRECTIONS = 2  # at most; a third would cost as much as float64 does
 EXTRA = 32  # eigenvectors beyond the wanted ones: they catch most of what rounding turns out
+WELL_CONDITIONED = 30  # multiplies rounding errors by this at most: 2e-6 in float32
 SMALL = 256  # columns up to which an eigendecomposition in float64 costs next to nothing
-
-
-def kept_rank(full_rank: int, num_tasks: int, rank_fraction: float | int | None) -> int:
-    """Singular triplets that each task keeps of ``full_rank``; at least one.
-
-    ``rank_fraction`` is the share a task keeps, in (0, 1]; None is an equal share, 1 / num_tasks.
-    """
-    check_rank_fraction(rank_fraction)
-    if rank_fraction is None:
-        # Integer division, not int(full_rank * (1 / num_tasks)): the latter gives 1 for 98 and 49.
-        rank = full_rank // num_tasks
-    else:
-        # 0.29 * 100 is 28.999999999999996; nine decimals are far finer than any fraction given.
-        rank = math.floor(round(full_rank * rank_fraction, 9))
-    if rank == 0:
-        _warn_that_one_is_kept(full_rank, num_tasks, rank_fraction)
-    return max(rank, 1)
-
-
-def check_rank_fraction(rank_fraction: float | int | None) -> None:
-    """ValueError unless ``rank_fraction`` is None or a number in (0, 1]."""
-    if rank_fraction is None:
-        return
-    if not isinstance(rank_fraction, int | float) or not 0 < rank_fraction <= 1:
-        raise ValueError(
-            f"rank_fraction={rank_fraction!r} is not in (0, 1]: every task keeps at least one and "
-            f"at most all of its singular vectors. Leave it null for 1 / number of tasks."
-        )
-
-
-@cache  # once for each case, not once for each layer and task
-def _warn_that_one_is_kept(
-    full_rank: int, num_tasks: int, rank_fraction: float | int | None
-) -> None:
-    share = f"1/{num_tasks}" if rank_fraction is None else rank_fraction
-    logger.warning(
-        "a share of %s of %d singular vectors is less than one; each of %d tasks keeps one.",
-        share, full_rank, num_tasks,
-    )  # fmt: skip
 
 
 def truncated_svd(
@@ -123,7 +87,7 @@ def _subspace(a: Float[Tensor, "batch m n"], rank: int) -> Float[Tensor, "batch 
     leak = torch.full((len(a),), torch.inf, device=a.device)
     gram = _gram(a) if n > SMALL and width < n // 2 else None
     if gram is not None and (gram.diagonal(dim1=1, dim2=2) < LARGE_SQUARE).all():
-        values, vectors = _eigh(gram)
+        values, vectors = _leading_eigh(gram)
         gap = values[:, -rank] - values[:, -width - 1]
         leak = _eps(a) * values[:, -1] / gap
         leak[values[:, -1] < 1 / LARGE_SQUARE] = torch.inf  # float32 has few digits for squares
@@ -134,11 +98,11 @@ def _subspace(a: Float[Tensor, "batch m n"], rank: int) -> Float[Tensor, "batch 
     within = leak < CORRECTABLE
     basis = a.new_empty(len(a), n, width, dtype=torch.float64)
     if within.any():
-        values, vectors = values[within], vectors[within]
-        basis[within] = vectors[..., -width:].double()
+        basis[within] = vectors(n - width, n)[within].double()
         for done in range(CORRECTIONS):
             if (leak[within] ** (1 + done) > LEAK).any():
-                basis[within] = _corrected(_chosen(a, within), values, vectors, basis[within])
+                others = vectors(0, n - width)[within], values[within, : n - width]
+                basis[within] = _corrected(_chosen(a, within), *others, basis[within])
     if not within.all():
         basis[~within] = _eigh(_gram(_chosen(a, ~within).double()))[1][..., -width:]
     return basis
@@ -150,34 +114,33 @@ def _chosen(a: Tensor, which: Tensor) -> Tensor:
 
 def _corrected(
     a: Float[Tensor, "batch m n"],
-    values: Float[Tensor, "batch n"],
-    vectors: Float[Tensor, "batch n n"],
+    others: Float[Tensor, "batch n rest"],
+    values: Float[Tensor, "batch rest"],
     basis: Float[Tensor, "batch n width"],
 ) -> Float[Tensor, "batch n width"]:
-    """Leading eigenvectors of a^T a from all its approximate ones, by perturbation theory.
+    """Leading eigenvectors of a^T a, by perturbation theory, from approximate ones and the others.
 
     Each leading one gains, of every eigenvector left out, its share of the residual (in float64)
     over the difference of the eigenvalues.
     """
-    width = basis.shape[-1]
     basis = torch.linalg.qr(basis).Q
     image = _times(a, basis)
     ritz, turn = _eigh(image.mT @ image)
     basis, image = basis @ turn, image @ turn
     residual = (_times(a.mT, image) - basis * ritz[:, None]).to(a.dtype)
-    others, theirs = vectors[..., :-width], values[:, :-width, None]
     # Next to each other at the edge, rounding has the last word; but the edge is not wanted.
-    edge = 4 * _eps(a) * values[:, -1:, None]
-    apart = (ritz[:, None].to(a.dtype) - theirs).clamp(min=edge)
+    ritz = ritz[:, None].to(a.dtype)
+    apart = (ritz - values[..., None]).clamp(min=4 * _eps(a) * ritz[..., -1:])
     return basis + (others @ (others.mT @ residual / apart)).double()
 
 
 def _gram(a: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch n n"]:
     """The lower triangle of a^T a, all that `torch.linalg.eigh` reads; half the work of all."""
-    n, block = a.shape[-1], 128
+    n, block = a.shape[-1], 192
     gram = a.new_zeros(*a.shape[:-2], n, n)
     for i in range(0, n, block):
-        gram[..., i:, i : i + block] = a[..., i:].mT @ a[..., i : i + block]
+        rows = slice(i, min(i + block, n))
+        torch.matmul(a[..., rows].mT, a[..., : rows.stop], out=gram[..., rows, : rows.stop])
     return gram
 
 
@@ -192,6 +155,18 @@ def _times(a: Float[Tensor, "batch m n"], basis: Float[Tensor, "batch n k"]) -> 
 def _eps(a: Tensor) -> float:
     """The relative rounding error of one operation."""
     return torch.finfo(a.dtype).eps / 2
+
+
+def _leading_eigh(gram: Float[Tensor, "batch n n"]) -> tuple[Tensor, Callable[[int, int], Tensor]]:
+    """Eigenvalues, ascending, and what gives the eigenvectors of any span of them."""
+    if len(gram) == 1 and gram.dtype == torch.float32 and gram.device.type == "cpu":
+        try:
+            found = LeadingEigenvectors(gram[0])
+            return found.values[None], lambda start, stop: found.vectors(start, stop)[None]
+        except ArithmeticError as error:
+            logger.warning("eigenvectors of %s by torch: %s", tuple(gram.shape), error)
+    values, vectors = _eigh(gram)
+    return values, lambda start, stop: vectors[..., start:stop]
 
 
 def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,19 +213,42 @@ def polar_factor(a: Float[Tensor, "m n"], via: str = "eigen") -> Float[Tensor, "
     """
     check_polar(via)
     a = at_least_float32(a)
-    zero = singular_zero(a.dtype)
     if via == "svd":
+        zero = singular_zero(a.dtype)
         u, s, vh = truncated_svd(a, min(a.shape), "svd")
         return u * (s > zero * s[:1]) @ vh
     if a.shape[1] > a.shape[0]:
         return polar_factor(a.mT, via).mT
-    double = a.double()
-    values, q = _eigh(_gram(double))
+    return (a.double() @ _inverse_root(a)[0]).to(a.dtype)
+
+
+def polar_product(
+    u: Float[Tensor, "m k"], s: Float[Tensor, " k"], vh: Float[Tensor, "k n"], via: str = "eigen"
+) -> Float[Tensor, "m n"]:
+    """polar_factor(u) * s @ polar_factor(vh)."""
+    (m, k), n = u.shape, vh.shape[1]
+    if via == "svd" or k > min(m, n):
+        return polar_factor(u, via) * s @ polar_factor(vh, via)
+    (left, of_u), (right, of_vh) = _inverse_root(u), _inverse_root(vh.mT)
+    # The largest matrix is multiplied last, and in its own type where its condition allows that.
+    if m >= n:
+        wide = torch.float64 if of_u > WELL_CONDITIONED else u.dtype
+        right = left * s @ (right @ vh.double())
+        return (u.to(wide) @ right.to(wide)).to(u.dtype)
+    wide = torch.float64 if of_vh > WELL_CONDITIONED else u.dtype
+    left = u.double() @ left * s @ right
+    return (left.to(wide) @ vh.to(wide)).to(u.dtype)
+
+
+def _inverse_root(a: Float[Tensor, "m n"]) -> tuple[Float[Tensor, "n n"], float]:
+    """(a^T a)^(-1/2) in float64, for m >= n, zero where ``a`` spans nothing; condition of a."""
+    values, q = _eigh(_gram(a.double()))
     # The eigenvalues are squares, with errors of some float64 units of the largest.
-    zero = max(zero**2, 100 * torch.finfo(torch.float64).eps)
+    zero = max(singular_zero(a.dtype) ** 2, 100 * torch.finfo(torch.float64).eps)
     spanned = values > zero * values[-1:]
     root = torch.where(spanned, values, 1).rsqrt() * spanned
-    return (double @ (q * root @ q.mT)).to(a.dtype)
+    lowest, highest = root.aminmax() if len(root) else (1.0, 1.0)
+    return q * root @ q.mT, float(highest / lowest) if lowest else math.inf
 
 
 def check_polar(via: str) -> None:

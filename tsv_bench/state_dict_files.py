@@ -75,7 +75,8 @@ class SafetensorsFile:
                 f"{path} is not a whole safetensors file ({error}). Delete it and make it again."
             ) from error
         header_bytes = int.from_bytes(os.pread(self._fd, 8, 0), "little")
-        header = json.loads(os.pread(self._fd, header_bytes, 8))
+        self.header = os.pread(self._fd, 8 + header_bytes, 0)
+        header = json.loads(self.header[8:])
         header.pop("__metadata__", None)
         self.specs: dict[str, Spec] = {}
         self._offset: dict[str, int] = {}
@@ -107,6 +108,7 @@ class TorchFile:
     """
 
     metadata: dict[str, str] = {}  # as a safetensors file has it
+    header = None
 
     def __init__(self, path: Path, *, mapped: bool) -> None:
         self.path = path

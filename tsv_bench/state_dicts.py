@@ -40,6 +40,8 @@ class StateDict(Mapping[str, Tensor]):
         self.other_files = list(other_files)  # a folder's: neither weights nor their index
         self.metadata = {} if index_name else dict(parts[0].metadata)
         self.shards: dict[str, list[str]] = {}  # file name -> its parameters, in file order
+        # File name -> what stands before the data; None where more than data follows it.
+        self.headers = {part.path.name: part.header for part in parts}
         self._part: dict[str, SafetensorsFile | TorchFile] = {}
         for part in parts:
             shard = part.path.name

@@ -3,12 +3,15 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from tsv_bench.lapack import one_thread
 
 # Entries of all tasks together that an entrywise rule gets at once: few enough for a core's cache.
 BLOCK = 2**20
@@ -123,7 +126,9 @@ def stream(vector: Mapping[str, Tensor]) -> Iterator[tuple[str, int, Tensor]]:
         torch.set_num_threads(max(1, threads // side_by_side))
         return part.compute(material.result())
 
+    settings = ExitStack()
     try:
+        settings.enter_context(one_thread())
         for part in (part for name in vector for part in vector.parts(name)):
             while len(waiting) > 1 and (
                 num_entries + part.num_entries > IN_FLIGHT or len(waiting) > 4 * threads
@@ -142,6 +147,7 @@ def stream(vector: Mapping[str, Tensor]) -> Iterator[tuple[str, int, Tensor]]:
         reader.shutdown(wait=False, cancel_futures=True)
         computers.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # MKL has one setting for all threads
+        settings.close()
 
 
 def gather(rows: Iterable[tuple[str, int, Tensor]]) -> dict[str, Tensor]:

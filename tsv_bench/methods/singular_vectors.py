@@ -8,14 +8,13 @@ from torch import Tensor
 
 from tsv_bench.linalg import (
     check_polar,
-    check_rank_fraction,
     check_svd_route,
-    kept_rank,
-    polar_factor,
+    polar_product,
     singular_zero,
     truncated_svd,
 )
 from tsv_bench.matrices import EMBEDDINGS_AND_HEADS, NOT_MERGED, Matrices
+from tsv_bench.ranks import check_rank_fraction, kept_rank
 from tsv_bench.streaming import LazyVector, Part, blocks, shape_of, stacked, stream
 from tsv_bench.task_vectors import TaskVectors, Triplets, mean, same_layers
 
@@ -85,7 +84,7 @@ def merge_triplets(
     u, s, vh = u.transpose(0, 1).reshape(m, -1), s.flatten(), vh.reshape(-1, n)  # side by side
     if not real.all():
         u, s, vh = u[:, real], s[real], vh[real]
-    return polar_factor(u, polar) * s @ polar_factor(vh, polar)
+    return polar_product(u, s, vh, polar)
 
 
 def tsv_compress(
@@ -204,19 +203,24 @@ class Decomposition:
         """Triplets of all tasks; new ones are left to whoever keeps them."""
         new = [i for i, found in enumerate(read) if isinstance(found, Tensor)]
         if new:
-            pieces = self.matrices.split(self.name, stacked((read[i] for i in new), len(new)))
             ahead = [getattr(self.vectors[i], "rank_ahead", lambda full: 0) for i in new]
             rank = max(self.rank, *(wanted(self.full_rank) for wanted in ahead))
-            found = self.decompose(pieces, rank)
-            for i, (u, s, vh) in zip(new, zip(*found, strict=True), strict=True):
+            # A GPU is quickest with all at once; a CPU need not gather them first.
+            at_once = len(new) if read[new[0]].is_cuda else 1
+            groups = [new[i : i + at_once] for i in range(0, len(new), at_once)]
+            found = [self.decompose([read[i] for i in group], rank) for group in groups]
+            for i, (u, s, vh) in zip(new, (f for group in found for f in group), strict=True):
                 read[i] = u[..., : self.rank], s[..., : self.rank], vh[..., : self.rank, :]
                 if keep := getattr(self.vectors[i], "keep", None):
                     keep(self.name, (u, s, vh), self.kind)
         return tuple(stacked(parts, len(read)) for parts in zip(*read, strict=True))
 
-    def decompose(self, pieces: Float[Tensor, "tasks pieces m n"], rank: int) -> Triplets:
+    def decompose(self, deltas: list[Float[Tensor, "..."]], rank: int) -> Iterator[Triplets]:
+        """The triplets of each delta, with a leading axis for its pieces."""
+        together = stacked(deltas, len(deltas)) if len(deltas) > 1 else deltas[0][None]
+        pieces = self.matrices.split(self.name, together)
         if pieces.flatten()[:4096].any() or pieces.any():  # the second takes a while
-            return truncated_svd(pieces, rank, self.svd)
+            return zip(*truncated_svd(pieces, rank, self.svd), strict=True)
         *lead, m, n = pieces.shape
         sizes = ((m, rank), (rank,), (rank, n))
-        return tuple(pieces.new_zeros(*lead, *size) for size in sizes)
+        return zip(*(pieces.new_zeros(*lead, *size) for size in sizes), strict=True)
