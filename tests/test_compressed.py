@@ -167,6 +167,11 @@ DAMAGES = {
     "holds NaN or infinity in 'visual.proj.s'": (
         lambda folder, path: rewrite(path, lambda tensors: tensors["visual.proj.s"].fill_(math.nan))
     ),
+    "which do not make a layer of (": (
+        lambda folder, path: rewrite(
+            path, lambda t: t.update({next(k for k in t if k.endswith(".u")): torch.ones(3, 2)})
+        )
+    ),
     "is a compressed file whose metadata are damaged. Make it again": (
         lambda folder, path: rewrite(path, len, {KEY: '{"layers": []}'})
     ),

@@ -227,6 +227,30 @@ def test_a_disk_that_is_too_small(folder, no_work, monkeypatch):
     assert f"{folder} has 0 MB free, 0 MB are needed. Make room, or choose" in message
 
 
+def test_a_disk_that_is_too_small_for_all_compressed_files(folder, monkeypatch):
+    sizes = {task: (folder / f"{task}.safetensors").stat().st_size for task in ("a", "b")}
+    usage = shutil.disk_usage(folder)._replace(free=max(sizes.values()) + 1000)  # for one of them
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="Make room, or choose"):
+        merging.merge(
+            partial(methods.tsv_compress, rank_fraction=1.0),
+            folder / "base.safetensors",
+            {task: folder / f"{task}.safetensors" for task in sizes},
+            folder / "small",
+            write="compressed",
+            progress=False,
+        )
+    assert not (folder / "small").exists()
+
+
+def test_values_that_float16_cannot_hold_are_named(folder):
+    base = {n: t.half() if t.is_floating_point() else t for n, t in pretrained().items()}
+    save(base, folder / "half.pt")
+    message = refused(folder, "pretrained=half.pt", "alpha=1e9")
+    assert "does not fit float16: its largest value is" in message
+    assert "Lower alpha, or give the pretrained checkpoint in bfloat16 or float32." in message
+
+
 def test_an_output_that_is_there_is_kept_unless_told_otherwise(folder):
     [whole] = made(folder, "tsv_merge", "out.safetensors")
     message = refused(folder)

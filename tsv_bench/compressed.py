@@ -41,11 +41,15 @@ def is_compressed(state: StateDict) -> bool:
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
     """sha256 of names, types, shapes and values; the same for any file format."""
+    if known := getattr(state, "weights_hash", None):  # every compressed file asks for it
+        return known
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    if isinstance(state, StateDict):
+        state.weights_hash = digest.hexdigest()
     return digest.hexdigest()
 
 
@@ -76,6 +80,18 @@ class CompressedStateDict(Mapping[str, Tensor]):
                 raise ValueError(
                     f"{file.path} lacks {lacking[0]!r}, which its metadata promise. Make it again."
                 )
+            if name in self._layers:
+                self._check_shapes(name, [file.shape(key) for key in keys])
+
+    def _check_shapes(self, name: str, found: list[torch.Size]) -> None:
+        whole = torch.empty(shape_of(self._pretrained, name), device="meta")
+        pieces, m, n = self._matrices.split(name, whole).shape
+        lead, k = ([pieces] if pieces > 1 else []), (found[1] or [0])[-1]
+        if [list(shape) for shape in found] != [[*lead, m, k], [*lead, k], [*lead, k, n]]:
+            raise ValueError(
+                f"{self.path} holds factors of {name!r} of shapes {[tuple(s) for s in found]}, "
+                f"which do not make a layer of {tuple(whole.shape)}. Make it again."
+            )
 
     def triplets(self, name: str) -> Triplets | None:
         """The factors in float32, [pieces, ...]; None where the layer is not compressed."""

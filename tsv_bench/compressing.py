@@ -17,8 +17,8 @@ from tsv_bench.compressed import (
     is_compressed,
     weights_hash,
 )
-from tsv_bench.merge_outputs import check_place, compressed_layout
-from tsv_bench.state_dict_writer import StateDictWriter
+from tsv_bench.merge_outputs import compressed_layout
+from tsv_bench.state_dict_writer import Layout, StateDictWriter
 from tsv_bench.state_dicts import StateDict
 from tsv_bench.task_vectors import TaskVector, is_changed
 
@@ -35,26 +35,45 @@ class Stored:
     original_bytes: int
 
 
-def write_compressed(
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What goes into one task's compressed file, known before anything is decomposed."""
+
+    path: Path
+    layout: Layout
+    shapes: dict[str, list[torch.Size]]  # layer -> of u, s, vh
+    whole: list[str]  # other layers that fine-tuning changed
+    read: Mapping[str, Tensor]  # the fine-tuned weights
+
+
+def plan_compressed(
     path: Path,
     pretrained: StateDict,
     vector: TaskVector,
     finetuned: StateDict,
     served: Mapping[str, Tensor],
     precision: torch.dtype,
-    metadata: Mapping[str, str],
-    bar: Callable,
-) -> Stored:
-    """Write one task's compressed file. ``served``: what TSV-C serves it, for its factors.
-
-    OSError when the disk is too small.
-    """
+) -> Plan:
+    """``served``: what TSV-C serves the task, for the shapes of its factors."""
     read = CompressedStateDict(pretrained, finetuned) if is_compressed(finetuned) else finetuned
     changed = [name for name in vector if is_changed(vector, name)]
     shapes = {name: s for name in changed if (s := served.factor_shapes(name))}
     whole = [name for name in changed if name not in shapes]
     layout = compressed_layout(path, shapes, read, whole, precision)
-    check_place(path.parent, layout.num_bytes())
+    return Plan(path=path, layout=layout, shapes=shapes, whole=whole, read=read)
+
+
+def write_compressed(
+    plan: Plan,
+    pretrained: StateDict,
+    vector: TaskVector,
+    finetuned: StateDict,
+    served: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    bar: Callable,
+) -> Stored:
+    """Write one task's compressed file, as planned."""
+    shapes, changed = plan.shapes, [*plan.shapes, *plan.whole]
     contents = Contents(
         pretrained=weights_hash(pretrained),
         layers=list(shapes),
@@ -62,22 +81,25 @@ def write_compressed(
         split_qkv=served.split_qkv,
     )
     metadata = {**metadata, KEY: json.dumps(asdict(contents))}
-    with StateDictWriter(path, layout, metadata) as writer, bar(total=len(changed)) as layers:
+    with (
+        StateDictWriter(plan.path, plan.layout, metadata) as writer,
+        bar(total=len(changed)) as layers,
+    ):
         for name, triplets in served.factors(shapes):
             for key, shape, factor in zip(FACTORS, shapes[name], triplets, strict=True):
                 writer.write(f"{name}.{key}", 0, factor.cpu().reshape(shape))
             layers.update()
-        for name in whole:
-            writer.write(name, 0, read[name])
+        for name in plan.whole:
+            writer.write(name, 0, plan.read[name])
             layers.update()
     ranks = [u[-1] for u, _, _ in shapes.values()]
     return Stored(
         ranks=(min(ranks, default=0), max(ranks, default=0)),
         num_params=sum(
-            math.prod(s) for params in layout.files.values() for _, s in params.values()
+            math.prod(s) for params in plan.layout.files.values() for _, s in params.values()
         ),
-        num_bytes=path.stat().st_size,
+        num_bytes=plan.path.stat().st_size,
         changed_params=sum(vector.shape(name).numel() for name in changed),
-        original_params=sum(read.shape(name).numel() for name in read),
+        original_params=sum(plan.read.shape(name).numel() for name in plan.read),
         original_bytes=sum(file.stat().st_size for file in finetuned.files),
     )

@@ -19,12 +19,17 @@ EMBEDDINGS_AND_HEADS = (
     "wpe",
     "embed_in",  # GPT-NeoX
     "embed_out",
+    "embed_tokens_per_layer",
     "word_embeddings",  # BERT, Bloom, Falcon
+    "word_embedding",
     "position_embeddings",
     "token_type_embeddings",
     "relative_attention_bias",  # T5
     "shared",
     "lm_head",
+    "output_layer",
+    "classifier",  # of a task's own head, as is the next
+    "score",
     "output.weight",
 )
 # The paper's TSV-M averages text_projection, its TSV-C compresses it. The image tower's

@@ -25,10 +25,17 @@ from tqdm import tqdm
 from tsv_bench import provenance
 from tsv_bench.checkpoint_vectors import Hashes, check_contents, open_task_vector, pair_of
 from tsv_bench.compressed import PRECISIONS
-from tsv_bench.compressing import Stored, write_compressed
+from tsv_bench.compressing import Stored, plan_compressed, write_compressed
 from tsv_bench.factor_cache import FactorCache
 from tsv_bench.linalg import at_least_float32
-from tsv_bench.merge_outputs import KEY, WRITES, check_outputs, dense_layout, output_paths
+from tsv_bench.merge_outputs import (
+    KEY,
+    WRITES,
+    check_outputs,
+    check_place,
+    dense_layout,
+    output_paths,
+)
 from tsv_bench.state_dict_writer import StateDictWriter
 from tsv_bench.state_dicts import ReadOnce, StateDict, open_state_dict
 from tsv_bench.streaming import observer, stream
@@ -120,15 +127,22 @@ def merge(
             about["alpha"] = alpha
         served = serve(vectors)
         stored: dict[str, Stored] = {}
-        for task, path in paths.items():
-            vector = served[task if task is not None else next(iter(finetuned))]
-            if write == "compressed":
+        if write == "compressed":
+            plans = {
+                task: plan_compressed(
+                    path, base, vectors[task], states[task], served[task], PRECISIONS[precision]
+                )
+                for task, path in paths.items()
+            }
+            check_place(output, sum(plan.layout.num_bytes() for plan in plans.values()))
+            for task, plan in plans.items():
                 stored[task] = write_compressed(
-                    path, base, vectors[task], states[task], vector, PRECISIONS[precision],
+                    plan, base, vectors[task], states[task], served[task],
                     {KEY: json.dumps(about | {"task": task, "precision": precision})},
                     partial(tqdm, desc=task, unit="layer", disable=not progress),
                 )  # fmt: skip
-                continue
+        for task, path in paths.items() if write != "compressed" else ():
+            vector = served[task if task is not None else next(iter(finetuned))]
             metadata = {KEY: json.dumps(about | ({"task": task} if task else {}))}
             with (
                 StateDictWriter(path, layouts[task], metadata) as writer,

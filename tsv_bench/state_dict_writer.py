@@ -107,7 +107,14 @@ class StateDictWriter:
         self._written[name].append((start_row, stop_row))
         if rows.numel():
             file, offset = self._place[name]
-            data = rows.to(spec.dtype).contiguous().reshape(-1).view(torch.uint8).numpy()
+            written = rows.to(spec.dtype)
+            if spec.dtype == torch.float16 and not written.isfinite().all():
+                raise ValueError(
+                    f"{name!r} does not fit float16: its largest value is "
+                    f"{rows.abs().max().item():.3g}. Lower alpha, or give the pretrained "
+                    f"checkpoint in bfloat16 or float32."
+                )
+            data = written.contiguous().reshape(-1).view(torch.uint8).numpy()
             _write_at(file, memoryview(data), offset + start_row * spec.row_bytes)
 
     def __exit__(
