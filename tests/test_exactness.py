@@ -40,9 +40,9 @@ def branches(monkeypatch):
         sides.append(a.shape[-1])
         return subspace(a, rank)
 
-    def spy_leading_eigh(gram):
+    def spy_leading_eigh(gram, width):
         taken[-1] = ALONE
-        return leading_eigh(gram)
+        return leading_eigh(gram, width)
 
     def spy_eigh(gram):
         # Not of the few directions that were found.

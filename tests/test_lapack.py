@@ -15,48 +15,73 @@ def gram(n, seed=0, rows=None):
     return a.T @ a
 
 
+# As many as come from divide and conquer, and as few as come from inverse iteration.
 @pytest.mark.parametrize("n", [1, 2, 3, 63, 64, 65, 130, 300])
-def test_eigenvalues_and_eigenvectors_are_those_of_the_matrix(n):
-    matrix = gram(n)
-    found = LeadingEigenvectors(matrix)
+@pytest.mark.parametrize("share", [1, 2, lapack.FEW, 4 * lapack.FEW])
+def test_eigenvalues_and_eigenvectors_are_those_of_the_matrix(n, share):
+    matrix, count = gram(n), max(1, n // share)
+    found = LeadingEigenvectors(matrix, count)
     values, vectors = torch.linalg.eigh(matrix.double())
     # LAPACK's bound: some units in the last place of the largest eigenvalue.
     rounding = 4 * torch.finfo(torch.float32).eps * values[-1].item()
-    torch.testing.assert_close(found.values.double(), values, rtol=0, atol=rounding)
-    own = found.vectors(0, n).double()
-    torch.testing.assert_close(own.T @ own, torch.eye(n).double(), rtol=0, atol=1e-5)
-    residual = matrix.double() @ own - own * values
-    assert residual.norm(dim=0).max() < rounding
+    torch.testing.assert_close(found.values.double(), values[n - count :], rtol=0, atol=rounding)
+    smaller, rest = found.others(count)
+    torch.testing.assert_close(smaller.double(), values[: n - count], rtol=0, atol=rounding)
+    for own, expected in (
+        (found.leading(count).double(), values[n - count :]),
+        (rest.double(), values[: n - count]),
+    ):
+        eye = torch.eye(own.shape[1]).double()
+        torch.testing.assert_close(own.T @ own, eye, rtol=0, atol=1e-5)
+        residual = matrix.double() @ own - own * expected
+        assert not residual.numel() or residual.norm(dim=0).max() < rounding
 
 
-def test_a_span_of_eigenvectors_is_the_same_span_of_all():
-    found = LeadingEigenvectors(gram(90))
-    everything = found.vectors(0, 90)
-    for start, stop in ((0, 90), (60, 90), (0, 60), (10, 11), (90, 90)):
-        torch.testing.assert_close(found.vectors(start, stop), everything[:, start:stop])
+@pytest.mark.parametrize("count", [90, 10])
+def test_fewer_eigenvectors_are_the_last_of_more(count):
+    found = LeadingEigenvectors(gram(90), count)
+    everything = found.leading(count)
+    for fewer in (count, count // 2, 1, 0):
+        few = found.leading(fewer)
+        torch.testing.assert_close(few, everything[:, count - fewer :], rtol=0, atol=1e-5)
 
 
 def test_only_the_lower_triangle_is_read_and_nothing_is_written():
     matrix = gram(70)
     torn = matrix.tril() + torch.full((70, 70), torch.nan).triu(1)
     before = torn.clone()
-    found = LeadingEigenvectors(torn)
-    torch.testing.assert_close(torn, before, equal_nan=True, rtol=0, atol=0)
-    torch.testing.assert_close(found.values, LeadingEigenvectors(matrix).values, rtol=0, atol=0)
+    for count in (70, 8):
+        found, whole = LeadingEigenvectors(torn, count), LeadingEigenvectors(matrix, count)
+        torch.testing.assert_close(torn, before, equal_nan=True, rtol=0, atol=0)
+        torch.testing.assert_close(found.values, whole.values, rtol=0, atol=0)
+        torch.testing.assert_close(found.leading(count), whole.leading(count), rtol=0, atol=0)
 
 
-def test_degenerate_matrices():
-    assert (LeadingEigenvectors(torch.zeros(20, 20)).values == 0).all()
-    same = LeadingEigenvectors(torch.eye(20))
+@pytest.mark.parametrize("count", [20, 2])
+def test_degenerate_matrices(count):
+    assert (LeadingEigenvectors(torch.zeros(20, 20), count).values == 0).all()
+    same = LeadingEigenvectors(torch.eye(20), count)
     assert (same.values == 1).all()
-    torch.testing.assert_close(same.vectors(0, 20).abs(), torch.eye(20), rtol=0, atol=0)
-    low = LeadingEigenvectors(gram(50, rows=3))
-    assert low.values[47] > 1 and low.values[:47].abs().max() < 1e-3
+    own = same.leading(count)
+    torch.testing.assert_close(own.T @ own, torch.eye(count))
+    # Falls into blocks, the values of which bisection does not give in order.
+    blocks = torch.block_diag(gram(10), 2 * gram(10, seed=1))
+    found = LeadingEigenvectors(blocks, count)
+    expected = torch.linalg.eigvalsh(blocks)[20 - count :]
+    torch.testing.assert_close(found.values, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [50, 6])
+def test_a_matrix_of_low_rank(count):
+    low = LeadingEigenvectors(gram(50, rows=3), count)
+    assert low.values[-3] > 1 and low.values[:-3].abs().max() < 1e-3
+    own = low.leading(count).double()
+    torch.testing.assert_close(own.T @ own, torch.eye(count).double(), rtol=0, atol=1e-5)
 
 
 def test_what_it_cannot_do_is_refused():
     with pytest.raises(TypeError, match="float64"):
-        LeadingEigenvectors(torch.eye(3).double())
+        LeadingEigenvectors(torch.eye(3).double(), 1)
 
 
 def test_a_routine_that_gives_up_is_named(monkeypatch):
@@ -68,17 +93,32 @@ def test_a_routine_that_gives_up_is_named(monkeypatch):
 
     monkeypatch.setattr(lapack, "_routine", give_up)
     with pytest.raises(ArithmeticError, match="ssytrd gave up, info 7"):
-        LeadingEigenvectors(torch.eye(3))
+        LeadingEigenvectors(torch.eye(3), 1)
 
 
 def test_torch_takes_over_where_a_routine_gives_up(monkeypatch, caplog):
-    def give_up(matrix):
+    def give_up(matrix, count):
         raise ArithmeticError("LAPACK's sstedc gave up, info 7.")
 
     a = torch.randn(400, 300, generator=torch.Generator().manual_seed(1))
     s = linalg.truncated_svd(a, 5)[1]
     monkeypatch.setattr(linalg, "LeadingEigenvectors", give_up)
     torch.testing.assert_close(linalg.truncated_svd(a, 5)[1], s, rtol=1e-6, atol=0)
+    assert "sstedc gave up" in caplog.text and "by torch" in caplog.text
+
+
+def test_torch_takes_over_where_the_others_cannot_be_had(monkeypatch, caplog):
+    """Only a leak that must be corrected asks for them."""
+
+    def give_up(self, count):
+        raise ArithmeticError("LAPACK's sstedc gave up, info 7.")
+
+    a = torch.randn(400, 300, generator=torch.Generator().manual_seed(1))
+    s = torch.linalg.svdvals(a.double())[:5]
+    monkeypatch.setattr(linalg, "LEAK", 0.0)
+    monkeypatch.setattr(linalg, "LARGE_LEAK", 0.0)
+    monkeypatch.setattr(LeadingEigenvectors, "others", give_up)
+    torch.testing.assert_close(linalg.truncated_svd(a, 5)[1].double(), s, rtol=1e-6, atol=0)
     assert "sstedc gave up" in caplog.text and "by torch" in caplog.text
 
 
@@ -95,7 +135,7 @@ def test_other_threads_run_meanwhile():
     ticker.start()
     with one_thread():
         start = time.perf_counter()
-        LeadingEigenvectors(matrix)
+        LeadingEigenvectors(matrix, 1500)
         end = time.perf_counter()
     stop.set()
     ticker.join()

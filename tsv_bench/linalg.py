@@ -87,8 +87,8 @@ def _subspace(a: Float[Tensor, "batch m n"], rank: int) -> Float[Tensor, "batch 
     leak = torch.full((len(a),), torch.inf, device=a.device)
     gram = _gram(a) if n > SMALL and width < n // 2 else None
     if gram is not None and (gram.diagonal(dim1=1, dim2=2) < LARGE_SQUARE).all():
-        values, vectors = _leading_eigh(gram)
-        gap = values[:, -rank] - values[:, -width - 1]
+        values, leading, others = _leading_eigh(gram, width)
+        gap = values[:, -rank] - values[:, 0]
         leak = _eps(a) * values[:, -1] / gap
         leak[values[:, -1] < 1 / LARGE_SQUARE] = torch.inf  # float32 has few digits for squares
         near = values[:, -rank - 8 :].clamp(min=0).sqrt()[:, :17]  # ascending, around the edge
@@ -98,11 +98,11 @@ def _subspace(a: Float[Tensor, "batch m n"], rank: int) -> Float[Tensor, "batch 
     within = leak < CORRECTABLE
     basis = a.new_empty(len(a), n, width, dtype=torch.float64)
     if within.any():
-        basis[within] = vectors(n - width, n)[within].double()
+        basis[within] = leading[within].double()
         for done in range(CORRECTIONS):
             if (leak[within] ** (1 + done) > LEAK).any():
-                others = vectors(0, n - width)[within], values[within, : n - width]
-                basis[within] = _corrected(_chosen(a, within), *others, basis[within])
+                rest = (found[within] for found in others())
+                basis[within] = _corrected(_chosen(a, within), *rest, basis[within])
     if not within.all():
         basis[~within] = _eigh(_gram(_chosen(a, ~within).double()))[1][..., -width:]
     return basis
@@ -114,8 +114,8 @@ def _chosen(a: Tensor, which: Tensor) -> Tensor:
 
 def _corrected(
     a: Float[Tensor, "batch m n"],
-    others: Float[Tensor, "batch n rest"],
     values: Float[Tensor, "batch rest"],
+    others: Float[Tensor, "batch n rest"],
     basis: Float[Tensor, "batch n width"],
 ) -> Float[Tensor, "batch n width"]:
     """Leading eigenvectors of a^T a, by perturbation theory, from approximate ones and the others.
@@ -157,16 +157,34 @@ def _eps(a: Tensor) -> float:
     return torch.finfo(a.dtype).eps / 2
 
 
-def _leading_eigh(gram: Float[Tensor, "batch n n"]) -> tuple[Tensor, Callable[[int, int], Tensor]]:
-    """Eigenvalues, ascending, and what gives the eigenvectors of any span of them."""
-    if len(gram) == 1 and gram.dtype == torch.float32 and gram.device.type == "cpu":
+def _leading_eigh(
+    gram: Float[Tensor, "batch n n"], width: int
+) -> tuple[Tensor, Tensor, Callable[[], tuple[Tensor, Tensor]]]:
+    """Of the largest eigenvalues ``width`` + 1, ascending; the eigenvectors of ``width``; and what
+
+    gives eigenvalues and eigenvectors of all others.
+    """
+
+    def split() -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        values, vectors = _eigh(gram)
+        rest = gram.shape[-1] - width
+        return values[:, rest - 1 :], vectors[..., rest:], (values[:, :rest], vectors[..., :rest])
+
+    def others() -> tuple[Tensor, Tensor]:
         try:
-            found = LeadingEigenvectors(gram[0])
-            return found.values[None], lambda start, stop: found.vectors(start, stop)[None]
+            return tuple(part[None] for part in found.others(width))
         except ArithmeticError as error:
             logger.warning("eigenvectors of %s by torch: %s", tuple(gram.shape), error)
-    values, vectors = _eigh(gram)
-    return values, lambda start, stop: vectors[..., start:stop]
+            return split()[2]
+
+    if len(gram) == 1 and gram.dtype == torch.float32 and gram.device.type == "cpu":
+        try:
+            found = LeadingEigenvectors(gram[0], width + 1)
+            return found.values[None], found.leading(width)[None], others
+        except ArithmeticError as error:
+            logger.warning("eigenvectors of %s by torch: %s", tuple(gram.shape), error)
+    values, leading, rest = split()
+    return values, leading, lambda: rest
 
 
 def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,38 +235,50 @@ def polar_factor(a: Float[Tensor, "m n"], via: str = "eigen") -> Float[Tensor, "
         zero = singular_zero(a.dtype)
         u, s, vh = truncated_svd(a, min(a.shape), "svd")
         return u * (s > zero * s[:1]) @ vh
+    return _polar(a).to(a.dtype)
+
+
+def _polar(a: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
+    """The polar factor in float64, by the Gram matrix of the smaller side."""
     if a.shape[1] > a.shape[0]:
-        return polar_factor(a.mT, via).mT
-    return (a.double() @ _inverse_root(a)[0]).to(a.dtype)
+        return _polar(a.mT).mT
+    return InverseRoot(a).times(a.mT.double()).mT
 
 
 def polar_product(
     u: Float[Tensor, "m k"], s: Float[Tensor, " k"], vh: Float[Tensor, "k n"], via: str = "eigen"
 ) -> Float[Tensor, "m n"]:
     """polar_factor(u) * s @ polar_factor(vh)."""
-    (m, k), n = u.shape, vh.shape[1]
-    if via == "svd" or k > min(m, n):
+    if via == "svd":
         return polar_factor(u, via) * s @ polar_factor(vh, via)
-    (left, of_u), (right, of_vh) = _inverse_root(u), _inverse_root(vh.mT)
-    # The largest matrix is multiplied last, and in its own type where its condition allows that.
-    if m >= n:
-        wide = torch.float64 if of_u > WELL_CONDITIONED else u.dtype
-        right = left * s @ (right @ vh.double())
-        return (u.to(wide) @ right.to(wide)).to(u.dtype)
-    wide = torch.float64 if of_vh > WELL_CONDITIONED else u.dtype
-    left = u.double() @ left * s @ right
-    return (left.to(wide) @ vh.to(wide)).to(u.dtype)
+    if u.shape[0] < vh.shape[1]:
+        return polar_product(vh.mT, s, u.mT).mT.contiguous()
+    # Small matrices are multiplied with small ones for as long as there are any.
+    right = s[:, None] * _polar(vh)
+    if len(u) < len(s):
+        return InverseRoot(u.mT).times(u.double() @ right).to(u.dtype)
+    # The largest is multiplied last, and in its own type where its condition allows that.
+    root = InverseRoot(u)
+    wide = torch.float64 if root.condition > WELL_CONDITIONED else u.dtype
+    return (u.to(wide) @ root.times(right).to(wide)).to(u.dtype)
 
 
-def _inverse_root(a: Float[Tensor, "m n"]) -> tuple[Float[Tensor, "n n"], float]:
-    """(a^T a)^(-1/2) in float64, for m >= n, zero where ``a`` spans nothing; condition of a."""
-    values, q = _eigh(_gram(a.double()))
-    # The eigenvalues are squares, with errors of some float64 units of the largest.
-    zero = max(singular_zero(a.dtype) ** 2, 100 * torch.finfo(torch.float64).eps)
-    spanned = values > zero * values[-1:]
-    root = torch.where(spanned, values, 1).rsqrt() * spanned
-    lowest, highest = root.aminmax() if len(root) else (1.0, 1.0)
-    return q * root @ q.mT, float(highest / lowest) if lowest else math.inf
+class InverseRoot:
+    """(a^T a)^(-1/2) in float64, zero where ``a``, at least as tall as wide, spans nothing."""
+
+    def __init__(self, a: Float[Tensor, "m n"]) -> None:
+        values, self._q = _eigh(_gram(a.double()))
+        # The eigenvalues are squares, with errors of some float64 units of the largest.
+        zero = max(singular_zero(a.dtype) ** 2, 100 * torch.finfo(torch.float64).eps)
+        spanned = values > zero * values[-1:]
+        self._root = torch.where(spanned, values, 1).rsqrt() * spanned
+        lowest, highest = self._root.aminmax() if len(values) else (1.0, 1.0)
+        self.condition = float(highest / lowest) if lowest else math.inf  # of a
+
+    def times(self, x: Float[Tensor, "n columns"]) -> Float[Tensor, "n columns"]:
+        if x.shape[1] < len(x):
+            return self._q @ (self._root[:, None] * (self._q.mT @ x))
+        return (self._q * self._root @ self._q.mT) @ x
 
 
 def check_polar(via: str) -> None:
