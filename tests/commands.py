@@ -11,13 +11,18 @@ from pathlib import Path
 
 import torch
 
-from tsv_bench import benchmark
-from tsv_bench.cli import bench, comparison, experiment, finetune, merge, report
+from tsv_bench.cli import bench, comparison, experiment, fetch, finetune, merge, report
 from tsv_bench.data import cache
 from tsv_bench.models import head
 from tsv_bench.runs import find_runs, load_correct
 
-COMMANDS = {"bench": bench, "finetune": finetune, "merge": merge, "report": report}
+COMMANDS = {
+    "bench": bench,
+    "fetch": fetch,
+    "finetune": finetune,
+    "merge": merge,
+    "report": report,
+}
 TASKS = ("signs", "shapes")
 
 
@@ -46,7 +51,6 @@ def tsv(folder, command, *arguments):
     """Call a command in ``folder`` as a process of its own would find it: nothing remembered."""
     cache._opened.clear()
     head._built.clear()
-    benchmark._individual.clear()
     comparison.finished.clear()
     experiment._load_backbone.cache_clear()
     out, err, code = io.StringIO(), io.StringIO(), 0

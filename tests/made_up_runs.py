@@ -1,9 +1,11 @@
 """Runs that nobody ran: correctness drawn per image, everything else made to fit it."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from tsv_bench import published
 from tsv_bench.runs import Run, Score
 
 LABELS = {
@@ -76,3 +78,22 @@ def make_run(method="tsv_merge", seed=0, tasks=TASKS, num_images=200, **changes)
         "created": (datetime(2025, 1, 1, tzinfo=UTC) + timedelta(minutes=number)).isoformat(),
     }  # fmt: skip
     return Run(**(fields | changes)), correct
+
+
+def of_generation(run, generation):
+    """The Run's checkpoints, said to be of another generation; a task's own by a dict."""
+    named = generation if isinstance(generation, dict) else dict.fromkeys(run.tasks, generation)
+    return {
+        task: checkpoint | ({"generation": named[task]} if task in named else {})
+        for task, checkpoint in run.checkpoints.items()
+    }
+
+
+def make_vision_run(
+    method="tsv_merge", suite="vision8", backbone="vit_b32", generation="original", **changes
+):
+    """(Run, correct) of a suite that figures are published for."""
+    tasks = tuple(published.suites()[suite])
+    changes = {"tasks": tasks, "suite": suite, "backbone": backbone, "num_images": 100} | changes
+    run, correct = make_run(method, **changes)
+    return replace(run, checkpoints=of_generation(run, generation)), correct

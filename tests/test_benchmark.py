@@ -1,21 +1,21 @@
 """A method on a suite, in process: two made-up tasks, a tower of two layers, files on disk."""
 
+import copy
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from made_up_tasks import NUM_IMAGES, backbone, task, tints
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from tsv_bench import benchmark, evaluation, methods
+from tsv_bench import evaluation, methods
 from tsv_bench.benchmark import Method, evaluate_method, open_task_vectors
 from tsv_bench.checkpoints import Checkpoint, sha256
 from tsv_bench.data import Split
 from tsv_bench.evaluation import Evaluator, correct_images
-from tsv_bench.models import head as heads_module
-from tsv_bench.models import zero_shot_head
-from tsv_bench.runs import Score
+from tsv_bench.models import zero_shot_head, zero_shot_heads
 
 TASKS = {
     name: task(name, partial(tints, num_images=NUM_IMAGES, seed=seed), class_names=classes)
@@ -66,17 +66,31 @@ def checkpoints(tmp_path):
     }
 
 
-def evaluated(checkpoints, *args, load=None, **kwargs):
+OWN = {"val": {"tints": 0.5, "moods": 0.25}, "test": {"tints": 0.75, "moods": 0.5}}
+
+
+def evaluated(checkpoints, *args, load=None, normalizer=OWN, patience=None, **kwargs):
+    vectors = open_task_vectors(backbone(), checkpoints)
+    evaluator = Evaluator(backbone(), zero_shot_heads(backbone(), TASKS), "cpu")
     return evaluate_method(
-        backbone(), TASKS, method(*args, **kwargs), checkpoints, load or Loader(), "cpu"
+        TASKS, method(*args, **kwargs), vectors, evaluator, load or Loader(), normalizer, patience
     )
 
 
-def test_individual_models_are_the_normalizer(checkpoints):
-    outcome = evaluated(checkpoints, "individual")
+def test_individual_models_are_normalized_by_themselves_and_evaluated_on_validation(checkpoints):
+    load = Loader()
+    outcome = evaluated(checkpoints, "individual", load=load, normalizer=None)
     assert outcome.normalized == pytest.approx(1.0, abs=1e-12)  # a mean of ones
-    for name in TASKS:
-        assert outcome.normalizer[name] == evaluation.score(outcome.test[name])
+    assert {split for _, split in load.asked} == {"val", "test"}
+    for name, made_up in TASKS.items():
+        state = load_file(checkpoints[name].path)
+        tower = copy.deepcopy(backbone().visual)
+        tower.load_state_dict(state)
+        head = zero_shot_head(backbone(), made_up)
+        for split, found in (("val", outcome.val), ("test", outcome.test)):
+            expected = correct_images(tower, head, Loader()(made_up, split), "cpu")
+            np.testing.assert_array_equal(found[name], expected)
+        assert outcome.normalizer[name] == outcome.test[name].mean()
 
 
 def test_zero_shot_is_the_pretrained_model(checkpoints):
@@ -90,28 +104,14 @@ def test_zero_shot_is_the_pretrained_model(checkpoints):
 def test_absolute_and_normalized_are_means_over_tasks_in_fractions(checkpoints):
     outcome = evaluated(checkpoints, "weight_average")
     accuracy = {name: hits.mean() for name, hits in outcome.test.items()}
-    ratios = [accuracy[name] / outcome.normalizer[name].accuracy for name in TASKS]
+    ratios = [accuracy[name] / OWN["test"][name] for name in TASKS]
+    assert outcome.normalizer == OWN["test"]
     assert list(outcome.test) == list(TASKS)
     assert outcome.absolute == pytest.approx(np.mean(list(accuracy.values())))
     assert outcome.normalized == pytest.approx(np.mean(ratios))
 
 
-def test_scores_beside_a_checkpoint_are_believed(checkpoints, tmp_path):
-    known = {split: Score(accuracy=0.5, correct=15, total=30) for split in ("val", "test")}
-    load = Loader()
-    believed = {
-        name: Checkpoint(path=c.path, sha256=c.sha256, generation="finetune", scores=known)
-        for name, c in checkpoints.items()
-    }
-    outcome = evaluated(believed, "zero_shot", load=load)
-    assert outcome.normalizer == dict.fromkeys(TASKS, known["test"])
-    assert outcome.normalized == pytest.approx(2 * outcome.absolute)
-    assert {split for _, split in load.asked} == {"test"}
-
-
-def test_a_fixed_alpha_costs_no_validation(checkpoints, monkeypatch):
-    monkeypatch.setattr(benchmark, "_individual", {})
-    evaluated(checkpoints, "individual")  # measures the normalizer, on val too
+def test_a_fixed_alpha_costs_no_validation(checkpoints):
     load = Loader()
     outcome = evaluated(checkpoints, "task_arithmetic", alphas=[0.3], load=load)
     assert {split for _, split in load.asked} == {"test"}
@@ -121,7 +121,6 @@ def test_a_fixed_alpha_costs_no_validation(checkpoints, monkeypatch):
 def test_every_alpha_is_evaluated_on_validation_and_the_first_best_on_test(
     checkpoints, monkeypatch
 ):
-    evaluated(checkpoints, "individual")
     calls = []
     # Right on so many images of each task at these alphas: twice the best, the smaller one wins.
     right = {0.5: 5, 1.0: 15, 1.5: 15, 2.0: 10}
@@ -137,13 +136,16 @@ def test_every_alpha_is_evaluated_on_validation_and_the_first_best_on_test(
     assert outcome.alpha == 1.0
     assert list(outcome.curve) == [0.5, 1.0, 1.5, 2.0]
     assert outcome.curve[1.0] == outcome.curve[1.5] == pytest.approx(3 * outcome.curve[0.5])
+    share = 15 / NUM_IMAGES["val"]
+    assert outcome.curve[1.0] == pytest.approx((share / 0.5 + share / 0.25) / 2)
     assert {name: hits.sum() for name, hits in outcome.val.items()} == dict.fromkeys(TASKS, 15)
 
 
-def test_the_curve_is_normalized_by_the_individual_models_on_validation(checkpoints, monkeypatch):
-    monkeypatch.setattr(benchmark, "_individual", {})
-    outcome = evaluated(checkpoints, "individual", alphas=[0.01, 1.0])
-    assert outcome.curve[1.0] == pytest.approx(1.0, abs=1e-12)
+def test_patience_ends_the_search(checkpoints):
+    outcome = evaluated(checkpoints, "task_arithmetic", alphas=[1.0, 50.0, 99.0], patience=1)
+    full = evaluated(checkpoints, "task_arithmetic", alphas=[1.0, 50.0, 99.0])
+    assert outcome.alpha == full.alpha == 1.0
+    assert list(outcome.curve) == [1.0, 50.0] and list(full.curve) == [1.0, 50.0, 99.0]
 
 
 def test_a_merged_vector_is_loaded_once_for_all_tasks(checkpoints, monkeypatch):
@@ -152,38 +154,13 @@ def test_a_merged_vector_is_loaded_once_for_all_tasks(checkpoints, monkeypatch):
     monkeypatch.setattr(
         evaluation.task_vectors, "apply", lambda *args: applied.append(args[2]) or apply(*args)
     )
-    evaluated(checkpoints, "individual")
-    applied.clear()
     evaluated(checkpoints, "ties", alphas=[0.5, 1.0])
     assert applied[:2] == [0.5, 1.0] and len(applied) == 3  # and once on test
 
 
-def test_heads_and_individual_models_are_evaluated_once_for_several_methods(
-    checkpoints, monkeypatch
-):
-    monkeypatch.setattr(benchmark, "_individual", {})
-    monkeypatch.setattr(heads_module, "_built", {})
-    built, measured = [], []
-    build, correct = heads_module.build_head, Evaluator.correct
-    monkeypatch.setattr(
-        heads_module, "build_head", lambda b, task: built.append(task.name) or build(b, task)
-    )
-
-    def counted(self, served, alpha, splits, *done):
-        if len(splits) == 1:
-            measured.extend(splits)
-        return correct(self, served, alpha, splits, *done)
-
-    monkeypatch.setattr(Evaluator, "correct", counted)
-    for name in ("zero_shot", "weight_average", "ties", "tsv_merge", "individual"):
-        evaluated(checkpoints, name)
-    assert built == list(TASKS)
-    assert measured == ["tints", "tints", "moods", "moods"]  # val and test
-
-
 def test_stages_are_timed(checkpoints):
     outcome = evaluated(checkpoints, "weight_average")
-    assert {"merge", "alpha", "test"} <= set(outcome.seconds)
+    assert {"data", "merge", "alpha", "test"} == set(outcome.seconds)
     assert all(seconds >= 0 for seconds in outcome.seconds.values())
 
 
@@ -199,8 +176,8 @@ FOREIGN = {
         "'1.weight' is .16, 108. in the pretrained and .32,.* written by the same backbone",
     ),
     "with other names": (
-        {f"visual.{name}": param for name, param in moved(0).items()},
-        "different parameters: 6 appear in only one of them, first '1.bias'",
+        {f"other.{name}": param for name, param in moved(0).items()},
+        "different parameters than the backbone, in no layout that is known",
     ),
     "with NaN": (nan_somewhere(), "holds NaN or infinity in '3.weight'.*delete it"),
     "with infinity": ({**moved(0), "1.bias": torch.full((16,), -torch.inf)}, "in '1.bias'"),
@@ -217,6 +194,18 @@ def test_a_checkpoint_that_cannot_be_used_is_named_before_any_evaluation(
     monkeypatch.setattr(Evaluator, "correct", lambda *args: pytest.fail("evaluated"))
     with pytest.raises(ValueError, match=f"the checkpoint of moods at .*moods.safe.*{message}"):
         evaluated(checkpoints, "weight_average")
+
+
+def test_a_checkpoint_in_the_papers_layout_is_the_same(checkpoints, tmp_path):
+    before = evaluated(checkpoints, "weight_average")
+    state = {f"model.visual.{name}": param for name, param in moved(1).items()}
+    path = tmp_path / "moods.pt"
+    torch.save({**state, "model.logit_scale": torch.tensor(1.0)}, path)
+    checkpoints["moods"] = replace(checkpoints["moods"], path=path)
+    after = evaluated(checkpoints, "weight_average")
+    assert after.absolute == before.absolute
+    for name in TASKS:
+        np.testing.assert_array_equal(after.test[name], before.test[name])
 
 
 @pytest.mark.parametrize("size", [0, 100, 2000])

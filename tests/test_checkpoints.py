@@ -110,7 +110,7 @@ def test_full_disk_is_found_beforehand(tmp_path, monkeypatch):
 
 
 def test_own_checkpoints_come_from_a_folder(tmp_path):
-    source, task = Folder(folder=tmp_path), made_up_tasks.task()
+    source, task = Folder(folder=tmp_path, generation="other"), made_up_tasks.task()
     backbone = made_up_tasks.backbone()
     with pytest.raises(FileNotFoundError, match="tints.safetensors.*tsv-finetune .*task=tints"):
         source.checkpoint(backbone, task, pytest.fail)
@@ -118,7 +118,7 @@ def test_own_checkpoints_come_from_a_folder(tmp_path):
         source.settings(backbone, task)
 
     path = tmp_path / "tints.safetensors"
-    save_file(state(), path)
+    save_file({name: tensor.clone() for name, tensor in backbone.pretrained.items()}, path)
     found = source.checkpoint(backbone, task, pytest.fail)
     assert found.path == path and found.scores is None and found.generation == "other"
     assert found.sha256 == checkpoints.sha256(path)

@@ -246,7 +246,8 @@ def test_the_benchmark_reads_compressed_files(tmp_path):
     half = ["method=tsv_compress", "method.rank_fraction=0.5"]
     merge(tmp_path, "files", *half, "write=compressed", tuned={"signs": "dense/signs.safetensors"})
     suite = ["suite.tasks=[signs]", *small("suite.tasks", ["signs"]), "checkpoints=folder"]
-    for place, method in (("dense", half), ("files", ["method=individual"])):
+    individual = ["method=individual"]
+    for place, method in (("dense", individual), ("dense", half), ("files", individual)):
         paths = [f"checkpoints.folder={place}", f"paths.runs={place}/runs"]
         result = tsv(tmp_path, "bench", *method, *suite, *paths)
         assert result.code == 0, result.err

@@ -25,7 +25,8 @@ from tsv_bench.data.embedded.textures import TEXTURES
 from tsv_bench.data.task import SPLITS
 
 CONF = Path(__file__).resolve().parent.parent / "conf" / "task"
-TASKS = {path.stem: OmegaConf.load(path)[path.stem] for path in sorted(CONF.glob("*.yaml"))}
+EVERY = {path.stem: OmegaConf.load(path)[path.stem] for path in sorted(CONF.glob("*.yaml"))}
+TASKS = {name: task for name, task in EVERY.items() if ".sources." in task.source._target_}
 DRAWN = sorted(name for name, task in TASKS.items() if task.source._target_.endswith(".drawn"))
 CAMERA = "tilted"  # where any would do
 SETTINGS = {

@@ -1,5 +1,7 @@
 """Which images are right, and what is made of it."""
 
+from dataclasses import replace
+
 import made_up_tasks
 import numpy as np
 import pytest
@@ -9,7 +11,13 @@ from torch import nn
 
 from tsv_bench import task_vectors
 from tsv_bench.data import Split
-from tsv_bench.evaluation import Evaluator, correct_images, normalized_accuracy, score
+from tsv_bench.evaluation import (
+    Evaluator,
+    batch_sizes,
+    correct_images,
+    normalized_accuracy,
+    score,
+)
 from tsv_bench.models import normalize
 from tsv_bench.runs import Score
 from tsv_bench.task_vectors import apply
@@ -38,6 +46,84 @@ def test_correct_images_are_those_whose_highest_logit_is_the_label(num_images):
 def test_empty_split_is_an_error():
     with pytest.raises(ValueError, match="the split is empty"):
         correct_images(nn.Flatten(), torch.randn(3, 108), split(0), "cpu")
+
+
+def tower():
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, made_up_tasks.DIM))
+
+
+def watched(visual, full=lambda call, size: False):
+    """The sizes of the batches that a tower is given. ``full``: at which its memory runs out.
+
+    A hook, because an evaluator's copy of the tower shares it.
+    """
+    sizes = []
+
+    def look(module, args):
+        sizes.append(len(args[0]))
+        if full(len(sizes) - 1, sizes[-1]):
+            raise torch.OutOfMemoryError("made up")
+
+    visual.register_forward_pre_hook(look)
+    return sizes
+
+
+def test_nothing_is_fetched_from_the_device_before_the_split_is_through():
+    """The meta device computes shapes, no data: every attempt to fetch a value from it fails."""
+    visual = tower().to("meta")
+    sizes = watched(visual)
+    with pytest.raises(NotImplementedError, match="no data"):
+        correct_images(visual, torch.randn(3, made_up_tasks.DIM), split(260), "meta")
+    assert sizes == [125, 125, 10]
+
+
+# From the first batch on, as when it is too large; or later, when another process takes the memory.
+@pytest.mark.parametrize("first", [0, 2])
+def test_out_of_memory_half_the_batch_is_tried_and_said(first, caplog):
+    visual, head, data = tower(), torch.randn(3, made_up_tasks.DIM), split(260)
+    expected = correct_images(visual, head, data, "cpu", batch_size=100)
+    sizes = watched(visual, lambda call, size: call >= first and size > 50)
+    found = correct_images(visual, head, data, "cpu", batch_size=100)
+    assert sizes == [100] * min(first + 1, 2) + [60] * (first == 2) + [50] * 5 + [10]
+    assert np.array_equal(found, expected)
+    assert caplog.text.count("cpu is out of memory at 100 images; trying 50") == 1
+
+
+@pytest.mark.parametrize(("batch_size", "tried"), [(100, [100, 50]), (1, [1])])
+def test_out_of_memory_twice_is_an_error_that_says_what_to_do(batch_size, tried):
+    visual = tower()
+    sizes = watched(visual, lambda call, size: True)
+    message = (
+        f"cpu has no memory to evaluate {' or '.join(map(str, tried))} images at a time. Lower"
+    )
+    with pytest.raises(ValueError, match=f"{message} evaluation.batch_size"):
+        correct_images(visual, torch.randn(3, 8), split(260), "cpu", batch_size=batch_size)
+    assert sizes == tried
+
+
+def test_evaluator_does_not_try_again_what_did_not_fit(caplog):
+    backbone = replace(made_up_tasks.backbone(), visual=tower())
+    heads = {task: torch.randn(3, made_up_tasks.DIM) for task in "ab"}
+    served, splits = (
+        dict.fromkeys("ab", random_vector(backbone)),
+        {task: split(50) for task in "ab"},
+    )
+    expected = Evaluator(backbone, heads, "cpu").correct(served, 0.5, splits)
+    sizes = watched(backbone.visual, lambda call, size: size > 20)
+    evaluate = Evaluator(backbone, heads, "cpu", batch_size=40)
+    for _ in range(2):
+        found = evaluate.correct(served, 0.5, splits)
+        assert all(np.array_equal(found[task], expected[task]) for task in "ab")
+    assert sizes == [40] + [20, 20, 10] * 4
+    assert caplog.text.count("out of memory") == 1
+
+
+@pytest.mark.parametrize("size", [0, -3, True, 2.5, "8"])
+def test_batch_size_is_a_whole_number(size):
+    with pytest.raises(ValueError, match="evaluation.batch_size=.* whole number of at least 1"):
+        batch_sizes(size, "cpu")
+    assert batch_sizes(7, "cpu") == [7, 3]  # what is tried in turn
+    assert batch_sizes(None, "cuda") == [500, 250]
 
 
 def evaluator(tasks):

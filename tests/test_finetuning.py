@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import made_up_tasks
@@ -82,6 +82,9 @@ def test_record_says_how_it_was_made(tmp_path):
     assert record["settings"] == source(tmp_path).settings(backbone(), task())
     assert record["recipe"]["steps"] == 24 and record["sha256"] == found.sha256
     assert record["seconds"] > 0 and record["torch"] == torch.__version__
+    assert record["processes"] == record["accumulate"] == 1
+    assert record["scores"] == {split: asdict(score) for split, score in found.scores.items()}
+    assert record["scores_in"] == "float32"
     assert not list(tmp_path.rglob("*.resume"))
 
 
@@ -108,6 +111,32 @@ def test_other_settings_make_other_checkpoints(tmp_path, trainings):
     assert len({found.path for found in made}) == len(trainings) == 6
     # Another backbone of the same weights is the exception: nothing else differs.
     assert len({found.sha256 for found in made}) == 5
+
+
+def test_checkpoints_made_before_a_setting_existed_are_still_found(tmp_path):
+    """The file's name as it was before there were ``accumulate`` and ``precision``."""
+    assert source(tmp_path).path(backbone(), task()).name == "tints-69148324.safetensors"
+    others = [replace(SETTINGS, accumulate=2), replace(SETTINGS, precision="bfloat16")]
+    paths = {source(tmp_path, finetuning=f).path(backbone(), task()) for f in [SETTINGS, *others]}
+    assert len(paths) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"accumulate": 0}, "backbone.finetune.accumulate=0 is not a whole number of at least 1"),
+        ({"precision": "float64"}, "precision='float64' is not one of float32, bfloat16, float16"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(SETTINGS, **changes)
+
+
+def test_more_parts_than_images_in_a_batch_are_refused(tmp_path):
+    settings = replace(SETTINGS, accumulate=17)
+    with pytest.raises(ValueError, match="16 images cannot be shared by 1 processes in 17 parts"):
+        source(tmp_path, finetuning=settings).checkpoint(backbone(), task(), load)
 
 
 def test_room_is_asked_for_what_is_missing(tmp_path):

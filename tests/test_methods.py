@@ -12,6 +12,7 @@ from made_up_vectors import close, randn, random_vectors, read
 from omegaconf import OmegaConf
 
 from tsv_bench import methods
+from tsv_bench.methods.singular_vectors import tsv_interference_only, tsv_low_rank
 
 METHODS = {
     "zero_shot": methods.zero_shot,
@@ -22,6 +23,8 @@ METHODS = {
     "ties_sum": partial(methods.ties, density=0.2, merge="sum"),
     "tsv_merge": methods.tsv_merge,
     "tsv_merge_eigen": partial(methods.tsv_merge, polar="eigen"),
+    "tsv_low_rank": tsv_low_rank,
+    "tsv_interference_only": tsv_interference_only,
     "tsv_compress": methods.tsv_compress,
 }
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -138,6 +141,10 @@ def test_no_tasks_only_checks_the_knobs(method):
         (methods.tsv_merge, {"polar": "qr"}, "polar='qr'.*'eigen', 'svd'"),
         (methods.tsv_merge, {"rank_fraction": 0.0}, "at least one and at most all"),
         (methods.tsv_compress, {"rank_fraction": 1.5}, "at least one and at most all"),
+        (tsv_low_rank, {"rank_fraction": 1.5}, "at least one and at most all"),
+        (tsv_low_rank, {"svd": "qr"}, "svd='qr'"),
+        (tsv_interference_only, {"polar": "qr"}, "polar='qr'.*'eigen', 'svd'"),
+        (tsv_interference_only, {"exclude": "proj"}, "exclude='proj'"),
     ],
 )
 def test_knobs_out_of_range_are_refused_before_anything_is_read(method, knobs, message):
@@ -226,7 +233,14 @@ CONF = Path(__file__).parents[1] / "conf" / "method"
 
 
 @pytest.mark.parametrize(
-    ("name", "denominator"), [("task_arithmetic", 30), ("ties", 30), ("tsv_merge", 10)]
+    ("name", "denominator"),
+    [
+        ("task_arithmetic", 30),
+        ("ties", 30),
+        ("tsv_merge", 10),
+        ("tsv_low_rank", 10),
+        ("tsv_interference_only", 10),
+    ],
 )
 def test_alphas_are_the_papers_grid_to_the_last_digit(name, denominator):
     alphas = list(OmegaConf.load(CONF / f"{name}.yaml").alphas)

@@ -1,14 +1,18 @@
 """What is wrong with a command is said before long work: one message, exit code 1, nothing made."""
 
 import pytest
+import torch
 from commands import SMALL, checkpoints, tsv
+from huggingface_hub import constants
 
+from tsv_bench.cli import experiment
 from tsv_bench.data import cache
 
 
 @pytest.fixture(autouse=True)
-def no_work(monkeypatch):
+def no_work(monkeypatch, tmp_path):
     """The data come first; a mistake that is not found by then fails the test there."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(cache, "build_dataset", lambda *args: pytest.fail("went to work"))
 
 
@@ -36,6 +40,13 @@ MISTAKES = {
     "task=signs": "suite.tasks=[...], not task=",
     "backbone.finetune.batch_size=0": "batch_size=0 is not a whole number of at least 1",
     "backbone.finetune.rate=fast": "rate='fast' is not a number",
+    "normalizer=theirs": "normalizer='theirs' is not one of own, published",
+    "normalizer=published": "no accuracy of individual models of 'mini' is published",
+    "evaluation.precision=float8": "evaluation.precision='float8' is not one of float32",
+    "evaluation.batch_size=0": "evaluation.batch_size=0 is not a whole number of at least 1",
+    "evaluation.patience=0": "evaluation.patience=0 is not a whole number of at least 1",
+    "suite=vision8 backbone=vit_b32": "9 of the 9 things that are needed from the hub are not here",
+    "suite=vision14 suite.tasks.fer2013.prompts=wrong": "has prompts=wrong; it takes one of: corr",
     "suite.tasks=[signs] suite.tasks.signs.epochs=0": "epochs=0; fine-tuning needs at least one",
 }
 
@@ -49,6 +60,22 @@ def test_a_mistake_is_one_message_and_nothing_is_made(mistake, tmp_path, monkeyp
     assert MISTAKES[mistake] in result.err
     assert "Traceback" not in result.err and result.out == ""
     assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_memory_too_small_for_the_model_is_a_message(tmp_path, monkeypatch):
+    def fill(config):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(experiment, "make_backbone", fill)
+    result = tsv(tmp_path, "bench")
+    assert result.code == 1 and "error: CUDA out of memory." in result.err
+    assert "Traceback" not in result.err
+
+
+def test_torchrun_is_for_fine_tuning_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = tsv(tmp_path, "bench")
+    assert result.code == 1 and "Fine-tune by torchrun with tsv-finetune" in result.err
 
 
 @pytest.mark.parametrize("command", ["runs", "data", "checkpoints", "runs -m", "report -m"])

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,16 @@ def test_find_runs_filters(tmp_path):
 
 def test_a_folder_that_is_not_there_holds_no_runs(tmp_path):
     assert find_runs(tmp_path / "runs") == []
+
+
+def test_runs_of_before_there_were_variants_load(tmp_path):
+    run, correct = make_run(variants={"land": "prompts of the paper"})
+    path = save_run(run, correct, tmp_path)
+    assert load_run(path).variants == {"land": "prompts of the paper"}
+    content = json.loads(path.read_text())
+    del content["variants"]
+    path.write_text(json.dumps(content))
+    assert load_run(path) == replace(run, variants={})
 
 
 def damaged(text):

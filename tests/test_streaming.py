@@ -29,13 +29,17 @@ METHODS = {
 @pytest.fixture(autouse=True)
 def threads_end():
     """Every test leaves as many threads as it found, and torch's and MKL's settings alone."""
+    outside = torch.get_num_threads()
+    torch.set_num_threads(2)
     before = settings()
     yield
     deadline = time.monotonic() + TIMEOUT
     while workers() and time.monotonic() < deadline:
         time.sleep(0.01)  # a reader may be in the middle of its last layer
     assert workers() == []
-    assert settings() == before
+    found = settings()
+    torch.set_num_threads(outside)
+    assert found == before
 
 
 def workers():

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_up_runs import LABELS, TASKS, make_run
+from made_up_runs import LABELS, TASKS, make_run, make_vision_run, of_generation
 
-from tsv_bench import statistics
+from tsv_bench import published, statistics
 from tsv_bench.runs import save_run
 from tsv_bench.tables import build_tables, read_tables
 
@@ -141,3 +141,129 @@ def test_interval_of_a_row_is_that_of_its_images():
     run, correct = make_run("ties")
     expected = statistics.absolute({task: bits[None] for task, bits in correct.items()})
     assert build((run, correct)).rows[0].absolute == expected
+
+
+def row_of(table, method="tsv_merge"):
+    return next(row for row in table.rows if row.method == method)
+
+
+def test_figures_of_the_same_checkpoints_give_differences():
+    table = build(make_vision_run("tsv_merge"), make_vision_run("individual"))
+    row = row_of(table)
+    assert table.has_published and row.comparable
+    assert row.published.absolute == 0.8586
+    assert row.differences["absolute"] == pytest.approx(row.absolute.value - 0.8586)
+    assert row.differences["normalized"] == pytest.approx(row.normalized.value - 0.9231)
+    assert table.notes == ()
+    assert len(table.published_notes) == 2, "whose they are, and what is known of the checkpoints"
+    assert "2412.00081" in table.published_notes[0]
+    assert "DTD saw its test images" in " ".join(table.published_notes[1].split())
+
+
+@pytest.mark.parametrize("generation", ["finetune", "other", "fixed"])
+def test_figures_of_other_checkpoints_give_none_and_a_note(generation):
+    table = build(make_vision_run("tsv_merge", "vision14", generation=generation))
+    row = row_of(table)
+    assert row.published.generation == "original" and not row.comparable
+    assert row.differences == {}
+    [note] = [note for note in table.published_notes if "in brackets" in note]
+    assert f"of original checkpoints beside ours of {generation}." in note
+
+
+def test_one_task_of_other_checkpoints_is_enough_to_differ():
+    run, correct = make_vision_run("tsv_merge")
+    mixed = dict.fromkeys(run.tasks, "original") | {"dtd": "fixed"}
+    table = build((replace(run, checkpoints=of_generation(run, mixed)), correct))
+    assert row_of(table).generation == "fixed, original"
+    assert row_of(table).differences == {}
+    assert any("ours of fixed, original" in note for note in table.published_notes)
+
+
+def test_seeds_of_other_checkpoints_differ_too():
+    runs = [
+        make_vision_run(seed=seed, generation=g) for seed, g in enumerate(("original", "other"))
+    ]
+    assert row_of(build(*runs)).differences == {}
+
+
+def test_absolute_alone_is_compared_where_no_normalized_is_published():
+    row = row_of(build(make_vision_run("tsv_merge", generation="fixed")))
+    assert (row.published.absolute, row.published.normalized) == (0.8322, None)
+    assert list(row.differences) == ["absolute"]
+    run, correct = make_vision_run("tsv_merge", normalizer={})
+    assert list(row_of(build((run, correct))).differences) == ["absolute"]
+
+
+def test_other_knobs_than_the_papers_have_no_figure_beside_them():
+    knobs = {"rank_fraction": 0.1, "polar": "svd"}
+    table = build(make_vision_run(), make_vision_run(knobs=knobs, fingerprint="b"))
+    figures = {row.label: row.published for row in table.rows}
+    assert figures["TSV-M (rank_fraction=0.1)"] is None
+    assert figures["TSV-M (rank_fraction=null)"].absolute == 0.8586
+    [note] = [note for note in table.notes if "no published figure" in note]
+    assert note.startswith("TSV-M (rank_fraction=0.1)") and "rank_fraction=null" in note
+
+
+def test_other_tasks_under_the_suites_name_have_no_figures():
+    tasks = (*published.suites()["vision8"][:7], "stl10")
+    table = build(make_vision_run(tasks=tasks))
+    assert not table.has_published and row_of(table).published is None
+    assert any("of the 8 tasks of vision8" in note and "'stl10'" in note for note in table.notes)
+
+
+def test_embedded_suites_know_nothing_of_published_figures():
+    table = build(*everything())
+    assert not table.has_published and table.published_notes == ()
+    assert all(row.published is None for row in table.rows)
+
+
+def test_what_deviates_in_a_task_is_listed():
+    what = {"land": "prompts of the paper", "digits": ""}
+    runs = [make_run(method, variants=what) for method in ("ties", "tsv_merge", "individual")]
+    assert build(*runs).notes == ("Land: prompts of the paper.",)
+    notes = build(*runs[1:], make_run("ties"), make_run("task_arithmetic")).notes
+    assert notes == ("Land: prompts of the paper (in TSV-M, Individual only).",)
+
+
+def test_a_published_normalizer_is_named():
+    own, correct = make_vision_run("tsv_merge")
+    run = replace(own, normalizer_source=published.normalizer_source())
+    table = build((run, correct), make_vision_run("individual"))
+    assert row_of(table).normalized.images is None
+    assert row_of(table).normalized.value == run.normalized
+    note = table.notes[0]
+    assert note.startswith("TSV-M: normalized by accuracies of others (published, original")
+    assert not any("method=individual" in note for note in table.notes)
+
+
+def test_what_is_said_of_several_rows_is_said_once():
+    notes = build(make_run("tsv_merge"), make_run("ties"), make_run("zero_shot")).notes
+    [note] = notes
+    assert note.startswith("Zero-shot, TIES, TSV-M: no image interval")
+
+
+def evaluated_in(precision):
+    return {"evaluation": {"precision": precision, "normalizer": "own"}}
+
+
+def test_rows_of_another_precision_are_named():
+    old = make_run("ties")  # before there was a choice
+    new = [make_run(m, settings=evaluated_in("float32")) for m in ("tsv_merge", "individual")]
+    assert build(old, *new).notes == ()
+    rough = make_run("tsv_compress", settings=evaluated_in("bfloat16"))
+    assert build(old, *new, rough).notes == (
+        "not all rows were evaluated in the same precision: TIES, TSV-M, Individual (float32); "
+        "TSV-C (bfloat16).",
+    )
+
+
+def test_rows_normalized_by_others_are_named():
+    theirs = {"normalizer_source": published.normalizer_source()}
+    table = build(make_vision_run("ties", **theirs), make_vision_run("tsv_merge", **theirs),
+                  make_vision_run("individual"))  # fmt: skip
+    divided, mixed = table.notes
+    assert divided.startswith("TIES, TSV-M: normalized by accuracies of others (published, orig")
+    assert mixed.startswith("not all rows were normalized by the same accuracies: TIES, TSV-M (pub")
+    assert mixed.endswith("; Individual (fine-tuned here, same images).")
+    alone = build(make_vision_run("ties", **theirs), make_vision_run("tsv_merge", **theirs))
+    assert len(alone.notes) == 1

@@ -1,12 +1,13 @@
 """The training loop: its rates, its batches, and going on where it was stopped."""
 
 import math
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
-from tsv_bench.training import Recipe, batch_rows, step_generator, train
+from tsv_bench.training import Recipe, batch_rows, part_of, step_generator, train
 
 
 def recipe(**changes):
@@ -176,3 +177,87 @@ def test_progress_is_logged_with_its_step(tmp_path):
     Problem().train(tmp_path / "s", None, recipe(steps=51), log=lambda *point: seen.append(point))
     assert [step for step, _ in seen] == [0, 25, 50]
     assert all(math.isfinite(loss) for _, loss in seen)
+
+
+@pytest.mark.parametrize("num_parts", [2, 3])
+def test_parts_of_a_batch_give_the_weights_of_the_whole_batch(tmp_path, num_parts):
+    """In float64, where 12 steps differ by 1e-15 for rounding and by 1e-2 for a wrong share."""
+
+    def trained(losses):
+        problem = Problem()
+        problem.model.double()
+        problem.inputs = problem.inputs.double()
+        return problem.train(tmp_path / "never", lambda step: losses(problem, step))
+
+    def loss(problem, rows):
+        inputs = problem.inputs[rows]
+        return (problem.model(inputs) - inputs.sum(1, keepdim=True)).square().mean()
+
+    def parts(problem, step):
+        rows = batch_rows(20, 4, step, seed=1)
+        for part in range(num_parts):
+            own = part_of(rows, part, num_parts)
+            yield loss(problem, own) * (len(own) / len(rows))
+
+    whole = trained(lambda problem, step: loss(problem, batch_rows(20, 4, step, seed=1)))
+    for name, param in trained(parts).items():
+        torch.testing.assert_close(param, whole[name], rtol=0, atol=1e-12)
+
+
+def test_parts_cover_a_batch_once_and_evenly():
+    rows = torch.arange(16)
+    parts = [part_of(rows, part, 6) for part in range(6)]
+    assert torch.equal(torch.cat(parts), rows)
+    assert {len(part) for part in parts} == {2, 3}
+
+
+def test_graph_of_a_part_is_dropped_before_the_next_is_asked_for(tmp_path):
+    """What accumulation is for: one part's activations at a time."""
+    problem, losses = Problem(), []
+
+    def parts(step):
+        for _ in range(3):
+            assert not losses or losses[-1]() is None
+            loss = [problem.loss_at(step) / 3]
+            losses.append(weakref.ref(loss[0]))
+            yield loss.pop()
+
+    problem.train(tmp_path / "never", parts)
+    assert len(losses) == 36
+
+
+def scaler():
+    """So high that the first steps overflow."""
+    return torch.amp.GradScaler("cpu", init_scale=2.0**127)
+
+
+def test_step_that_overflows_is_left_out_and_the_scale_lowered(tmp_path):
+    problem, weights = Problem(), []
+
+    def loss_at(step):
+        weights.append(problem.model[0].weight.detach().clone())
+        return problem.loss_at(step)
+
+    used = scaler()
+    found = problem.train(tmp_path / "never", loss_at, scaler=used)
+    moved = [not torch.equal(a, b) for a, b in zip(weights, weights[1:], strict=False)]
+    left_out = moved.index(True)
+    assert 0 < left_out < 6 and all(moved[left_out:])
+    assert used.get_scale() == 2.0 ** (127 - left_out)
+    assert all(param.isfinite().all() for param in found.values())
+
+
+@pytest.mark.parametrize("stop", [1, 2, 7])
+def test_scale_of_an_interrupted_run_is_taken_up(tmp_path, stop):
+    whole = Problem().train(tmp_path / "never", scaler=scaler())
+    interrupted = Problem()
+
+    def killed(step):
+        if step == stop:
+            raise KeyboardInterrupt
+        return interrupted.loss_at(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.train(tmp_path / "state", killed, save_every=0, scaler=scaler())
+    found = Problem().train(tmp_path / "state", scaler=scaler())
+    assert all(torch.equal(whole[name], found[name]) for name in whole)

@@ -1,57 +1,153 @@
 """Where fine-tuned checkpoints come from; conf/checkpoints/ has one yaml for each source.
 
-A source has ``generation``, ``settings(backbone, task)`` (plain data that determine the weights),
-``needed(backbone, tasks)`` (bytes still to be written) and ``checkpoint(backbone, task, load)``.
+A source says of which ``generation`` its checkpoints are (see `Checkpoint`). Their layouts are told
+by the files themselves, which are read where they lie. `Source` says what a source offers.
 """
 
+import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
+
+from tsv_bench import hub
 from tsv_bench.checkpoints import Checkpoint
 from tsv_bench.data import Split, Task
 from tsv_bench.files import sha256
+from tsv_bench.layouts import image_tower, layout_of
 from tsv_bench.models import Backbone
+from tsv_bench.pickled_heads import pickled_by
+from tsv_bench.state_dicts import open_state_dict
+
+GENERATIONS = ("original", "fixed", "other")
 
 
 class Source(Protocol):
-    folder: Path
+    folder: Path  # where it writes, if it does
     generation: str
 
-    def settings(self, backbone: Backbone, task: Task) -> dict[str, Any]: ...
+    def needs(self, backbone_name: str, task: Task) -> list[hub.Need]:
+        """What tsv-fetch has to bring."""
 
-    def needed(self, backbone: Backbone, tasks: Sequence[Task]) -> int: ...
+    def settings(self, backbone: Backbone, task: Task) -> dict[str, Any]:
+        """Plain data that determine the weights, and the head where it comes from a file."""
+
+    def needed(self, backbone: Backbone, tasks: Sequence[Task]) -> int:
+        """Bytes still to be written."""
 
     def checkpoint(
         self, backbone: Backbone, task: Task, load: Callable[[str], Split]
     ) -> Checkpoint: ...
 
+    def head(self, backbone: Backbone, task: Task) -> Tensor | None:
+        """A head [classes, dim] that comes with the checkpoint; None: it is built from prompts."""
 
-@dataclass(frozen=True, kw_only=True)
-class Folder:
-    """The user's own checkpoints: ``<folder>/<task>.safetensors``."""
 
-    folder: Path
-    generation = "other"
+class Existing:
+    """What the sources have in common that only read files: each says the ``path`` of one."""
+
+    def needs(self, backbone_name: str, task: Task) -> list[hub.Need]:
+        return []
 
     def settings(self, backbone: Backbone, task: Task) -> dict[str, Any]:
-        return {"backbone": backbone.fingerprint, "sha256": sha256(self.path(backbone, task))}
+        digest = content_hash(self.path(backbone.name, task))
+        return {
+            "backbone": backbone.fingerprint,
+            "sha256": digest,
+            "generation": self.generation,
+        }
 
     def needed(self, backbone: Backbone, tasks: Sequence[Task]) -> int:
         return 0
 
-    def path(self, backbone: Backbone, task: Task) -> Path:
-        path = Path(self.folder) / f"{task.name}.safetensors"
-        if not path.exists():
-            raise FileNotFoundError(
-                f"no checkpoint of {backbone.name} on {task.name} at {path}. Put it there, or make "
-                f"one with: tsv-finetune backbone={backbone.name} task={task.name}"
-            )
-        return path
-
     def checkpoint(
         self, backbone: Backbone, task: Task, load: Callable[[str], Split]
     ) -> Checkpoint:
-        path = self.path(backbone, task)
-        return Checkpoint(path=path, sha256=sha256(path), generation=self.generation, scores=None)
+        """The task's checkpoint. OSError when it is not here, ValueError when it is none."""
+        path = self.path(backbone.name, task)
+        try:
+            state = open_state_dict(path)
+            image_tower(state, backbone.pretrained)  # a foreign one is found before any is read
+            layout = layout_of(state, backbone.pretrained)
+        except ValueError as error:
+            whose = pickled_by(path)
+            why = (
+                f"it is a whole pickled module, as {whose} saves them: {error}" if whose else error
+            )
+            raise ValueError(f"the checkpoint of {task.name} at {path}: {why}") from error
+        return Checkpoint(
+            path=path,
+            sha256=content_hash(path),
+            generation=self.generation,
+            scores=None,
+            layout=layout,
+        )
+
+    def head(self, backbone: Backbone, task: Task) -> Tensor | None:
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder(Existing):
+    """The user's own checkpoints: ``<folder>/<task>.safetensors``, .pt, .pth or .bin."""
+
+    folder: Path
+    generation: str
+
+    def __post_init__(self) -> None:
+        check_generation(self.generation)
+
+    def path(self, backbone_name: str, task: Task) -> Path:
+        path = Path(self.folder).expanduser() / f"{task.name}.safetensors"
+        found = [p for s in (".safetensors", ".pt", ".pth", ".bin")
+                 if (p := path.with_suffix(s)).exists()]  # fmt: skip
+        if not found:
+            raise FileNotFoundError(
+                f"no checkpoint of {backbone_name} on {task.name} at {path}, nor one that ends in "
+                f".pt, .pth or .bin. Put it there, or make one with: "
+                f"tsv-finetune backbone={backbone_name} task={task.name}"
+            )
+        if len(found) > 1:
+            raise ValueError(
+                f"{path.parent} holds {' and '.join(p.name for p in found)}: which of them is the "
+                f"checkpoint of {task.name}? Leave one there."
+            )
+        return found[0]
+
+
+def check_generation(generation: str) -> None:
+    if generation not in GENERATIONS:
+        raise ValueError(
+            f"checkpoints.generation={generation!r}: choose one of {', '.join(GENERATIONS)}."
+        )
+
+
+def existing(path: Path, what: str) -> Path:
+    """The path, when it exists. FileNotFoundError that says what is there instead."""
+    if path.exists():
+        return path
+    above = next(parent for parent in path.parents if parent.exists())
+    names = sorted(p.name for p in above.iterdir()) if above.is_dir() else []
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    raise FileNotFoundError(
+        f"no {what} at {path}. What there is in {above}: {shown or 'nothing'}. Put it there, or "
+        f"choose another folder."
+    )
+
+
+def content_hash(path: Path) -> str:
+    """sha256 of a file. It is read once, or not at all where the hub's cache names it by that."""
+    real = path.resolve()
+    if real.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", real.name):
+        return real.name  # compared with the content when it was fetched
+    status = os.stat(real)
+    return _content_hash(real, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _content_hash(path: Path, *changes_with_it: int) -> str:
+    return sha256(path)

@@ -1,34 +1,54 @@
-"""Tables as text: markdown, csv, and the terminal's hundred columns.
+"""Tables as text: markdown, csv, LaTeX, and the terminal's hundred columns.
 
-Percent appears here and nowhere before; csv is data and keeps fractions.
+Texts are percent; csv is data and keeps fractions. A layout is "runs", a table for each backbone
+and suite with everything known of it, or "paper", one table with all of them side by side.
 """
 
 import csv
 import io
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from tsv_bench import published
+from tsv_bench.cells import (
+    PUBLISHED,
+    accuracies,
+    as_printed,
+    bounds,
+    made_of,
+    signed,
+    summary,
+)
+from tsv_bench.paper_layout import blocks, build_grids, paper_csv, paper_sheet
 from tsv_bench.plots import plot_alphas, plot_methods, plot_tasks
 from tsv_bench.rows import Row
-from tsv_bench.statistics import Estimate, Interval
+from tsv_bench.sheets import Sheet, align, latex, markdown
+from tsv_bench.statistics import Estimate
 from tsv_bench.tables import Comparison, Table
 
+LAYOUTS = ("runs", "paper")
 HEADER = ("method", "absolute", "normalized", "alpha", "sec")
 LABEL_WIDTH = 28  # longer labels of methods continue on the next line
 MIN_TASK_WIDTH = 5  # as wide as "100.0"
 TASKS_A_BLOCK = 8
 
 
-def write_report(tables: Sequence[Table], out_folder: Path) -> list[Path]:
-    """Write table.md, table.csv and, for each table, its plots (PNG); the paths written."""
+def write_report(tables: Sequence[Table], out_folder: Path, layout: str = "runs") -> list[Path]:
+    """Write the tables as .md, .csv and .tex and, for each table, its plots (PNG); the paths.
+
+    ``layout`` "runs": table.*, a table for each backbone and suite; "paper": paper.*, the paper's.
+    """
     out_folder = Path(out_folder)
+    renderings = {"md": render_markdown, "csv": render_csv, "tex": render_latex}
+    texts = {end: render(tables, layout) for end, render in renderings.items()}
     out_folder.mkdir(parents=True, exist_ok=True)
-    texts = {"table.md": render_markdown(tables), "table.csv": render_csv(tables)}
-    for name, text in texts.items():
-        (out_folder / name).write_text(text, encoding="utf-8", newline="")
-    paths = [out_folder / name for name in texts]
+    stem = "paper" if layout == "paper" else "table"
+    paths = [out_folder / f"{stem}.{end}" for end in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        path.write_text(text, encoding="utf-8", newline="")
     plots = {"methods": plot_methods, "tasks": plot_tasks, "alpha": plot_alphas}
     for table in tables:
         for name, plot in plots.items():
@@ -39,37 +59,74 @@ def write_report(tables: Sequence[Table], out_folder: Path) -> list[Path]:
     return paths
 
 
-def render_markdown(tables: Sequence[Table]) -> str:
-    parts = []
-    for table in tables:
-        lines = [_markdown_row([*HEADER, *table.tasks.values()])]
-        lines.append("|".join(["", "-", *["-:"] * (len(HEADER) + len(table.tasks) - 1), ""]))
-        lines += [_markdown_row([*_summary(row), *_accuracies(row)]) for row in table.rows]
-        extra = [*(_compared(c) for c in table.comparisons), *table.notes]
-        body = [f"## {_title(table)}", _provenance(table), "\n".join(lines)]
-        body += ["\n".join(f"- {line}" for line in extra)] if extra else []
-        parts.append("\n\n".join(body))
-    return "\n\n".join(parts) + "\n"
+def make_sheets(tables: Sequence[Table], layout: str = "runs") -> list[Sheet]:
+    """The tables as texts. ValueError for a layout that there is not."""
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout={layout!r} is unknown; there are: {', '.join(LAYOUTS)}.")
+    if layout == "paper":
+        return [paper_sheet(grid) for grid in build_grids(tables)]
+    return [_sheet(table) for table in tables]
 
 
-def render_terminal(tables: Sequence[Table], width: int = 100) -> str:
-    """No line is longer than ``width``; tasks that do not fit beside stand in blocks below."""
-    parts = []
-    for table in tables:
-        body = [f"{_title(table)}\n{_wrap(_provenance(table), width)}", *_blocks(table, width)]
-        if table.comparisons:
-            body.append("\n".join(_wrap(_compared(c), width) for c in table.comparisons))
-        if table.notes:
-            body.append("\n".join(_wrap(f"note: {note}", width) for note in table.notes))
-        parts.append("\n\n".join(body))
-    return "\n\n\n".join(parts) + "\n"
+def _sheet(table: Table) -> Sheet:
+    columns = HEADER
+    if table.has_published:
+        columns = ("method", "absolute", *PUBLISHED, "normalized", *PUBLISHED, *HEADER[3:])
+    return Sheet(
+        title=_title(table),
+        caption=_provenance(table),
+        header=[*columns, *table.tasks.values()],
+        rows=[[*summary(row, table.has_published), *accuracies(row)] for row in table.rows],
+        notes=[*map(_compared, table.comparisons), *table.notes, *table.published_notes],
+    )
 
 
-def render_csv(tables: Sequence[Table]) -> str:
+def render_markdown(tables: Sequence[Table], layout: str = "runs") -> str:
+    return "\n\n".join(markdown(sheet) for sheet in make_sheets(tables, layout)) + "\n"
+
+
+def render_latex(tables: Sequence[Table], layout: str = "runs") -> str:
+    r"""Table environments, to be read by \input."""
+    parts = [latex(sheet) for sheet in make_sheets(tables, layout)]
+    return "\n\n".join([r"% needs \usepackage{booktabs,graphicx}", *parts]) + "\n"
+
+
+def render_terminal(tables: Sequence[Table], width: int = 100, layout: str = "runs") -> str:
+    """No line is longer than ``width``; what does not fit beside stands in blocks below."""
+    if layout == "runs":
+        parts = [_terminal_parts(table, width) for table in tables]
+    else:
+        parts = [_paper_parts(sheet, width) for sheet in make_sheets(tables, layout)]
+    return "\n\n\n".join("\n\n".join(part) for part in parts) + "\n"
+
+
+def _terminal_parts(table: Table, width: int) -> list[str]:
+    parts = [f"{_title(table)}\n{_wrap(_provenance(table), width)}", *_blocks(table, width)]
+    if table.has_published:
+        parts.append(_published_block(table))
+    if table.comparisons:
+        parts.append("\n".join(_wrap(_compared(c), width) for c in table.comparisons))
+    return [*parts, *_notes([*table.notes, *table.published_notes], width)]
+
+
+def _paper_parts(sheet: Sheet, width: int) -> list[str]:
+    parts = [f"{sheet.title}\n{_wrap(sheet.caption, width)}"]
+    for rows in blocks(sheet):
+        parts.append(align([[_label(row[0]), *row[1:]] for row in rows], gap=2))
+    return [*parts, *_notes(sheet.notes, width)]
+
+
+def _notes(notes: Sequence[str], width: int) -> list[str]:
+    return ["\n".join(_wrap(f"note: {note}", width) for note in notes)] if notes else []
+
+
+def render_csv(tables: Sequence[Table], layout: str = "runs") -> str:
     """A line a row, full precision; accuracies, differences of none, in [0, 1].
 
     Alpha is the mean over seeds. Suites with other tasks leave the columns of these empty.
     """
+    if layout == "paper":
+        return paper_csv(build_grids(tables))
     records = []
     for table in tables:
         for row in table.rows:
@@ -82,6 +139,7 @@ def render_csv(tables: Sequence[Table]) -> str:
                     first[f"{name}_{kind}_low"] = interval.low if interval else ""
                     first[f"{name}_{kind}_high"] = interval.high if interval else ""
             first |= {"alpha": math.fsum(row.alphas) / len(row.alphas), "seconds": row.seconds}
+            first |= _published_record(table, row) if table.has_published else {}
             records.append(first | {f"accuracy_{t}": a for t, a in row.accuracy.items()})
     names = dict.fromkeys(name for record in records for name in record)
     file = io.StringIO()
@@ -91,26 +149,39 @@ def render_csv(tables: Sequence[Table]) -> str:
     return file.getvalue()
 
 
+def _published_record(table: Table, row: Row) -> dict[str, Any]:
+    """Published figures and, of the same checkpoints only, the differences from them."""
+    figure = row.published
+    record: dict[str, Any] = {"generation": row.generation}
+    for name in ("absolute", "normalized", "generation", "source"):
+        record[f"published_{name}"] = getattr(figure, name, None)
+    for name in ("absolute", "normalized"):
+        record[f"difference_{name}"] = row.differences.get(name)
+    if figure:
+        single = published.accuracies(table.backbone, table.suite, row.method)
+        record |= {f"published_accuracy_{task}": value for task, value in single.items()}
+    return {name: "" if value is None else value for name, value in record.items()}
+
+
 def _blocks(table: Table, width: int) -> list[str]:
     """The table as aligned text: one block when every task fits beside the summary."""
-    summary = [list(HEADER), *(_summary(row) for row in table.rows)]
-    methods = [_wrap(row[0], LABEL_WIDTH) for row in summary]
-    left = [[method, *row[1:]] for method, row in zip(methods, summary, strict=True)]
+    left = [[_label(row[0]), *row[1:]] for row in [HEADER, *map(summary, table.rows)]]
+    methods = [row[0] for row in left]
     labels = list(table.tasks.values())
-    accuracies = [_accuracies(row) for row in table.rows]
+    numbers = [accuracies(row) for row in table.rows]
     # The longest headers that fit, if need be cut: one block first, then as many as it takes.
     attempts = [(left, len(labels), 1, [])]
     num_blocks = math.ceil(len(labels) / TASKS_A_BLOCK)
     per_block = math.ceil(len(labels) / num_blocks)
-    attempts.append(([[m] for m in methods], per_block, 2, [_align(left, gap=2)]))
+    attempts.append(([[m] for m in methods], per_block, 2, [align(left, gap=2)]))
     for first, count, gap, before in attempts:
         for longest in range(max(MIN_TASK_WIDTH, *map(len, labels)), MIN_TASK_WIDTH - 1, -1):
             short = shorten(labels, longest)
-            right = [short, *accuracies]
+            right = [short, *numbers]
             blocks = list(before)
             for start in range(0, len(labels), count):
                 rows = zip(first, right, strict=True)
-                blocks.append(_align([f + r[start : start + count] for f, r in rows], gap))
+                blocks.append(align([f + r[start : start + count] for f, r in rows], gap))
             if max(len(line) for block in blocks for line in block.split("\n")) <= width:
                 pairs = zip(short, labels, strict=True)
                 legend = ", ".join(f"{s} = {label}" for s, label in pairs if s != label)
@@ -128,61 +199,28 @@ def shorten(labels: Sequence[str], width: int) -> list[str]:
     return short
 
 
-def _align(rows: list[list[str]], gap: int) -> str:
-    """Columns padded to their widest cell, numbers to the right; a cell may have more lines."""
-    widths = _widths(rows)
-    lines = []
-    for cells in rows:
-        height = max(cell.count("\n") for cell in cells) + 1
-        split = [cell.split("\n") + [""] * height for cell in cells]
-        for i in range(height):
-            line = [split[0][i].ljust(widths[0])]
-            line += [c[i].rjust(w) for c, w in zip(split[1:], widths[1:], strict=True)]
-            lines.append((" " * gap).join(line).rstrip())
-    return "\n".join(lines)
-
-
-def _widths(rows: list[list[str]]) -> list[int]:
-    columns = zip(*rows, strict=True)
-    return [max(len(line) for cell in column for line in cell.split("\n")) for column in columns]
-
-
-def _summary(row: Row) -> list[str]:
-    alphas = [f"{alpha:.2f}" for alpha in (min(row.alphas), max(row.alphas))]
-    seconds = f"{row.seconds:.1f}" if row.seconds < 10 else f"{row.seconds:.0f}"
-    estimates = [_with_interval(row.absolute), _with_interval(row.normalized)]
-    return [row.label, *estimates, "-".join(dict.fromkeys(alphas)), seconds]
-
-
-def _accuracies(row: Row) -> list[str]:
-    return [_percent(accuracy) for accuracy in row.accuracy.values()]
-
-
-def _with_interval(estimate: Estimate) -> str:
-    if math.isnan(estimate.value):
-        return "-"
-    if estimate.images is None:
-        return _percent(estimate.value)
-    half = (estimate.images.high - estimate.images.low) / 2
-    return f"{_percent(estimate.value)} ±{_percent(half)}"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}"
+def _published_block(table: Table) -> str:
+    """Published figures and our differences from them; what is in brackets is not comparable."""
+    rows = [["published", "absolute", "difference", "normalized", "difference", "checkpoints"]]
+    for row in table.rows:
+        cells = []
+        for name in ("absolute", "normalized"):
+            text = as_printed(row.published, name) if row.published else "-"
+            found = row.differences.get(name)
+            cells.append(text if row.comparable or text == "-" else f"[{text}]")
+            cells.append("-" if found is None else signed(found))
+        rows.append([_label(row.label), *cells, getattr(row.published, "generation", "-")])
+    return align(rows, gap=2)
 
 
 def _compared(comparison: Comparison) -> str:
     """'TSV-M - Task Arithmetic: +2.9 [2.1, 3.7] over images, [1.4, 4.4] over 3 seeds'"""
     estimate = comparison.estimate
     sign = "+" if comparison.kind == "difference" else ""
-    parts = [f"{100 * estimate.value:{sign}.1f} {_bounds(estimate.images)} over images"]
+    parts = [f"{100 * estimate.value:{sign}.1f} {bounds(estimate.images)} over images"]
     if estimate.seeds:
-        parts.append(f"{_bounds(estimate.seeds)} over {comparison.num_seeds} seeds")
+        parts.append(f"{bounds(estimate.seeds)} over {comparison.num_seeds} seeds")
     return f"{comparison.text}: {', '.join(parts)}"
-
-
-def _bounds(interval: Interval) -> str:
-    return f"[{_percent(interval.low)}, {_percent(interval.high)}]"
 
 
 def _title(table: Table) -> str:
@@ -190,22 +228,13 @@ def _title(table: Table) -> str:
 
 
 def _provenance(table: Table) -> str:
-    runs = table.runs
-    fine = [c for run in runs for task, c in run.checkpoints.items() if task != "pretrained"]
-    many = "s" if len(table.seeds) > 1 else ""
-    return (
-        f"Percent, 95% intervals over {table.num_images:,} test images; fine-tuning seed{many} "
-        f"{_some(table.seeds)}; commit {_some(run.commit for run in runs)}; "
-        f"checkpoints: {_some(c['generation'] for c in fine)}."
-    )
+    return f"Percent, 95% intervals over {table.num_images:,} test images; {made_of(table.runs)}"
 
 
-def _some(values: Iterable[object]) -> str:
-    return ", ".join(dict.fromkeys(str(value) for value in values)) or "unknown"
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def _label(text: str) -> str:
+    """Of a method, over more lines where it is long; an indented one stays so."""
+    indent = text[: len(text) - len(text.lstrip())]
+    return textwrap.indent(_wrap(text.strip(), LABEL_WIDTH - len(indent)), indent)
 
 
 def _wrap(text: str, width: int, indent: str = "  ") -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tsv_bench import statistics
+from tsv_bench.published import Figure, is_published
 from tsv_bench.runs import Run
 from tsv_bench.statistics import Estimate
 
@@ -27,6 +28,8 @@ class Row:
     correct: dict[str, np.ndarray] | None  # task -> seeds x images
     absolute: Estimate
     normalized: Estimate  # value nan where a normalizer is missing
+    published: Figure | None = None  # of the same method, suite and backbone
+    comparable: bool = False  # whether that is of the same checkpoints
 
     @property
     def method(self) -> str:
@@ -39,6 +42,28 @@ class Row:
     @property
     def accuracy(self) -> dict[str, float]:
         return {t: _mean(run.test[t].accuracy for run in self.runs) for t in self.runs[0].tasks}
+
+    @property
+    def generation(self) -> str:
+        """Of the fine-tuned checkpoints; several, as in "fixed, original", are comparable to none.
+
+        A checkpoint that does not say is "unknown".
+        """
+        checkpoints = (run.checkpoints.get(task, {}) for run in self.runs for task in run.tasks)
+        return ", ".join(sorted({c.get("generation", "unknown") for c in checkpoints}))
+
+    @property
+    def differences(self) -> dict[str, float]:
+        """Ours minus the published "absolute" and "normalized", of the same checkpoints only."""
+        if not self.comparable:
+            return {}
+        pairs = {name: (getattr(self, name).value, getattr(self.published, name))
+                 for name in ("absolute", "normalized")}  # fmt: skip
+        return {
+            name: ours - theirs
+            for name, (ours, theirs) in pairs.items()
+            if theirs is not None and not math.isnan(ours)
+        }
 
     @property
     def alphas(self) -> tuple[float, ...]:
@@ -55,37 +80,47 @@ def build_row(
     label: str,
     evaluated: Sequence[Evaluated],
     individual: Mapping[int, Evaluated],
-    notes: list[str],
+    notes: dict[str, list[str]],
 ) -> Row:
     """The row of Runs that differ in their seed; ``individual``: seed -> the Run to divide by.
 
-    What is missing leaves an interval or a value out and a line in ``notes``.
+    What is missing leaves an interval or a value out, and the label under a note in ``notes``.
     """
+
+    def note(text: str) -> None:
+        notes.setdefault(text, []).append(label)
+
     runs = tuple(run for run, _ in evaluated)
     absolute = _without_images([run.absolute for run in runs])
     normalized = _without_images([run.normalized for run in runs])
     unknown = [task for run in runs for task in run.tasks if task not in run.normalizer]
     if unknown:
         normalized = Estimate(float("nan"))
-        notes.append(
-            f"{label}: no normalized accuracy, its Run lacks the accuracy of the fine-tuned model "
-            f"for {unknown[0]!r}. Make it again with: tsv-bench method={runs[0].method}"
+        note(
+            f"no normalized accuracy, its Run lacks the accuracy of the fine-tuned model for "
+            f"{unknown[0]!r}. Make it again with: tsv-bench method={runs[0].method}"
+        )
+    others = [run for run in runs if is_published(run.normalizer_source)]
+    if others and not unknown:
+        note(
+            f"normalized by accuracies of others ({others[0].normalizer_source}), not of models "
+            f"evaluated here, so without an image interval."
         )
     correct = _stack([bits for _, bits in evaluated], runs[0])
     if correct is None:
-        notes.append(f"{label}: no intervals, the per-image correctness beside its json is lost.")
+        note("no intervals, the per-image correctness beside its json is lost.")
         return Row(label=label, runs=runs, correct=None, absolute=absolute, normalized=normalized)
     absolute = statistics.absolute(correct)
     partners = [individual[run.seed] for run in runs if run.seed in individual]
-    known = not unknown and len(partners) == len(runs)
+    known = not unknown and not others and len(partners) == len(runs)
     if known and all(_is_normalizer(p, r) for (p, _), r in zip(partners, runs, strict=True)):
         bits = _stack([bits for _, bits in partners], runs[0])
         if bits is not None:
             normalized = statistics.normalized(correct, bits)
-    elif not unknown:
-        notes.append(
-            f"{label}: no image interval of normalized accuracy, the individual models that "
-            f"normalize it have no Run here. Make it with: tsv-bench method=individual"
+    elif not unknown and not others:
+        note(
+            "no image interval of normalized accuracy, the individual models that normalize it "
+            "have no Run here. Make it with: tsv-bench method=individual"
         )
     return Row(label=label, runs=runs, correct=correct, absolute=absolute, normalized=normalized)
 

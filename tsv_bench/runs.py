@@ -4,7 +4,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Run:
     peak_memory: int  # resident, bytes
     checkpoints: dict[str, dict[str, Any]]  # task or "pretrained" -> {"sha256", "generation"}
     data: dict[str, str]  # task -> fingerprint of its data
+    variants: dict[str, str] = field(default_factory=dict)  # task -> what is not its default
     settings: dict[str, Any]  # the resolved configuration that determines the result
     fingerprint: str  # sha256 of settings, first 12 digits
     versions: dict[str, str]
@@ -75,9 +76,10 @@ def load_run(path: Path) -> Run:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not readable json: {error}.") from error
-    expected = {field.name for field in fields(Run)}
+    known = {f.name for f in fields(Run)}
+    needed = {f.name for f in fields(Run) if f.default_factory is MISSING}  # the others are newer
     found = set(content) if isinstance(content, dict) else set()
-    if odd := expected ^ found:
+    if odd := (needed - found) | (found - known):
         raise ValueError(
             f"{path} is not a Run: {len(odd)} fields are missing or unknown, first {min(odd)!r}."
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tsv_bench import statistics
+from tsv_bench.beside import beside_published, has_published, source_notes
 from tsv_bench.rows import Evaluated, Row, build_row, row_labels
 from tsv_bench.runs import Run, find_runs, load_correct
 from tsv_bench.statistics import Estimate
@@ -19,6 +20,8 @@ ORDER = (
     "weight_average",
     "task_arithmetic",
     "ties",
+    "tsv_low_rank",
+    "tsv_interference_only",
     "tsv_merge",
     "tsv_compress",
     "individual",
@@ -51,6 +54,8 @@ class Table:
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]  # what a reader must know before believing a number
+    has_published: bool = False  # published figures stand beside ours, where there are any
+    published_notes: tuple[str, ...] = ()  # whose they are
 
     @property
     def runs(self) -> list[Run]:
@@ -102,12 +107,21 @@ def _build_table(name: str, group: list[Evaluated]) -> Table:
         seeds[run.seed] = (run, correct)
     individual = next((s for (method, _), s in by_row.items() if method == "individual"), {})
     labels = row_labels([seeds[min(seeds)][0] for seeds in by_row.values()])
+    of_rows: dict[str, list[str]] = {}  # what is to be said of rows -> their labels
     rows = [
-        build_row(label, [seeds[seed] for seed in sorted(seeds)], individual, notes)
+        build_row(label, [seeds[seed] for seed in sorted(seeds)], individual, of_rows)
         for label, seeds in zip(labels, by_row.values(), strict=True)
     ]
-    rows.sort(key=lambda row: (_rank(row.method), row.label))
+    rows.sort(key=lambda row: (rank(row.method), row.label))
+    notes += [
+        f"{', '.join(row.label for row in rows if row.label in having)}: {text}"
+        for text, having in of_rows.items()
+    ]
     _note_differences(rows, notes)
+    _note_evaluation(rows, notes)
+    _note_variants(rows, notes)
+    if published := has_published(newest, notes):
+        rows = [beside_published(row, notes) for row in rows]
     return Table(
         name=name,
         backbone=newest.backbone,
@@ -117,6 +131,8 @@ def _build_table(name: str, group: list[Evaluated]) -> Table:
         rows=tuple(rows),
         comparisons=tuple(_compare(rows)),
         notes=tuple(notes),
+        has_published=published,
+        published_notes=source_notes(rows),
     )
 
 
@@ -173,7 +189,44 @@ def _note_differences(rows: list[Row], notes: list[str]) -> None:
                     break
 
 
-def _rank(method: str) -> float:
+def _note_evaluation(rows: list[Row], notes: list[str]) -> None:
+    """Rows of one table are to be evaluated in one precision, and normalized alike."""
+    # Runs that name no precision are of a time when there was only float32.
+    precisions = [[r.settings.get("evaluation", {}).get("precision", "float32") for r in row.runs]
+                  for row in rows]  # fmt: skip
+    sources = [[run.normalizer_source.partition(":")[0] for run in row.runs] for row in rows]
+    for text, kinds in (
+        ("evaluated in the same precision", precisions),
+        ("normalized by the same accuracies", sources),
+    ):
+        having = {
+            kind: [row.label for row, own in zip(rows, kinds, strict=True) if kind in own]
+            for kind in dict.fromkeys(kind for own in kinds for kind in own)
+        }
+        if len(having) > 1:
+            parts = [f"{', '.join(labels)} ({kind})" for kind, labels in having.items()]
+            notes.append(f"not all rows were {text}: {'; '.join(parts)}.")
+
+
+def _note_variants(rows: list[Row], notes: list[str]) -> None:
+    """What deviates from the default in a task; which rows, where not all do."""
+    labels: dict[tuple[str, str], list[str]] = {}  # (task, what) -> rows
+    for row in rows:
+        found = {
+            (task, what)
+            for run in row.runs
+            for task, what in run.variants.items()
+            if what and task in run.tasks
+        }
+        for key in sorted(found):
+            labels.setdefault(key, []).append(row.label)
+    for (task, what), having in labels.items():
+        where = "" if len(having) == len(rows) else f" (in {', '.join(having)} only)"
+        notes.append(f"{rows[0].runs[0].tasks[task]}: {what}{where}.")
+
+
+def rank(method: str) -> float:
+    """Where the method stands among the rows."""
     return ORDER.index(method) if method in ORDER else len(ORDER) - 1.5
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tsv_bench.checkpoints import load_state, save_state
+from tsv_bench.distributed import ALONE, Processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Recipe:
 
 def train(
     model: nn.Module,
-    loss_at: Callable[[int], Tensor],
+    loss_at: Callable[[int], Tensor | Iterable[Tensor]],
     recipe: Recipe,
     *,
     label: str,
@@ -46,13 +47,19 @@ def train(
     save_every: float = 30.0,
     decayed: Callable[[str, Tensor], bool] = lambda name, param: True,
     log: Callable[[int, float], None] = lambda step, loss: None,
+    processes: Processes = ALONE,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Train ``model`` in place; what a killed run had saved in ``resume`` is taken up again.
 
     ``loss_at(step)`` must depend on the step and the model alone (draw from generators seeded by
-    the step), so that an interrupted run ends with the same weights as an uninterrupted one. The
-    caller deletes ``resume`` once what it trained is written. ``save_every``: seconds between two
-    saved states. ``decayed``: parameters under weight decay.
+    the step), so that an interrupted run ends with the same weights as an uninterrupted one. It
+    gives the loss of the step's batch, or one after the other the parts that it is the sum of: of
+    each part the graph is dropped before the next is asked for. With several ``processes`` each
+    gives its own parts; only the first saves, and all read what it saved. ``scaler``: for float16.
+
+    The caller deletes ``resume`` once what it trained is written. ``save_every``: seconds between
+    two saved states. ``decayed``: parameters under weight decay.
     """
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     groups = [
@@ -67,31 +74,63 @@ def train(
         eps=recipe.eps,
         fused=True,
     )
+    scaler = scaler or torch.amp.GradScaler(enabled=False)
     first = 0
     if state := load_state(resume):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state.get("scaler", {}))
         first = state["step"]
+    processes.copy_from_first(model)
 
     model.train()
     saved = time.monotonic()
-    steps = range(first, recipe.steps)
-    for step in (bar := tqdm(steps, desc=label, initial=first, total=recipe.steps, leave=False)):
+    bar = tqdm(
+        range(first, recipe.steps),
+        desc=label,
+        initial=first,
+        total=recipe.steps,
+        leave=False,
+        disable=not processes.first,
+    )
+    for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate_at(step)
-        loss = loss_at(step)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = add_gradients(loss_at(step), scaler)
+        processes.add(p.grad for p in params if p.grad is not None)
+        scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(params, recipe.clip)
-        optimizer.step()
+        scaler.step(optimizer)  # left out where float16 overflowed
+        scaler.update()
         if step % 25 == 0:
+            processes.add([loss])
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             log(step, loss.item())
-        if time.monotonic() - saved > save_every:
+        if processes.first and time.monotonic() - saved > save_every:
             saving = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            if scaler.is_enabled():
+                saving["scaler"] = scaler.state_dict()
             save_state(resume, {**saving, "step": step + 1})
             saved = time.monotonic()
     model.eval()
+
+
+def add_gradients(losses: Tensor | Iterable[Tensor], scaler: torch.amp.GradScaler) -> Tensor:
+    """Backward through a step's loss, or through its parts in turn; the whole loss."""
+    total: Tensor | None = None
+    for loss in [losses] if isinstance(losses, Tensor) else losses:
+        scaler.scale(loss).backward()
+        total = loss.detach() if total is None else total + loss.detach()
+        del loss  # and with it the graph, before the next one is built
+    assert total is not None, "a step without any loss"
+    return total
+
+
+def part_of(rows: Tensor, part: int, num_parts: int) -> Tensor:
+    """The rows of one of ``num_parts`` nearly equal parts of a batch."""
+    first, end = len(rows) * part // num_parts, len(rows) * (part + 1) // num_parts
+    return rows[first:end]
 
 
 def batch_rows(num_rows: int, batch_size: int, step: int, seed: int) -> Tensor:

@@ -14,14 +14,17 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from tsv_bench import evaluation, provenance
-from tsv_bench.benchmark import Outcome, evaluate_method, stage
+from tsv_bench.benchmark import Outcome, evaluate_method, open_task_vectors, stage
 from tsv_bench.checkpoint_sources import Source
 from tsv_bench.checkpoints import Checkpoint
 from tsv_bench.cli import comparison, experiment
 from tsv_bench.cli.factors import make_cache
+from tsv_bench.cli.fetch import check_fetched
 from tsv_bench.cli.launch import command, set_up_machine
 from tsv_bench.cli.methods import make_method
-from tsv_bench.data import Task
+from tsv_bench.cli.normalizers import check_normalizer, make_normalizer
+from tsv_bench.data import SPLITS, Task
+from tsv_bench.distributed import torchrun
 from tsv_bench.files import check_room
 from tsv_bench.method import Method
 from tsv_bench.models import Backbone
@@ -31,34 +34,42 @@ from tsv_bench.tracking import NoTracker
 
 log = logging.getLogger(__name__)
 
-DATA_BYTES = 20_000_000  # a task of the embedded suite: its data set and its decoded images
-
 
 @command("bench")
 def main(config: DictConfig) -> None:
+    if torchrun():
+        raise ValueError(
+            "tsv-bench is for one process and torchrun started several, each of which would do "
+            "all of it. Fine-tune by torchrun with tsv-finetune, then start tsv-bench without."
+        )
     device = set_up_machine(config)
     method = make_method(config)
     tasks = experiment.make_tasks(config.suite.tasks)
+    check_normalizer(config, tasks)
+    search = experiment.make_evaluation(config, device)
     tracker = instantiate(config.tracker)
     factors = make_cache(config)
+    check_fetched(config)
     backbone = experiment.make_backbone(config)
     source = experiment.make_source(config, device)
     settings = {
         "backbone": {"name": backbone.name, "fingerprint": backbone.fingerprint},
         "tasks": {
-            name: {"data": task.fingerprint, "checkpoint": source.settings(backbone, task)}
+            name: {
+                "data": task.fingerprint,
+                "templates": list(task.templates),
+                "checkpoint": source.settings(backbone, task),
+            }
             for name, task in tasks.items()
         },
         "method": {"name": method.name, "knobs": method.knobs, "alphas": method.alphas},
+        "evaluation": {"normalizer": config.normalizer, **search.settings},
         "version": provenance.versions()["tsv_bench"],
     }
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     check_room(Path(config.paths.runs), 10_000_000)
-    check_room(Path(config.paths.data), len(tasks) * DATA_BYTES)
     if HydraConfig.get().mode == RunMode.MULTIRUN or not isinstance(tracker, NoTracker):
         check_room(Path(config.paths.report), 1_000_000)
-    needed = source.needed(backbone, list(tasks.values()))
-    check_room(Path(source.folder), needed)
 
     suite = experiment.suite_name(config)
     same = {"backbone": backbone.name, "suite": suite, "fingerprint": fingerprint}
@@ -66,20 +77,23 @@ def main(config: DictConfig) -> None:
     if not config.overwrite and (path := finished_run(home, **same)):
         log.info(f"{method.label}: already there, {path} (overwrite=true evaluates it again)")
     else:
-        load = experiment.make_loader(config, backbone)
         seconds: dict[str, float] = {}
-        with stage("checkpoints", seconds):
-            bar = tqdm(
-                tasks.items(), desc="checkpoints", unit="task", leave=False, disable=not needed
-            )
-            checkpoints = {
-                name: source.checkpoint(backbone, task, lambda split, task=task: load(task, split))
-                for name, task in bar
-            }
-        outcome = evaluate_method(backbone, tasks, method, checkpoints, load, device, factors)
+        checkpoints = collect(config, backbone, tasks, source, seconds)
+        normalizer, origin = make_normalizer(
+            config, backbone, tasks, method, checkpoints, settings
+        )
+        load = experiment.make_loader(config, backbone)
+        with stage("open", seconds):
+            vectors = open_task_vectors(backbone, checkpoints, device, factors)
+        with stage("heads", seconds):
+            heads = experiment.make_heads(config, backbone, tasks, source)
+            evaluator = search.evaluator(backbone, heads)
+        outcome = evaluate_method(
+            tasks, method, vectors, evaluator, load, normalizer, search.patience
+        )
         outcome.seconds = {**seconds, **outcome.seconds}
         run = make_run(
-            backbone, suite, tasks, method, source, checkpoints, outcome,
+            backbone, suite, tasks, method, checkpoints, outcome, origin,
             seed=config.seed, settings=settings, fingerprint=fingerprint, device=device,
         )  # fmt: skip
         path = save_run(run, outcome.test, Path(config.paths.runs))
@@ -94,7 +108,34 @@ def main(config: DictConfig) -> None:
     if HydraConfig.get().mode == RunMode.RUN:
         # The individual models' Run, where there is one, gives the normalized accuracy's interval.
         individual = find_runs(home, method="individual", seed=config.seed)
-        print(render_terminal(comparison.tables_of([path, *(p for p, _ in individual)])))
+        tables = comparison.tables_of([path, *(p for p, _ in individual)])
+        print(render_terminal(tables, layout=config.layout))
+
+
+def collect(
+    config: DictConfig,
+    backbone: Backbone,
+    tasks: dict[str, Task],
+    source: Source,
+    seconds: dict[str, float],
+) -> dict[str, Checkpoint]:
+    """Each task's checkpoint; what could keep one from being made is found before the first is."""
+    missing = {name: task for name, task in tasks.items() if source.needed(backbone, [task])}
+    splits = {name: SPLITS if name in missing else ("val", "test") for name in tasks}
+    experiment.check_data(config, backbone, tasks, splits)
+    load = experiment.make_loader(config, backbone)
+    if missing:
+        check_room(Path(source.folder), source.needed(backbone, list(missing.values())))
+        with stage("data", seconds):  # a damaged image, too, before hours of training
+            for name, task in tasks.items():
+                for split in splits[name]:
+                    load(task, split)
+    with stage("checkpoints", seconds):
+        bar = tqdm(tasks.items(), desc="checkpoints", unit="task", leave=False, disable=not missing)
+        return {
+            name: source.checkpoint(backbone, task, lambda split, task=task: load(task, split))
+            for name, task in bar
+        }
 
 
 def finished_run(folder: Path, **equal: Any) -> Path | None:
@@ -114,9 +155,9 @@ def make_run(
     suite: str,
     tasks: dict[str, Task],
     method: Method,
-    source: Source,
     checkpoints: dict[str, Checkpoint],
     outcome: Outcome,
+    normalizer_source: str,
     *,
     seed: int,
     settings: dict[str, Any],
@@ -140,8 +181,8 @@ def make_run(
         val={task: evaluation.score(hits) for task, hits in outcome.val.items()},
         absolute=outcome.absolute,
         normalized=outcome.normalized,
-        normalizer={task: own.accuracy for task, own in outcome.normalizer.items()},
-        normalizer_source=f"each task's own checkpoint ({source.generation}), same test images",
+        normalizer=outcome.normalizer,
+        normalizer_source=normalizer_source,
         seconds=outcome.seconds,
         peak_memory=provenance.peak_memory(),
         checkpoints={
@@ -149,6 +190,7 @@ def make_run(
             "pretrained": {"sha256": backbone.fingerprint, "generation": backbone.name},
         },
         data={name: task.fingerprint for name, task in tasks.items()},
+        variants={name: task.variant for name, task in tasks.items() if task.variant},
         settings=settings,
         fingerprint=fingerprint,
         versions=provenance.versions(),

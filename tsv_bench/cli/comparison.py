@@ -32,8 +32,8 @@ class Comparison(Callback):
     def show(self, config: DictConfig) -> None:
         tables = tables_of(finished)
         paths = config.paths
-        written = write_report(tables, Path(paths.report))
-        print(render_terminal(tables))
+        written = write_report(tables, Path(paths.report), config.layout)
+        print(render_terminal(tables, layout=config.layout))
         print("wrote", ", ".join(str(path) for path in written))
         print(f"Runs are in {paths.runs}, fine-tuned checkpoints in {paths.checkpoints}.")
 

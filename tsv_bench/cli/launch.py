@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 # What a user can cause. Anything else is our mistake and keeps its traceback.
-USER_ERRORS = (ValueError, TypeError, OSError, OmegaConfBaseException)
+USER_ERRORS = (ValueError, TypeError, OSError, OmegaConfBaseException, torch.OutOfMemoryError)
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:

@@ -12,8 +12,8 @@ from tsv_bench.tables import read_tables
 @command("report")
 def main(config: DictConfig) -> None:
     tables = read_tables(Path(config.paths.runs))
-    print(render_terminal(tables))
-    for path in write_report(tables, Path(config.paths.report)):
+    print(render_terminal(tables, layout=config.layout))
+    for path in write_report(tables, Path(config.paths.report), config.layout):
         print(f"wrote {path}")
 
 

@@ -1,6 +1,6 @@
 """Data sets: tasks, where their images come from, and the caches they are kept in."""
 
-from .cache import Split, load_split
-from .task import Task
+from .cache import Split, bytes_to_write, check_source, load_split
+from .task import SPLITS, Task
 
-__all__ = ["Split", "Task", "load_split"]
+__all__ = ["SPLITS", "Split", "Task", "bytes_to_write", "check_source", "load_split"]

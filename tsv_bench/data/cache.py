@@ -3,6 +3,7 @@
     <folder>/<task>-<fingerprint>/            a `datasets` DatasetDict with train, val and test
     <folder>/<task>-<fingerprint>/pixels-30/  each split's images as uint8, n x 3 x 30 x 30
 
+The data of the hub lie on disk already: they are decoded from where they are, without the first.
 Everything is written under a temporary name and renamed when whole, so a half-built cache is never
 found under its real name; of two processes that want the same one, the second waits for the first.
 """
@@ -12,35 +13,22 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-import torch
 from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from tsv_bench.data.pixels import Split, Undecoded, pixel_damage, read_pixels, write_pixels
 from tsv_bench.data.task import SPLITS, Task
-from tsv_bench.files import replace_atomically, sha256
+from tsv_bench.files import check_room, sha256
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class Split:
-    """Decoded images of one split, uint8 [images, 3, size, size], and their labels [images]."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
+DRAWN_BYTES = 20_000_000  # a task of the embedded suite: its data set and its decoded images
 
 # Splits that this process has opened: a comparison of seven methods reads each once.
 _opened: dict[tuple, Split] = {}
@@ -60,10 +48,10 @@ def load_split(
     A damaged cache is built again, with a warning.
     """
     assert split in SPLITS, split
-    home = folder / f"{task.name}-{task.fingerprint}"
-    key = (home.resolve(), split, image_size)
+    path = pixel_path(task, split, folder, image_size)
+    home = path.parent.parent
+    key = (path.resolve(), image_size)
     if key not in _opened:
-        path = home / f"pixels-{image_size}" / f"{split}.npz"
         if pixel_damage(path):
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / f".{home.name}.lock"):
@@ -73,44 +61,94 @@ def load_split(
                             f"the decoded images of {task.name} at {path} are damaged ({problem}); "
                             f"decoding them again"
                         )
-                    write_pixels(path, open_dataset(task, home)[split], to_pixels)
-        _opened[key] = read_pixels(path)
+                    decode_split(task, path, image_size, to_pixels)
+        found = read_pixels(path)
+        if task.sizes and len(found) != task.sizes[split]:
+            raise ValueError(
+                f"task {task.name!r} has {len(found)} {split} images, {task.sizes[split]} expected."
+            )
+        _opened[key] = found
     return _opened[key]
 
 
-def read_pixels(path: Path) -> Split:
-    # Copy on write: torch wants memory it may write to, the file must not change.
-    images = np.load(path.with_suffix(".npy"), mmap_mode="c")
-    with np.load(path) as arrays:
-        labels = torch.from_numpy(arrays["labels"])
-    return Split(torch.from_numpy(np.asarray(images)), labels)
+def pixel_path(task: Task, split: str, folder: Path, image_size: int) -> Path:
+    """Where a split's labels are; its images are beside them, with the suffix .npy."""
+    home = folder / f"{task.name}-{task.fingerprint}"
+    return home / f"pixels-{image_size}" / f"{split}.npz"
 
 
-def write_pixels(path: Path, dataset, to_pixels: Callable[[Image.Image], Tensor]) -> None:
-    """Decode and transform every image of a split: images to .npy, labels and hash to .npz."""
-    images = torch.stack([to_pixels(image) for image in dataset["image"]]).numpy()
-    labels = np.asarray(dataset["label"], dtype=np.int64)
-    replace_atomically(path.with_suffix(".npy"), lambda p: save(np.save, p, images))
-    digest = sha256(path.with_suffix(".npy"))
-    replace_atomically(path, lambda p: save(np.savez, p, labels=labels, sha256=digest))
+def bytes_to_write(task: Task, splits: Iterable[str], *, folder: Path, image_size: int) -> int:
+    """What ``load_split`` will write for these splits, those on disk not counted again."""
+    new = [s for s in splits if not pixel_path(task, s, folder, image_size).exists()]
+    if not in_files(task):
+        return DRAWN_BYTES if new else 0
+    return sum(task.source.num_images(split) * bytes_per_image(image_size) for split in new)
 
 
-def save(write: Callable, path: Path, *args, **kwargs) -> None:
-    with path.open("wb") as file:  # a path would get numpy's suffix appended
-        write(file, *args, **kwargs)
+def check_source(task: Task, splits: Iterable[str], *, folder: Path, image_size: int) -> None:
+    """ValueError or OSError when images that ``load_split`` will decode are not as expected.
+
+    Their number, classes and labels are compared; no image is decoded. Nothing to do for splits
+    that are decoded already.
+    """
+    new = [s for s in splits if not pixel_path(task, s, folder, image_size).exists()]
+    if new and in_files(task):
+        task.source.check(new)
 
 
-def pixel_damage(path: Path) -> str | None:
-    """What is wrong with the pixels at ``path``; None when they are what was written."""
-    try:
-        # Opened here: numpy leaves a damaged file open.
-        with path.open("rb") as file, np.load(file) as arrays:
-            arrays["labels"]  # zip checks what it reads
-            if str(arrays["sha256"]) != sha256(path.with_suffix(".npy")):
-                return "other bytes than were written"
-    except Exception as error:  # whatever a damaged file makes numpy, zipfile or zlib raise
-        return f"{type(error).__name__}: {error}"
-    return None
+def bytes_per_image(image_size: int) -> int:
+    return 3 * image_size**2 + 8  # and its label
+
+
+def in_files(task: Task) -> bool:
+    """Whether the source's images lie in files, as HubData's do, and are not drawn."""
+    return hasattr(task.source, "undecoded")
+
+
+def decode_split(
+    task: Task, path: Path, image_size: int, to_pixels: Callable[[Image.Image], Tensor]
+) -> None:
+    """Decode a split's images into the cache at ``path``; the caller holds its lock.
+
+    OSError before anything is decoded when the disk has no room for it.
+    """
+    split, source = path.stem, task.source
+    for stale in path.parent.glob(f".{split}.np?.*.tmp"):
+        log.warning(f"{stale} was left half written; decoding {task.name} again")
+        stale.unlink()
+    transform = to_pixels
+    if in_files(task):
+        num_images = source.num_images(split)
+        try:
+            check_room(path.parent, num_images * bytes_per_image(image_size), "paths.data=")
+        except OSError as error:
+            raise OSError(
+                f"no room for the {num_images} decoded {split} images of {task.name}: {error} "
+                f"paths.data= chooses the folder."
+            ) from error
+        images = source.undecoded(split)
+        if source.transpose:
+            # After the geometry, as the reference does: a resized image, transposed, is not
+            # to the bit the transposed image, resized.
+            def transform(image: Image.Image) -> Tensor:
+                return to_pixels(image).transpose(1, 2)
+    else:
+        dataset = open_dataset(task, path.parent.parent)[split]
+        num_images, images = len(dataset), undecoded(dataset)
+    write_pixels(
+        path,
+        images,
+        transform,
+        num_images=num_images,
+        image_size=image_size,
+        title=f"{task.label}: decoding {split} images",
+    )
+
+
+def undecoded(dataset) -> Iterator[Undecoded]:
+    """The images of a drawn split, which `datasets` decodes one by one."""
+    for index, row in enumerate(dataset):
+        yield Undecoded(index, row["label"], lambda image=row["image"]: image)
 
 
 def open_dataset(task: Task, home: Path):

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 SPLITS = ("train", "val", "test")
@@ -22,6 +22,10 @@ class Task:
     templates: Sequence[str]  # prompts, with {} for the class name
     epochs: int  # of fine-tuning
     source: Source
+    sizes: Mapping[str, int] | None = None  # images of each split; None: not checked
+    variant: str = ""  # in what it deviates from the benchmark's task, for the table
+    # Published, of single fine-tuned models: backbone to {"test", "val"}, in [0, 1].
+    finetuned_accuracy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -37,6 +41,45 @@ class Task:
                 f"task {self.name!r} needs templates with {{}} for the class name; "
                 f"found {list(self.templates)}."
             )
+        self._check_sizes()
+        self._check_published()
+
+    def _check_sizes(self) -> None:
+        """The images that are expected are those that the source has, where it can tell."""
+        if classes := getattr(self.source, "num_classes", None):
+            if classes != len(self.class_names):
+                raise ValueError(
+                    f"task {self.name!r} has {len(self.class_names)} class names, its source "
+                    f"{classes} classes."
+                )
+        if self.sizes is None:
+            return
+        sizes = dict(self.sizes)
+        object.__setattr__(self, "sizes", sizes)
+        if set(sizes) != set(SPLITS) or any(
+            not isinstance(n, int) or n < 1 for n in sizes.values()
+        ):
+            raise ValueError(
+                f"task {self.name!r} needs sizes with the images of {', '.join(SPLITS)}; "
+                f"found {sizes}."
+            )
+        if count := getattr(self.source, "num_images", None):
+            found = {split: count(split) for split in SPLITS}
+            if found != sizes:
+                raise ValueError(
+                    f"task {self.name!r} expects {sizes} images, its source has {found} after the "
+                    f"validation split."
+                )
+
+    def _check_published(self) -> None:
+        published = {name: dict(values) for name, values in self.finetuned_accuracy.items()}
+        object.__setattr__(self, "finetuned_accuracy", published)
+        for name, values in published.items():
+            if set(values) != {"test", "val"} or not all(0 <= a <= 1 for a in values.values()):
+                raise ValueError(
+                    f"task {self.name!r} needs finetuned_accuracy.{name} with test and val, each "
+                    f"in [0, 1]; found {values}."
+                )
 
     @property
     def prompts(self) -> list[list[str]]:
@@ -52,9 +95,12 @@ class Task:
 
 def describe(source: Source) -> Any:
     """The source as plain data: its function, the version of its images, and its settings."""
-    function = getattr(source, "func", source)
+    if hasattr(source, "settings"):
+        function, settings = type(source), source.settings()
+    else:
+        function, settings = getattr(source, "func", source), getattr(source, "keywords", {})
     return {
         "function": f"{function.__module__}.{function.__qualname__}",
         "version": getattr(function, "version", 0),
-        "settings": json.loads(json.dumps(getattr(source, "keywords", {}), default=dict)),
+        "settings": json.loads(json.dumps(settings, default=dict)),
     }

@@ -17,13 +17,20 @@ Their paper, label, candidates for alpha and knobs are in conf/method/, one file
 
 from tsv_bench.methods.arithmetic import individual, task_arithmetic, weight_average, zero_shot
 from tsv_bench.methods.sign_election import ties
-from tsv_bench.methods.singular_vectors import tsv_compress, tsv_merge
+from tsv_bench.methods.singular_vectors import (
+    tsv_compress,
+    tsv_interference_only,
+    tsv_low_rank,
+    tsv_merge,
+)
 
 __all__ = [
     "individual",
     "task_arithmetic",
     "ties",
     "tsv_compress",
+    "tsv_interference_only",
+    "tsv_low_rank",
     "tsv_merge",
     "weight_average",
     "zero_shot",

@@ -1,6 +1,7 @@
 """Task singular vectors, TSV-Merge and TSV-Compress: https://arxiv.org/abs/2412.00081."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -33,9 +34,60 @@ def tsv_merge(
     Matrices as `Matrices` has them, the others averaged. ``exclude`` null: embeddings, output
     heads and text_projection.
     """
+    check_polar(polar)
+    return merge_by_triplets(
+        task_vectors, rank_fraction, svd, exclude, split_qkv, partial(merge_triplets, polar=polar)
+    )
+
+
+def tsv_low_rank(
+    task_vectors: TaskVectors,
+    *,
+    rank_fraction: float | int | None = None,
+    svd: str = "gram",
+    exclude: Sequence[str] | None = None,
+    split_qkv: bool = False,
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """TSV-M without its polar factors: the sum of what each task keeps, served to every task.
+
+    The paper's ablation of the removal of interference, Tables 4 to 6.
+    """
+    return merge_by_triplets(task_vectors, rank_fraction, svd, exclude, split_qkv, sum_triplets)
+
+
+def tsv_interference_only(
+    task_vectors: TaskVectors,
+    *,
+    svd: str = "gram",
+    polar: str = "eigen",
+    exclude: Sequence[str] | None = None,
+    split_qkv: bool = False,
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """TSV-M at full rank: interference is removed, nothing is left out; served to every task.
+
+    The paper's ablation of the low rank, Tables 4 to 6.
+    """
+    return tsv_merge(
+        task_vectors,
+        rank_fraction=1.0,
+        svd=svd,
+        polar=polar,
+        exclude=exclude,
+        split_qkv=split_qkv,
+    )
+
+
+def merge_by_triplets(
+    task_vectors: TaskVectors,
+    rank_fraction: float | int | None,
+    svd: str,
+    exclude: Sequence[str] | None,
+    split_qkv: bool,
+    merge_one: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """One vector for all: of each matrix what ``merge_one`` makes of the tasks' triplets."""
     check_rank_fraction(rank_fraction)
     check_svd_route(svd)
-    check_polar(polar)
     matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
     vectors = list(task_vectors.values())
 
@@ -47,7 +99,7 @@ def tsv_merge(
 
         def merge(read: list) -> Float[Tensor, "m n"]:
             triplets = zip(*(x.unbind(1) for x in layer.compute(read)), strict=True)
-            return matrices.join(name, shape, [merge_triplets(*x, polar) for x in triplets])
+            return matrices.join(name, shape, [merge_one(*x) for x in triplets])
 
         return [Part(name, 0, len(vectors) * shape.numel(), layer.read, merge)]
 
@@ -85,6 +137,14 @@ def merge_triplets(
     if not real.all():
         u, s, vh = u[:, real], s[real], vh[real]
     return polar_product(u, s, vh, polar)
+
+
+def sum_triplets(
+    u: Float[Tensor, "tasks m k"], s: Float[Tensor, "tasks k"], vh: Float[Tensor, "tasks k n"]
+) -> Float[Tensor, "m n"]:
+    """The singular triplets of all tasks, concatenated and multiplied as they are."""
+    m, n = u.shape[1], vh.shape[2]
+    return (u * s[:, None]).transpose(0, 1).reshape(m, -1) @ vh.reshape(-1, n)
 
 
 def tsv_compress(

@@ -32,6 +32,8 @@ class Backbone:
     fingerprint: str  # sha256 of the weights
     logit_scale: float  # exp of the learned log scale
     encode_text: Callable[[list[str]], Tensor]  # prompts to features [prompts, dim]
+    release_text: Callable[[], None] = lambda: None  # forgets the text tower; encoding reads it
+    text_fingerprint: Callable[[], str] = lambda: ""  # where `fingerprint` leaves its weights out
 
     @property
     def pretrained(self) -> dict[str, Tensor]:
@@ -39,13 +41,13 @@ class Backbone:
         return self.visual.state_dict()
 
     def to_pixels(self, image: Image.Image) -> Tensor:
-        """open_clip's geometry (shortest side, bicubic, center crop): uint8 [3, size, size]."""
-        image = v2.functional.resize(
-            image.convert("RGB"), [self.image_size], v2.InterpolationMode.BICUBIC
-        )
-        return v2.functional.pil_to_tensor(
-            v2.functional.center_crop(image, [self.image_size, self.image_size])
-        )
+        """open_clip's geometry (shortest side, bicubic, center crop): uint8 [3, size, size].
+
+        In its order: colors are converted last, which a palette or transparency can tell.
+        """
+        image = v2.functional.resize(image, [self.image_size], v2.InterpolationMode.BICUBIC)
+        image = v2.functional.center_crop(image, [self.image_size, self.image_size])
+        return v2.functional.pil_to_tensor(image.convert("RGB"))
 
 
 def normalize(pixels: Tensor) -> Tensor:

@@ -1,0 +1,156 @@
+"""Folders of parquet files, images or webdataset tars, read row by row through `datasets`.
+
+Nothing is copied into a cache of `datasets`: its streaming reader yields the rows of local files
+as well, and the images among them undecoded.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+URL = "__url__"  # column of a webdataset that says which tar a row is from
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Some splits of a data set in a folder, and the type of each column (`datasets.Features`)."""
+
+    path: Path
+    files: dict[str, list[str]]  # of each split, in the order of its rows
+    features: dict[str, Any]
+    build: Callable  # columns to a `datasets` builder
+
+    def rows(self, split: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The rows in order, as {column: value}; an image is {"bytes", "path"}, one is None."""
+        import datasets
+
+        columns = [name for name in self.features if name in {*columns, URL}]
+        images = [c for c in columns if isinstance(self.features[c], datasets.Image)]
+        try:
+            rows = self.build(columns).as_streaming_dataset(split).select_columns(columns)
+            for name in images:
+                rows = rows.cast_column(name, datasets.Image(decode=False))
+            yield from rows
+        except Exception as error:  # whatever pyarrow, tarfile or `datasets` make of damage
+            raise OSError(damage(self.path, self.files[split], error)) from error
+
+    def locate(self, split: str, row: int, value: dict[str, Any]) -> str:
+        """Where a row is, for a message: its file, or its shard and the row in that."""
+        files, image = self.files[split], value["path"]
+        if URL in value:
+            return f"{value[URL]}, row {row} of the split ({image})"
+        for file in files if Path(files[0]).suffix == ".parquet" else []:
+            if row < (rows := num_rows(file) or 0):
+                return f"{file}, row {row}"
+            row -= rows
+        return f"{image}, row {row}"
+
+
+def num_rows(file: str) -> int | None:
+    """Rows of a parquet file by its footer; None when that cannot be read."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_metadata(file).num_rows
+    except (OSError, pyarrow.ArrowException):
+        return None
+
+
+def open_folder(path: Path, config_name: str | None, splits: Sequence[str]) -> Folder:
+    """The named splits of a folder, by its README's yaml where it has one, else by its file names.
+
+    Only these splits' files need be there: a README may name others that were not fetched.
+    Raises ``ValueError`` for a configuration, split or kind of file that is not there.
+    """
+    import datasets
+    from datasets.data_files import DataFilesList
+
+    datasets.disable_progress_bars()
+    try:
+        patterns, features, named = described(path, config_name)
+    except datasets.exceptions.DataFilesNotFoundError:
+        patterns, features, named = {}, None, None
+    if missing := [split for split in splits if split not in patterns]:
+        there = f"there are {', '.join(map(str, patterns))}" if patterns else "it holds no data"
+        raise ValueError(f"{path} has no split {missing[0]!r}; {there}.")
+    data_files = {split: list(patterns[split]) for split in splits}
+    for split, names in data_files.items():
+        try:
+            there = DataFilesList.from_patterns(names, base_path=str(path.resolve()))
+        except FileNotFoundError:  # a name without a star
+            there = []
+        if not there:
+            raise ValueError(
+                f"{path} has no file of the split {split!r}, which is to be {', '.join(names)}. "
+                f"Fetch or copy it again."
+            )
+
+    def build(columns: Sequence[str] = ()):
+        # Where it would keep prepared data, of which there are none; it makes lock files there.
+        with tempfile.TemporaryDirectory() as nowhere:
+            builder = datasets.load_dataset_builder(
+                str(path), named, data_files=data_files, features=features, cache_dir=nowhere
+            )
+        if columns:
+            builder.config.columns = list(columns)
+        return builder
+
+    files: dict[str, list[str]] = {}
+    try:
+        builder = build()
+        files = {split: list(builder.config.data_files[split]) for split in splits}
+        found = next(iter(builder.as_streaming_dataset().values()))
+    except Exception as error:  # `datasets` raises its own, pyarrow's and tarfile's
+        raise OSError(damage(path, sum(files.values(), []), error)) from error
+    # Parquet is read by columns; of other files, which may be many, the list is made only once.
+    parquet = hasattr(builder.config, "columns")
+    return Folder(path, files, dict(found.features or {}), build if parquet else lambda _: builder)
+
+
+def damage(path: Path, files: Sequence[str], error: Exception) -> str:
+    """A message for data that cannot be read: the file at fault where it can be told."""
+    bad = [f for f in files if Path(f).suffix == ".parquet" and num_rows(f) is None]
+    return (
+        f"the data in {path} cannot be read: {bad[0] + ' is damaged, ' if bad else ''}{error}. "
+        f"Fetch or copy them again."
+    )
+
+
+def described(path: Path, config_name: str | None) -> tuple[dict[str, list[str]], Any, str | None]:
+    """File patterns of each split; what the README gives of features and configuration's name.
+
+    A folder without a README, or whose README lists none, has no configurations: any name will do.
+    """
+    import datasets
+    from datasets.data_files import get_data_patterns, sanitize_patterns
+    from datasets.info import DatasetInfosDict
+    from datasets.utils.metadata import MetadataConfigs
+    from huggingface_hub import DatasetCard
+
+    readme = path / "README.md"
+    if not readme.is_file():
+        return get_data_patterns(str(path)), None, None
+    card = DatasetCard.load(readme).data
+    configs = MetadataConfigs.from_dataset_card_data(card)
+    infos = DatasetInfosDict.from_dataset_card_data(card)
+    name = config_name or configs.get_default_config_name()
+    if configs and name not in configs:
+        raise ValueError(
+            f"{path} has {'no configuration ' + repr(name) if name else 'several configurations'}; "
+            f"there are {', '.join(configs)}."
+        )
+    # A single description goes without a name, or with that of the only configuration.
+    only = next(iter(infos.values())) if len(infos) == 1 else datasets.DatasetInfo()
+    info = infos.get(name, only)
+    settings = configs.get(name, {})
+    folder = settings.get("data_dir")
+    if "data_files" in settings:
+        patterns = sanitize_patterns(settings["data_files"])
+    else:
+        patterns = get_data_patterns(str(path / (folder or "")))
+    if folder:
+        patterns = {s: [f"{folder}/{p}" for p in ps] for s, ps in patterns.items()}
+    return patterns, info.features, name if configs else None

@@ -1,0 +1,284 @@
+"""Data sets of the hub, or folders of the user's own in the same form, as sources of tasks."""
+
+import hashlib
+import io
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+from tsv_bench.data.folders import Folder, open_folder
+from tsv_bench.data.pixels import Undecoded
+from tsv_bench.data.splits import num_val, train_and_val_rows
+from tsv_bench.data.task import SPLITS
+
+log = logging.getLogger(__name__)
+
+NUM_SHOWN = 5  # differing class names in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubData:
+    """A data set that lies on disk: fetched from the hub, or in a folder of the user's.
+
+    ``splits`` gives the data set's own names for "train" and "test", and for "val" where it has
+    one that is to be used; without, some of "train" is set aside by the paper's rule (splits.py).
+    ``sizes`` are the images of those splits as the data set has them. Sizes, class names and labels
+    are compared with what is found before any image is decoded.
+    """
+
+    repo: str  # id on the hub, or a folder of parquet files, images by class, or tars
+    splits: Mapping[str, str]
+    sizes: Mapping[str, int]
+    num_classes: int
+    class_names: Sequence[str] | None  # in label order, as the data set spells them
+    config: str | None = None
+    image: str = "image"  # columns
+    label: str = "label"
+    transpose: bool = False  # swaps height and width of the transformed image
+    patterns: Sequence[str] = ()  # files to fetch
+    revision: str | None = None
+    num_bytes: int | None = None
+    licence: str | None = None
+
+    # Part of a task's fingerprint: raised when the same files would be read as other images.
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        plain = {"splits": dict(self.splits), "sizes": dict(self.sizes)}
+        plain["patterns"] = tuple(self.patterns)
+        plain["class_names"] = None if self.class_names is None else tuple(self.class_names)
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+        names = set(self.splits)
+        if not {"train", "test"} <= names <= set(SPLITS) or names != set(self.sizes):
+            raise ValueError(
+                f"{self.repo}: splits and sizes must both name train, test and perhaps val; "
+                f"found {sorted(self.splits)} and {sorted(self.sizes)}."
+            )
+        if odd := [s for s, n in self.sizes.items() if not isinstance(n, int) or n < 1]:
+            raise ValueError(
+                f"{self.repo}: sizes.{odd[0]}={self.sizes[odd[0]]!r} is not a number of images."
+            )
+        if "val" not in self.splits and num_val(self.sizes["train"]) == 0:
+            raise ValueError(
+                f"{self.repo}: of {self.sizes['train']} images of train a tenth is to be set aside "
+                f"for validation, which is none. Name a split for it as splits.val."
+            )
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise ValueError(
+                f"{self.repo}: {len(self.class_names)} class_names, num_classes={self.num_classes}."
+            )
+
+    def __call__(self, split: str) -> Iterator[tuple[Image.Image, int]]:
+        """Images as stored (not transposed) with their labels, in the split's order.
+
+        The split's encoded images are in memory meanwhile; the pixel cache reads ``undecoded``.
+        """
+        for image in sorted(self.undecoded(split), key=lambda image: image.index):
+            yield image.open(), image.label
+
+    def num_images(self, split: str) -> int:
+        """Images of one of our splits, with the validation images taken from the train split."""
+        return len(self.rows(split))
+
+    def rows(self, split: str) -> np.ndarray:
+        """Rows that a split has of the data set's own split, in the split's order [images]."""
+        if split != "test" and "val" not in self.splits:
+            train, val = train_and_val_rows(self.sizes["train"])
+            return (train if split == "train" else val).numpy()
+        return np.arange(self.sizes[split])
+
+    def undecoded(self, split: str) -> Iterator[Undecoded]:
+        """The images of a split in the order of the files, each with its place in the split."""
+        folder, own = self.open(), self.own(split)
+        labels = self.checked_labels(folder, own)
+        places = np.full(len(labels), -1)
+        rows = self.rows(split)
+        places[rows] = np.arange(len(rows))
+        for row, values in enumerate(folder.rows(self.splits[own], [self.image])):
+            if places[row] >= 0:
+                value = values.pop(self.image)
+                value = value if isinstance(value, dict) else {"bytes": value, "path": None}
+                where = partial(folder.locate, self.splits[own], row, {**values, **value})
+                yield Undecoded(int(places[row]), int(labels[row]), partial(decode, value, where))
+
+    def open(self) -> Folder:
+        return open_folder(self.folder(), self.config, list(dict.fromkeys(self.splits.values())))
+
+    def own(self, split: str) -> str:
+        """The split of the data set that images of ``split`` are from."""
+        return "train" if split == "val" and "val" not in self.splits else split
+
+    def check(self, splits: Iterable[str]) -> None:
+        """ValueError or OSError unless the columns, classes and labels of these are as expected."""
+        folder = self.open()
+        for split in dict.fromkeys(map(self.own, splits)):
+            self.checked_labels(folder, split)
+
+    def checked_labels(self, folder: Folder, split: str) -> np.ndarray:
+        """All labels of a split of the data set [images], int64, after every check."""
+        own = self.splits[split]
+        for column in (self.image, self.label):
+            if column not in folder.features:
+                raise ValueError(
+                    f"{self.repo} has no column {column!r}; there are {', '.join(folder.features)}."
+                )
+        self.check_image(folder.features[self.image])
+        self.check_classes(folder.features[self.label])
+        found = [row[self.label] for row in folder.rows(own, [self.label])]
+        if len(found) != self.sizes[split]:
+            raise ValueError(
+                f"{self.repo} has {len(found)} images in its split {own!r}, "
+                f"{self.sizes[split]} expected. Another version of the data set? Fetch the right "
+                f"one, or say its sizes in the task's yaml."
+            )
+        for row, label in enumerate(found):
+            if label is None or not 0 <= label < self.num_classes:
+                raise ValueError(
+                    f"{self.repo}: row {row} of the split {own!r} has the label {label}; "
+                    f"0 to {self.num_classes - 1} expected."
+                )
+        return np.asarray(found, dtype=np.int64)
+
+    def check_image(self, feature: Any) -> None:
+        """ValueError unless the image column holds encoded images, marked as such or plain."""
+        import datasets
+
+        plain = isinstance(feature, dict) and {"bytes", "path"} <= set(feature)
+        binary = getattr(feature, "dtype", None) in ("binary", "large_binary")
+        if not (plain or binary or isinstance(feature, datasets.Image)):
+            raise ValueError(
+                f"{self.repo}: the column {self.image!r} is {feature}; it must hold images, "
+                f"or the bytes of their files. Another column?"
+            )
+
+    def check_classes(self, feature: Any) -> None:
+        """ValueError unless the label column can be used and its classes are in our order."""
+        import datasets
+
+        dtype = getattr(feature, "dtype", str(feature))
+        if not re.fullmatch(r"bool|u?int\d+", dtype):
+            raise ValueError(
+                f"{self.repo}: the column {self.label!r} is {dtype}; labels are ClassLabel, "
+                f"int or bool. Another column?"
+            )
+        names = feature.names if isinstance(feature, datasets.ClassLabel) else None
+        if names is None or self.class_names is None:
+            why = "no names" if names is None else "names that the task's yaml does not list"
+            log.info(f"{self.repo}: its labels have {why}; only their range is checked")
+        if names is None:
+            return
+        expected = self.class_names or names
+        if len(names) != self.num_classes:
+            raise ValueError(
+                f"{self.repo} has {len(names)} classes, {self.num_classes} expected. "
+                f"It begins {names[:NUM_SHOWN]}; expected {list(expected[:NUM_SHOWN])}."
+            )
+        odd = [i for i, pair in enumerate(zip(names, expected, strict=True)) if differ(*pair)]
+        if odd:
+            shown = "; ".join(
+                f"label {i} is {names[i]!r}, {expected[i]!r} expected" for i in odd[:NUM_SHOWN]
+            )
+            same = sorted(map(folded, names)) == sorted(map(folded, expected))
+            raise ValueError(
+                f"{self.repo} has {'its classes in another order' if same else 'other classes'}: "
+                f"{shown} ({len(odd)} of {len(names)} differ). Fetch the data set that the task's "
+                f"yaml names, or give it the class names in this data set's order."
+            )
+
+    def folder(self) -> Path:
+        """Where the files are; OSError with what to do when they are not there."""
+        if not self.needs():
+            return Path(self.repo).expanduser()
+        from tsv_bench import hub
+
+        return hub.require(self.needs()[0])
+
+    def needs(self) -> list:
+        """What is to be fetched from the hub: one ``tsv_bench.hub.Need``, none for a folder."""
+        if Path(self.repo).expanduser().is_dir():
+            return []
+        if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", self.repo):
+            raise OSError(
+                f"there is no folder {self.repo}, and no data set of the hub is named so."
+            )
+        from tsv_bench.hub import Need
+
+        # The README has the names of classes and splits.
+        patterns = (*self.patterns, "README.md") if self.patterns else ()
+        return [
+            Need(
+                what=f"data of {self.repo.rpartition('/')[2]}",
+                repo=self.repo,
+                kind="dataset",
+                patterns=patterns,
+                revision=self.revision,
+                num_bytes=self.num_bytes,
+                licence=self.licence,
+            )
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        """What decides images and labels, as plain data; a folder counts by what lies in it."""
+        names = ("splits", "sizes", "num_classes", "config", "image", "label", "transpose")
+        place = Path(self.repo).expanduser()
+        if place.is_dir():
+            data = {"files": listing(place.resolve())}
+        else:
+            data = {"repo": self.repo, "revision": self.revision}
+        return {**data, **{name: getattr(self, name) for name in names}}
+
+
+def decode(value: Mapping[str, Any], where) -> Image.Image:
+    """The image in bytes or at a path. OSError that names its file and row when it is damaged.
+
+    Stored orientation (EXIF) is left alone, as by the loaders of the reference; the image feature
+    of `datasets` would turn such photographs.
+    """
+    from datasets.utils.file_utils import xopen  # reads inside of archives too
+
+    try:
+        content = value["bytes"]
+        if content is None:
+            with xopen(value["path"], "rb") as file:
+                content = file.read()
+        image = Image.open(io.BytesIO(content))
+        image.load()
+        return image
+    except Exception as error:  # PIL raises nearly everything on damaged files
+        raise OSError(
+            f"{where()} is not an image that can be read ({type(error).__name__}: {error}). "
+            f"Fetch or copy that file again."
+        ) from error
+
+
+def folded(name: str) -> str:
+    """A class name without what data sets spell in several ways."""
+    return re.sub(r"[_\-/\s]", "", name.casefold())
+
+
+def differ(name: str, expected: str) -> bool:
+    return folded(name) != folded(expected)
+
+
+@cache
+def listing(folder: Path) -> str:
+    """Hash of the names, sizes and times of a folder's files: other when one is changed."""
+    digest = hashlib.sha256()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in files if not name.startswith(".")):
+            path = Path(place, name)
+            entry = path.stat()
+            digest.update(
+                f"{path.relative_to(folder)} {entry.st_size} {entry.st_mtime_ns}\n".encode()
+            )
+    return digest.hexdigest()[:16]

@@ -1,0 +1,258 @@
+"""The paper's backbones: CLIP with OpenAI's weights, built by open_clip (arXiv:2103.00020)."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from open_clip.transformer import QuickGELU
+from torch import Tensor, nn
+
+from tsv_bench import hub
+from tsv_bench.models.backbone import Backbone
+from tsv_bench.state_dicts import WEIGHTS, StateDict, open_state_dict
+
+log = logging.getLogger(__name__)
+
+# Those of the paper, to tell whose weights a file holds.
+KNOWN = ("ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu")
+VISUAL = "visual."
+# What OpenAI's and older state dicts hold besides parameters.
+LEFTOVERS = {"attn_mask", "input_resolution", "context_length", "vocab_size"}
+PROMPTS_AT_ONCE = 256
+# Others make the text tower not causal, pool it elsewhere, or take it from another library.
+TEXT_SETTINGS = {"context_length", "vocab_size", "width", "heads", "layers"}
+
+
+def load_clip(
+    *,
+    name: str,
+    label: str,
+    architecture: str,
+    weights: str,
+    sha256: str | None = None,
+    revision: str | None = None,
+    num_bytes: int | None = None,
+    licence: str | None = None,
+) -> Backbone:
+    """A CLIP of open_clip; its image tower in memory, its text tower once prompts are encoded.
+
+    ``architecture`` is one of open_clip's with QuickGELU; ``weights`` a repository of the hub that
+    tsv-fetch has fetched, or a file or folder with an open_clip state dict. ``sha256`` is that of
+    the image tower (see `fingerprint`; null: any). ValueError when any of them does not fit,
+    OSError when the weights are not here. ``num_bytes`` and ``licence`` are for tsv-fetch to show.
+    """
+    needs = clip_needs(
+        name=name, label=label, architecture=architecture, weights=weights, sha256=sha256,
+        revision=revision, num_bytes=num_bytes, licence=licence,
+    )  # fmt: skip
+    clip = build_clip(architecture)
+    path = hub.require(needs[0]) if needs else Path(weights).expanduser()
+    state = open_clip_file(path)
+    check_parameters(clip, state, architecture)
+
+    visual = clip.visual
+    visual.load_state_dict(read(state, VISUAL, visual.state_dict()), assign=True)
+    visual.eval().requires_grad_(False)
+    check_quick_gelu(visual, architecture)
+    found = fingerprint(visual.state_dict())
+    if sha256 and found != sha256:
+        raise ValueError(
+            f"the image tower in {state.path} has sha256 {found}, conf/backbone/{name}.yaml "
+            f"expects {sha256}. Fetch the weights again; if they are meant to be others, set "
+            f"backbone.load.sha256=null."
+        )
+    log.info(f"{label}: image tower of {state.path}, QuickGELU, sha256 {found}")
+    text = TextTower(architecture, state.path)
+    return Backbone(
+        name=name,
+        label=label,
+        image_size=visual.image_size[0],
+        visual=visual,
+        fingerprint=found,
+        logit_scale=state["logit_scale"].float().exp().item(),
+        encode_text=text.encode,
+        release_text=text.release,
+        text_fingerprint=lambda: text.fingerprint,
+    )
+
+
+def clip_needs(
+    *,
+    name: str,
+    label: str,
+    architecture: str,
+    weights: str,
+    sha256: str | None = None,
+    revision: str | None = None,
+    num_bytes: int | None = None,
+    licence: str | None = None,
+) -> list[hub.Need]:
+    """What `load_clip` takes from the hub when called like this; [] for weights of the user's."""
+    path = Path(weights).expanduser()
+    is_repository = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", weights) and path.suffix not in WEIGHTS
+    if path.exists() or not is_repository:
+        return []
+    need = hub.Need(
+        what=f"weights of {name}",
+        repo=weights,
+        kind="model",
+        patterns=(HF_SAFE_WEIGHTS_NAME,),
+        revision=revision,
+        num_bytes=num_bytes,
+        licence=licence,
+    )
+    return [need]
+
+
+def build_clip(architecture: str) -> open_clip.CLIP:
+    """An open_clip model without its weights (on torch's meta device)."""
+    if architecture not in open_clip.list_models():
+        raise ValueError(
+            f"unknown architecture {architecture!r}: open_clip {open_clip.__version__} has none of "
+            f"that name. Those of the paper are {', '.join(KNOWN)}."
+        )
+    settings = open_clip.get_model_config(architecture)
+    if (
+        not isinstance(settings["vision_cfg"].get("layers"), int)  # four for a ResNet, none of timm
+        or not TEXT_SETTINGS.issuperset(settings["text_cfg"])
+        or not {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"}.issuperset(settings)
+    ):
+        raise ValueError(
+            f"architecture {architecture!r} is another kind of network than OpenAI's: a ViT beside "
+            f"a causal text transformer. Those of the paper are {', '.join(KNOWN)}."
+        )
+    with torch.device("meta"):
+        return open_clip.CLIP(**settings)
+
+
+def open_clip_file(path: Path) -> StateDict:
+    """The state dict at ``path``; of a folder as the hub has it, the file that open_clip takes."""
+    for name in (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
+        if (path / name).exists():
+            return open_state_dict(path / name)
+    return open_state_dict(path)
+
+
+def check_parameters(clip: open_clip.CLIP, state: StateDict, architecture: str) -> None:
+    """ValueError unless ``state`` has the parameters of ``clip``, both towers', and no others."""
+    expected = {name: tensor.shape for name, tensor in clip.state_dict().items()}
+    found = {name: state.shape(name) for name in state if name not in LEFTOVERS}
+    lacking = [name for name in expected if name not in found]
+    unknown = [name for name in found if name not in expected]
+    differing = [name for name in expected if name in found and found[name] != expected[name]]
+    if lacking:
+        odd = (
+            f"{lacking[0]!r} is not in it ({len(lacking)} such), its first is {next(iter(state))!r}"
+        )
+    elif unknown:
+        odd = f"it holds {unknown[0]!r}, which that has not ({len(unknown)} such)"
+    elif differing:
+        name = differing[0]
+        odd = (
+            f"{name!r} is {list(found[name])}, expected {list(expected[name])} "
+            f"({len(differing)} such)"
+        )
+    else:
+        return
+    whose = next((other for other in KNOWN if shapes(other).items() <= found.items()), None)
+    hint = f"These are weights of {whose}: choose that backbone, or" if whose else "Choose"
+    raise ValueError(
+        f"{state.path} does not fit architecture {architecture!r} of open_clip: {odd}. {hint} "
+        f"other weights with backbone.load.weights=."
+    )
+
+
+def shapes(architecture: str) -> dict[str, torch.Size]:
+    """Of the image tower's parameters, named as in a state dict of the whole CLIP."""
+    state = build_clip(architecture).state_dict()
+    return {name: tensor.shape for name, tensor in state.items() if name.startswith(VISUAL)}
+
+
+def read(state: StateDict, prefix: str, names: Iterable[str]) -> dict[str, Tensor]:
+    """These parameters as float32, read one after the other."""
+    return {name: state[prefix + name].float() for name in names}
+
+
+def check_quick_gelu(tower: nn.Module, architecture: str) -> None:
+    """ValueError unless every MLP's activation is open_clip's QuickGELU."""
+    activations = {n: m for n, m in tower.named_modules() if n.endswith(".mlp.gelu")}
+    assert activations, "open_clip calls its activations something else now"
+    for name, module in activations.items():
+        if not isinstance(module, QuickGELU):
+            raise ValueError(
+                f"architecture {architecture!r} computes {type(module).__name__} at {name}, "
+                f"OpenAI's weights need QuickGELU. Since 2.29 open_clip builds the plain one for "
+                f"the plain names and only warns; accuracy is then some points low. Choose the "
+                f"architecture that ends in -quickgelu: backbone.load.architecture="
+                f"{architecture.removesuffix('-quickgelu')}-quickgelu."
+            )
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, dtypes, shapes and bytes, in the order of the names.
+
+    Of loaded tensors, which are float32: a copy of the same weights in another format has it too.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+class TextTower:
+    """Encodes prompts; its weights are read by the first call and dropped by ``release``."""
+
+    def __init__(self, architecture: str, path: Path) -> None:
+        self.architecture, self.path = architecture, path
+        self._clip: open_clip.CLIP | None = None
+
+    def _load(self) -> open_clip.CLIP:
+        clip = build_clip(self.architecture)
+        del clip.visual
+        state = open_state_dict(self.path)
+        clip.load_state_dict(read(state, "", clip.state_dict()), assign=True)
+        check_quick_gelu(clip, self.architecture)
+        return clip.eval().requires_grad_(False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """As `fingerprint`, without holding the weights."""
+        state, digest = open_state_dict(self.path), hashlib.sha256()
+        for name in sorted(state):
+            if not name.startswith(VISUAL) and name not in LEFTOVERS:
+                digest.update(fingerprint({name: state[name].float()}).encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def _tokenizer(self) -> open_clip.SimpleTokenizer:
+        return open_clip.get_tokenizer(self.architecture)
+
+    @torch.no_grad()
+    def encode(self, prompts: list[str]) -> Tensor:
+        """Features [prompts, dim], not normalized."""
+        self._clip = self._clip or self._load()
+        tokens = self._tokenizer(prompts)
+        features = []
+        positions = self._clip.positional_embedding
+        try:
+            for batch in tokens.split(PROMPTS_AT_ONCE):
+                # The end of text has the highest id, its feature is the prompt's, and the tower
+                # is causal: what stands after it changes nothing. Most of 77 places are such.
+                length = int(batch.argmax(dim=1).max()) + 1
+                self._clip.positional_embedding = nn.Parameter(positions[:length], False)
+                self._clip.attn_mask = torch.full((length, length), -torch.inf).triu(1)
+                features.append(self._clip.encode_text(batch[:, :length]))
+        finally:
+            self._clip.positional_embedding = positions
+        return torch.cat(features)
+
+    def release(self) -> None:
+        self._clip = None

@@ -1,0 +1,127 @@
+"""Published accuracies, from published.yaml beside this file; as fractions, not percent.
+
+A figure holds for the checkpoints that its source merged: beside a number that was made from
+others it says nothing, so every figure names its generation.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+FILE = Path(__file__).with_suffix(".yaml")
+# Checkpoints called "other" are of anybody, those called "finetune" of whoever fine-tuned them:
+# the same word does not make them the same checkpoints.
+NAMED_SETS = ("original", "fixed")
+
+
+class Figure(NamedTuple):
+    """Mean accuracies over a suite's test splits, in [0, 1]; None: the source gives none."""
+
+    absolute: float | None
+    normalized: float | None
+    generation: str  # of the checkpoints
+    source: str
+    digits: int  # that the source prints, of a percentage
+
+
+@cache
+def _content() -> dict[str, Any]:
+    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+
+
+def suites() -> dict[str, list[str]]:
+    """The suites that figures are published for, with their tasks in the paper's order."""
+    return _content()["suites"]
+
+
+def backbones() -> dict[str, str]:
+    """Their labels by name, in the paper's order."""
+    return _content()["backbones"]
+
+
+def generations() -> dict[str, str]:
+    """What a reader must know of each generation of checkpoints."""
+    return _content()["generations"]
+
+
+def find(backbone: str, suite: str, method: str) -> list[Figure]:
+    """Every published figure of this cell, the one to show by default first; [] when none is."""
+    if suite not in suites():
+        return []
+    index = list(suites()).index(suite)
+    figures = []
+    for table in _content()["averages"]:
+        cells = table["rows"].get(method, {}).get(backbone)
+        if cells and (cell := cells[index]):
+            values = [_fraction(value) for value in cell]
+            figures.append(Figure(*values, table["generation"], table["source"], table["digits"]))
+    return figures
+
+
+def choose(figures: Iterable[Figure], generation: str) -> tuple[Figure | None, bool]:
+    """The figure to set beside a number, and whether both are of the same checkpoints.
+
+    The first of the same generation; where there is none, the first of any.
+    """
+    figures = list(figures)
+    if generation in NAMED_SETS:
+        for figure in figures:
+            if figure.generation == generation:
+                return figure, True
+    return (figures[0] if figures else None), False
+
+
+def accuracies(backbone: str, suite: str, method: str) -> dict[str, float]:
+    """Published test accuracy of each task; {} when the sources give averages only."""
+    tasks = suites().get(suite, [])
+    if method == "individual" and tasks and backbone in backbones():
+        return normalizer(backbone, tasks)["test"]
+    for table in _content()["accuracies"]:
+        if (table["backbone"], table["suite"]) == (backbone, suite) and method in table["rows"]:
+            return dict(zip(tasks, map(_fraction, table["rows"][method]), strict=True))
+    return {}
+
+
+def other_knobs(method: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those knobs that differ from the published ones, with the published values."""
+    held = _content()["knobs"].get(method, {})
+    return {name: value for name, value in held.items() if knobs.get(name, value) != value}
+
+
+def normalizer(backbone: str, tasks: Iterable[str]) -> dict[str, dict[str, float]]:
+    """split -> task -> published accuracy of the task's own fine-tuned model; "val" and "test".
+
+    They are of the original checkpoints. ValueError when one is not published.
+    """
+    published = _content()["individual"]["accuracies"]
+    tasks = list(tasks)
+    if backbone not in backbones():
+        raise ValueError(
+            f"no accuracy of individual models of {backbone!r} is published; there are those of "
+            f"{', '.join(backbones())}. Use normalizer=own."
+        )
+    if unknown := [task for task in tasks if task not in published]:
+        raise ValueError(
+            f"no accuracy of an individual model is published for {len(unknown)} of {len(tasks)} "
+            f"tasks, first {unknown[0]!r}. Use normalizer=own."
+        )
+    return {split: {t: published[t][backbone][split] for t in tasks} for split in ("val", "test")}
+
+
+def normalizer_source() -> str:
+    """For `Run.normalizer_source`; see `is_published`."""
+    individual = _content()["individual"]
+    return f"published, {individual['generation']} checkpoints: {individual['source']}"
+
+
+def is_published(source: str) -> bool:
+    """Whether a Run's normalizer was published, not measured on the Run's own images."""
+    return source.startswith("published")
+
+
+def _fraction(percent: float | None) -> float | None:
+    # Rounded, so that 85.86 is 0.8586 and not a neighbour of it.
+    return None if percent is None else round(percent / 100, 6)

@@ -1,0 +1,106 @@
+"""A table of texts as markdown, as LaTeX, and aligned; it knows cells, not what they mean."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+NUMBER = re.compile(r"[+-]?\d")
+# LaTeX's special characters, and two that its text font lacks.
+ESCAPES = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
+    "%": r"\%", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "±": r"$\pm$", "·": r"$\cdot$",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A table of texts. The first column is text, the others are numbers."""
+
+    title: str
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+    groups: Sequence[tuple[str, int]] = ()  # above the header: a text and the columns it spans
+
+
+def markdown(sheet: Sheet) -> str:
+    spans = [text for text, count in sheet.groups for _ in range(count)] or [""] * len(sheet.header)
+    header = [" ".join(filter(None, pair)) for pair in zip(spans, sheet.header, strict=True)]
+    lines = [markdown_row(header), "|".join(["", "-", *["-:"] * (len(header) - 1), ""])]
+    lines += [markdown_row([cell.strip() for cell in row]) for row in sheet.rows]
+    body = [f"## {sheet.title}", sheet.caption, "\n".join(lines)]
+    body += ["\n".join(f"- {note}" for note in sheet.notes)] if sheet.notes else []
+    return "\n\n".join(body)
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def latex(sheet: Sheet) -> str:
+    r"""A table environment, shrunk where it is too wide; needs booktabs and graphicx."""
+    lines = [r"\begin{table}", r"\centering", r"\footnotesize"]
+    lines += [rf"\caption{{{escape(sheet.title)}. {escape(sheet.caption)}}}"]
+    lines += [r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * (len(sheet.header) - 1)}}}", r"\toprule"]
+    lines += _spanning(sheet.groups)
+    lines += [_latex_row(sheet.header), r"\midrule"]
+    lines += [_latex_row(row) for row in sheet.rows]
+    lines += [r"\bottomrule", r"\end{tabular}}"]
+    lines += [rf"\par {escape(note)}" for note in sheet.notes]
+    return "\n".join([*lines, r"\end{table}"])
+
+
+def _spanning(groups: Sequence[tuple[str, int]]) -> list[str]:
+    """The line of groups above the header, each underlined."""
+    if not groups:
+        return []
+    cells, rules, column = [], [], 1
+    for text, count in groups:
+        if not text:
+            cells += [""] * count
+        else:
+            cells.append(rf"\multicolumn{{{count}}}{{c}}{{{escape(text)}}}")
+            rules.append(rf"\cmidrule(lr){{{column}-{column + count - 1}}}")
+        column += count
+    return [" & ".join(cells) + r" \\", "".join(rules)]
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(_latex_cell(cell) for cell in cells) + r" \\"
+
+
+def _latex_cell(text: str) -> str:
+    """Indented where the text is; a sign is a minus, not a hyphen; nothing is a dash."""
+    indent = r"\quad " if text.startswith(" ") else ""
+    text = text.strip()
+    if text == "-":
+        return "--"
+    escaped = escape(text)
+    if NUMBER.match(text):
+        escaped = re.sub(r"(?<![\w.$])-(?=\d)", "$-$", escaped)
+    # At the beginning of a line a bracket or a star would belong to the \\ before it.
+    return indent + (f"{{{escaped[0]}}}{escaped[1:]}" if escaped[:1] in ("[", "*") else escaped)
+
+
+def escape(text: str) -> str:
+    """The text as LaTeX shows it."""
+    return "".join(ESCAPES.get(character, character) for character in text)
+
+
+def align(rows: Sequence[Sequence[str]], gap: int) -> str:
+    """Columns padded to their widest cell, numbers to the right; a cell may have more lines."""
+    columns = zip(*rows, strict=True)
+    widths = [max(len(line) for cell in column for line in cell.split("\n")) for column in columns]
+    lines = []
+    for cells in rows:
+        height = max(cell.count("\n") for cell in cells) + 1
+        split = [cell.split("\n") + [""] * height for cell in cells]
+        for i in range(height):
+            line = [split[0][i].ljust(widths[0])]
+            line += [c[i].rjust(w) for c, w in zip(split[1:], widths[1:], strict=True)]
+            lines.append((" " * gap).join(line).rstrip())
+    return "\n".join(lines)
