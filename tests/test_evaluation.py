@@ -1,6 +1,7 @@
 """Which images are right, and what is made of it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import made_up_tasks
 import numpy as np
@@ -124,6 +125,11 @@ def test_batch_size_is_a_whole_number(size):
         batch_sizes(size, "cpu")
     assert batch_sizes(7, "cpu") == [7, 3]  # what is tried in turn
     assert batch_sizes(None, "cuda") == [500, 250]
+    for tokens, sizes in ((10, [125, 62]), (50, [40, 20]), (257, [7, 3]), (5000, [1])):
+        tower = SimpleNamespace(positional_embedding=torch.zeros(tokens, 4))
+        assert batch_sizes(None, "cpu", tower) == sizes
+        assert batch_sizes(7, "cpu", tower) == [7, 3]
+        assert batch_sizes(None, "cuda", tower) == [500, 250]
 
 
 def evaluator(tasks):

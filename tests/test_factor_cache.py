@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from tsv_bench import state_dict_files
 from tsv_bench.checkpoint_vectors import pair_of
 from tsv_bench.factor_cache import FactorCache
 
@@ -156,3 +157,22 @@ def test_entry_larger_than_the_bound_is_not_kept(tmp_path, caplog):
         cache.keep("pair", "layer", "gram", triplets(4))
         assert entries(tmp_path) == [] and cache.recall("pair", "layer", "gram", 4) is None
     assert caplog.text == ""
+
+
+def test_an_entry_that_is_replaced_while_it_is_opened_is_whole(tmp_path, monkeypatch, caplog):
+    """Another process writes a higher rank between the steps of opening the file."""
+    low, high = triplets(2), triplets(4)
+    cache = FactorCache(tmp_path, PLENTY)
+    cache.keep("pair", "layer", "gram", low)
+    opened = state_dict_files.safe_open
+
+    def replaced_meanwhile(*args, **kwargs):
+        monkeypatch.setattr(state_dict_files, "safe_open", opened)
+        FactorCache(tmp_path, PLENTY).keep("pair", "layer", "gram", high)
+        return opened(*args, **kwargs)
+
+    monkeypatch.setattr(state_dict_files, "safe_open", replaced_meanwhile)
+    found = FactorCache(tmp_path, PLENTY).recall("pair", "layer", "gram", 2)
+    for part, expected in zip(found, low, strict=True):
+        torch.testing.assert_close(part, expected, rtol=0, atol=0)
+    assert "damaged" not in caplog.text

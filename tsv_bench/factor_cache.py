@@ -98,7 +98,7 @@ class FactorCache:
         return self.folder / pair / f"{layer}.safetensors"
 
     def _check(self, path: Path, file: SafetensorsFile) -> None:
-        key = (path, path.stat().st_ino)
+        key = (path, file.inode)
         if key in self._checked:
             return
         if any(spec.dtype not in (torch.float32, torch.float64) for spec in file.specs.values()):

@@ -66,8 +66,8 @@ class SafetensorsFile:
         self._fd = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._fd)
         try:
-            with safe_open(path, framework="pt") as file:  # checks the header and the size
-                self.metadata: dict[str, str] = file.metadata() or {}
+            with safe_open(path, framework="pt"):  # checks the header and the size
+                pass
         except SafetensorError as error:
             if "unknown variant" in str(error):
                 raise ValueError(f"{path} holds tensors of an unknown dtype: {error}.") from error
@@ -77,7 +77,9 @@ class SafetensorsFile:
         header_bytes = int.from_bytes(os.pread(self._fd, 8, 0), "little")
         self.header = os.pread(self._fd, 8 + header_bytes, 0)
         header = json.loads(self.header[8:])
-        header.pop("__metadata__", None)
+        # By the descriptor, as all else: the path may have come to mean another file meanwhile.
+        self.metadata: dict[str, str] = header.pop("__metadata__", {})
+        self.inode = os.fstat(self._fd).st_ino
         self.specs: dict[str, Spec] = {}
         self._offset: dict[str, int] = {}
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):

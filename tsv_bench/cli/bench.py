@@ -79,9 +79,7 @@ def main(config: DictConfig) -> None:
     else:
         seconds: dict[str, float] = {}
         checkpoints = collect(config, backbone, tasks, source, seconds)
-        normalizer, origin = make_normalizer(
-            config, backbone, tasks, method, checkpoints, settings
-        )
+        normalizer, origin = make_normalizer(config, backbone, tasks, method, checkpoints, settings)
         load = experiment.make_loader(config, backbone)
         with stage("open", seconds):
             vectors = open_task_vectors(backbone, checkpoints, device, factors)
