@@ -26,6 +26,12 @@ COMMANDS = {
 PAIRS = [(group, option) for group in groups() for option in options(group)]
 EXTRA = {name: ["checkpoints.folder=mine"] for name in ("folder", "reference")}  # has no default
 ABLATIONS = ["tsv_interference_only", "tsv_low_rank"]
+# Alphas of the paper's protocol: k / 10 where the merged vector is of one task's size, else k / 30.
+TENTHS = ["tsv_merge", "dc_merge", "fr_merging", "iso_c", "iso_cts", *ABLATIONS]
+THIRTIETHS = [
+    "task_arithmetic", "ties", "breadcrumbs", "consensus_ta", "consensus_ties", "dare_ta",
+    "dare_ties", "lata", "subspace_boosting",
+]  # fmt: skip
 VISION = experiment.named_tasks("vision20")  # their images lie on the hub: test_vision_tasks.py
 EMBEDDED = [task for task in options("task") if task not in VISION]
 
@@ -111,9 +117,10 @@ class TestMethod:
     def test_alphas_are_those_of_the_paper(self, method):
         alphas = composed("bench", f"method={method}").method.alphas
         grids = {
-            **dict.fromkeys(["tsv_merge", *ABLATIONS], [k / 10 for k in range(1, 31)]),
-            "task_arithmetic": [k / 30 for k in range(1, 31)],
-            "ties": [k / 30 for k in range(1, 31)],
+            **dict.fromkeys(TENTHS, [k / 10 for k in range(1, 31)]),
+            **dict.fromkeys(THIRTIETHS, [k / 30 for k in range(1, 31)]),
+            "magmax": [0.5],
+            "pcb": [0.8, 0.9, 1.0, 1.1, 1.2, 1.3],
         }
         assert list(alphas) == pytest.approx(grids.get(method, [1.0]), rel=1e-15)
 
@@ -191,8 +198,8 @@ def test_another_selection_of_tasks_is_another_suite():
     assert dropped != name("~suite.tasks.signs") != name("+task@suite.tasks=latin") != "mini8"
 
 
-def test_the_embedded_experiment_compares_every_method_but_the_ablations():
+def test_the_leaderboard_compares_every_method():
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("bench", ["experiment=embedded"], return_hydra_config=True)
-    compared = config.hydra.sweeper.params.method.split(",")
-    assert sorted([*compared, *ABLATIONS]) == options("method")
+        config = compose("bench", ["experiment=leaderboard"], return_hydra_config=True)
+    compared = config.hydra.sweeper.params.method.replace(" ", "").split(",")
+    assert sorted(compared) == options("method")

@@ -176,3 +176,18 @@ def test_an_entry_that_is_replaced_while_it_is_opened_is_whole(tmp_path, monkeyp
     for part, expected in zip(found, low, strict=True):
         torch.testing.assert_close(part, expected, rtol=0, atol=0)
     assert "damaged" not in caplog.text
+
+
+def test_an_entry_that_is_removed_while_it_is_opened_is_not_there(tmp_path, monkeypatch, caplog):
+    cache = FactorCache(tmp_path, PLENTY)
+    cache.keep("pair", "layer", "gram", triplets(2))
+    [entry] = tmp_path.rglob("*.safetensors")
+
+    def removed_meanwhile(path, **kwargs):
+        entry.unlink()
+        # What safe_open gives when the file goes after it has read the header.
+        torch.UntypedStorage.from_file(str(path), False, 1)
+
+    monkeypatch.setattr(state_dict_files, "safe_open", removed_meanwhile)
+    assert FactorCache(tmp_path, PLENTY).recall("pair", "layer", "gram", 2) is None
+    assert not caplog.text

@@ -21,14 +21,33 @@ METHODS = {
     "task_arithmetic": methods.task_arithmetic,
     "ties": partial(methods.ties, density=0.2),
     "ties_sum": partial(methods.ties, density=0.2, merge="sum"),
+    "magmax": methods.magmax,
+    "breadcrumbs": partial(methods.breadcrumbs, density=0.15, outlier_fraction=0.006),
+    "dare_ta": partial(methods.dare_ta, density=0.5, seed=0),
+    "dare_ties": partial(methods.dare_ties, density=0.5, trim_density=0.2, seed=0),
+    "consensus_ta": partial(methods.consensus_ta, mask_lambda=0.4, min_tasks=2),
+    "consensus_ties": partial(methods.consensus_ties, density=0.2, mask_lambda=0.4, min_tasks=2),
+    "magnitude_mask": partial(methods.magnitude_mask, density=0.1),
     "tsv_merge": methods.tsv_merge,
     "tsv_merge_eigen": partial(methods.tsv_merge, polar="eigen"),
     "tsv_low_rank": tsv_low_rank,
     "tsv_interference_only": tsv_interference_only,
     "tsv_compress": methods.tsv_compress,
+    "wudi": partial(methods.wudi, solver="adam", iterations=20, learning_rate=1e-5),
+    "iso_c": methods.iso_c,
+    "iso_cts": methods.iso_cts,
+    "subspace_boosting": methods.subspace_boosting,
+    "svc": partial(methods.svc, base_scale=1.0),
+    "cart": methods.cart,
+    "dc_merge": partial(methods.dc_merge, density=1.0),
 }
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 ONE_EACH = ["individual", "tsv_compress"]
+MASKS = ["magnitude_mask"]  # of each task its own, after a pass of their own
+TRIMMED = ["ties", "ties_sum", "dare_ties", "consensus_ties", "magnitude_mask"]
+# What is masked or dropped is missing also when there is nothing to merge with.
+NOT_ALL_OF_ONE_TASK = {"zero_shot", "breadcrumbs", "dare_ta", "consensus_ta", *TRIMMED}
+NEW_SPECTRUM = {"iso_c", "iso_cts", "subspace_boosting"}  # of one task too
 
 
 def copied(vectors):
@@ -68,10 +87,11 @@ def test_every_task_is_served_every_layer(method):
 @pytest.mark.parametrize("name", METHODS)
 def test_one_vector_for_all_is_one_object(name):
     served = METHODS[name](random_vectors(3))
-    assert len({id(vector) for vector in served.values()}) == (3 if name in ONE_EACH else 1)
+    own = name in [*ONE_EACH, *MASKS]
+    assert len({id(vector) for vector in served.values()}) == (3 if own else 1)
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"zero_shot", "ties", "ties_sum"}))
+@pytest.mark.parametrize("name", sorted(set(METHODS) - NOT_ALL_OF_ONE_TASK - NEW_SPECTRUM))
 def test_one_task_is_served_unchanged(name):
     vectors = random_vectors(1)
     torch.testing.assert_close(read(METHODS[name](vectors)), vectors, **close)
@@ -208,7 +228,7 @@ def test_merging_reads_one_layer_of_every_task_when_it_is_wanted(name):
     watched, reads = watch(vectors)
     served, layers = METHODS[name](watched)["task0"], list(vectors["task0"])
     before = [layer for layer, _ in but_the_first(reads)]
-    if name.startswith("ties"):  # the thresholds take four passes, each settles 16 of 64 bits
+    if name in TRIMMED:  # the thresholds take four passes, each settles 16 of 64 bits
         assert Counter(before) == dict.fromkeys(layers, 4 * 4)
     else:
         assert before == []

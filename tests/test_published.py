@@ -75,7 +75,11 @@ def test_every_method_of_the_papers_tables_has_all_nine_cells():
 
 def test_methods_here_have_the_names_that_figures_are_filed_under():
     methods = set(options("method"))
-    assert {method for method in methods if published.find("vit_b32", "vision8", method)} == methods
+    without = {m for m in methods if not published.find("vit_b32", "vision8", m)}
+    assert without == {
+        "breadcrumbs", "cart", "consensus_ties", "dare_ta", "dare_ties", "emr", "fr_merging",
+        "lata", "magmax", "magnitude_mask", "pcb", "subspace_boosting", "svc", "wudi",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("backbone", "suite"), CELLS)

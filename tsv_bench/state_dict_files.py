@@ -74,6 +74,10 @@ class SafetensorsFile:
             raise ValueError(
                 f"{path} is not a whole safetensors file ({error}). Delete it and make it again."
             ) from error
+        except RuntimeError as error:  # torch maps the file by its path, which another may remove
+            if path.exists():
+                raise
+            raise FileNotFoundError(f"{path} was removed while it was being opened.") from error
         header_bytes = int.from_bytes(os.pread(self._fd, 8, 0), "little")
         self.header = os.pread(self._fd, 8 + header_bytes, 0)
         header = json.loads(self.header[8:])

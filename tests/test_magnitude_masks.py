@@ -1,0 +1,101 @@
+"""Theorems of magnitude masking, and parity with the code of its paper."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from made_up_vectors import close, randn, random_vectors, read
+from safetensors.torch import load_file
+
+from tsv_bench import methods, streaming
+from tsv_bench.task_vectors import TaskVector
+
+GOLDEN = Path(__file__).parent / "golden" / "tasks3"
+DENSITIES = [0.001, 0.1, 0.37, 1.0]
+
+
+def flat(vector):
+    return torch.cat([delta.flatten() for delta in vector.values()])
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+def test_each_task_is_served_the_sum_where_its_own_entries_are_largest(density):
+    vectors = random_vectors(4)
+    served = methods.magnitude_mask(vectors, density=density)
+    whole = sum(flat(vector) for vector in vectors.values())
+    for task, vector in vectors.items():
+        own = flat(vector).tolist()
+        num_kept = math.ceil(len(own) * density - 1e-7)
+        largest = sorted(range(len(own)), key=lambda i: -abs(own[i]))[:num_kept]  # noqa: B023
+        expected = torch.zeros_like(whole)
+        for i in largest:
+            expected[i] = whole[i] if own[i] else 0
+        torch.testing.assert_close(flat(served[task]), expected, **close)
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+def test_the_whole_vector_has_one_threshold(density):
+    """100 entries, one layer larger than the other: a threshold a layer would keep both alike."""
+    vectors = {task: {"small": randn(6, 10) / 10, "large": randn(40) + 10} for task in "ab"}
+    for vector in methods.magnitude_mask(vectors, density=density).values():
+        num_kept = math.ceil(100 * density)
+        assert flat(vector).count_nonzero() == num_kept
+        assert vector["large"].count_nonzero() == min(40, num_kept)
+
+
+def test_everything_kept_is_task_arithmetic():
+    vectors = random_vectors(3)
+    served = read(methods.magnitude_mask(vectors, density=1.0))
+    torch.testing.assert_close(served, read(methods.task_arithmetic(vectors)), **close)
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+def test_one_task_is_trimmed(density):
+    vectors = random_vectors(1)
+    served = read(methods.magnitude_mask(vectors, density=density))
+    expected = read(methods.ties(vectors, density=density))
+    torch.testing.assert_close(served, expected, rtol=0, atol=0)
+
+
+def test_tasks_of_disjoint_support_are_served_their_own():
+    deltas = randn(3, 30) * (torch.arange(30) % 3 == torch.arange(3)[:, None])
+    vectors = {f"task{t}": {"w": delta} for t, delta in enumerate(deltas)}
+    served = methods.magnitude_mask(vectors, density=1 / 3)
+    torch.testing.assert_close(read(served), vectors, rtol=0, atol=0)
+    # More than a task changed: others' entries stay out nevertheless.
+    served = methods.magnitude_mask(vectors, density=0.9)
+    torch.testing.assert_close(read(served), vectors, rtol=0, atol=0)
+
+
+def test_masks_are_the_same_in_blocks_and_in_any_order(monkeypatch):
+    vectors = random_vectors(3)
+    zeros = {name: torch.zeros_like(delta) for name, delta in vectors["task0"].items()}
+    expected = read(methods.magnitude_mask(vectors, density=0.2))
+    monkeypatch.setattr(streaming, "BLOCK", 50)
+    lazy = {task: TaskVector(zeros, vector) for task, vector in reversed(vectors.items())}
+    served = methods.magnitude_mask(lazy, density=0.2)
+    for task, vector in served.items():
+        found = streaming.gather(streaming.stream(vector))
+        torch.testing.assert_close(found, expected[task], **close)
+
+
+@pytest.mark.parametrize("density", [0, 10, float("nan")])
+def test_densities_out_of_range_are_refused(density):
+    with pytest.raises(ValueError, match=rf"density={density} is not in \(0, 1\]"):
+        methods.magnitude_mask({}, density=density)
+
+
+@pytest.mark.parametrize("task", ["task0", "task1"])
+def test_served_vector_is_that_of_the_papers_code(task):
+    pretrained = load_file(GOLDEN / "pretrained.safetensors")
+    vectors = {
+        t: TaskVector(pretrained, load_file(GOLDEN / f"{t}.safetensors"))
+        for t in ("task0", "task1", "task2")
+    }
+    golden = load_file(GOLDEN / f"out_magnitude_mask_k10_{task}.safetensors")
+    served = methods.magnitude_mask(vectors, density=0.1)[task]
+    assert set(served) == set(golden)
+    for layer, there in golden.items():
+        apart = (served[layer].double() - there.double()).norm()
+        assert apart <= 1e-5 * (there.double().norm() or 1), layer

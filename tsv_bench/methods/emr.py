@@ -1,0 +1,68 @@
+"""EMR-Merging (elect, mask, rescale): https://arxiv.org/abs/2405.17461."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tsv_bench.streaming import LazyVector, blocks, stream, watched
+from tsv_bench.task_vectors import TaskVectors, same_layers
+
+
+def emr(task_vectors: TaskVectors) -> Mapping[str, Mapping[str, Tensor]]:
+    """Each task is served its mask of one unified vector, rescaled: the task must be known.
+
+    A unified entry has the sign of the sum of the task vectors and the largest magnitude of those
+    that agree with it. A mask keeps the entries whose sign its task has. The rescaling, one number
+    a task, gives back the mean magnitude of the task vector.
+    """
+    vectors = list(task_vectors.values())
+    names = same_layers(vectors)
+    scales = rescalers(vectors)  # a pass of its own: they are those of whole task vectors
+
+    def served(index: int) -> LazyVector:
+        rule = partial(masked, index=index, scale=scales[index])
+        return LazyVector(names, lambda name: blocks(vectors, name, rule))
+
+    return {task: served(index) for index, task in enumerate(task_vectors)}
+
+
+def unified(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "..."]:
+    """The sign of the sum times the largest magnitude that agrees with it; paper, Section 3.
+
+    Entries that cancel exactly elect no sign and become zero.
+    """
+    sign = deltas.sum(dim=0).sign_()
+    return (deltas * sign).amax(dim=0).clamp_(min=0).mul_(sign)
+
+
+def masked(deltas: Float[Tensor, "tasks ..."], index: int, scale: float) -> Float[Tensor, "..."]:
+    """The unified entries that have the sign of one task's, times ``scale``."""
+    merged = unified(deltas)
+    return merged.mul_(deltas[index].sign() == merged.sign()).mul_(scale)
+
+
+def rescalers(vectors: Sequence[Mapping[str, Tensor]]) -> list[float]:
+    """Of each task the sum of its magnitudes over that of its masked unified vector.
+
+    Over all layers together. A task that changed nothing gets zero.
+    """
+    sums = LazyVector(same_layers(vectors), lambda name: blocks(vectors, name, magnitudes))
+    total = sum(len(sums.parts(name)) for name in sums)
+    own, kept = torch.zeros(2, len(vectors), dtype=torch.float64)
+    for _, _, found in watched(stream(sums), total, "rescalers"):
+        own += found[0]
+        kept += found[1]
+    return torch.where(kept > 0, own / kept, 0.0).tolist()
+
+
+def magnitudes(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "2 tasks"]:
+    """Of each task the sum of its own magnitudes, and of the unified ones that its mask keeps."""
+    deltas = deltas.reshape(len(deltas), -1)
+    merged = unified(deltas)
+    agreeing = deltas.sign() == merged.sign()
+    own = deltas.abs().sum(dim=1, dtype=torch.float64)
+    kept = (merged.abs() * agreeing).sum(dim=1, dtype=torch.float64)
+    return torch.stack([own, kept]).cpu()
