@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 # Images. On the CPU small enough for the activations to stay in a core's cache, which is counted in
 # tokens; on a GPU large enough that launching its kernels is not what takes the time.
 BATCH_SIZES = {"cpu": 125, "cuda": 500}
-TOKENS = 2000  # ViT-B/32: 39 images of 50, 27 ms an image where 125 at once take 31
+TOKENS = 2000  # ViT-B/32: 40 images of 50, 26 ms an image where 125 at once take 31
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
