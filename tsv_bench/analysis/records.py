@@ -17,14 +17,15 @@ from tsv_bench.sheets import align
 PIECES = ("q", "k", "v")  # of a fused projection that split_qkv takes as three matrices
 
 DEFINITIONS = {
-    "interference": "singular task interference || (U^T U - I) diag(s) (V^T V - I) ||_1, entrywise, "
-    "of the tasks' leading singular vectors side by side (arXiv:2412.00081): raw as they are, "
-    "merged after the polar factors of TSV-M. pairs[i][j] = || U_i^T U_j diag(s_j) V_j^T V_i ||_1, "
-    "what task j alone puts into the directions of task i; of two tasks the sum is raw",
+    "interference": "singular task interference || (U^T U - I) diag(s) (V^T V - I) ||_1, "
+    "entrywise, of the tasks' leading singular vectors side by side (arXiv:2412.00081): raw as "
+    "they are, merged after the polar factors of TSV-M. pairs[i][j] = "
+    "|| U_i^T U_j diag(s_j) V_j^T V_i ||_1, what task j alone puts into the directions of task i; "
+    "of two tasks the sum is raw",
     "rank": "singular triplets that each task keeps, of full_rank",
-    "subspace_cosine": "|| U_i^T U_j ||_F^2 / rank: the mean squared cosine of the principal angles "
-    "between what two tasks keep, of left and of right singular vectors; of random subspaces "
-    "about rank / side",
+    "subspace_cosine": "|| U_i^T U_j ||_F^2 / rank: the mean squared cosine of the principal "
+    "angles between what two tasks keep, of left and of right singular vectors; of random "
+    "subspaces about rank / side",
     "polar": "error: max |U^T U - I| of the polar factor on its thin side, 1e-6 and less where the "
     "tasks' vectors are independent; spanned: directions that they span together",
     "norm": "Frobenius norm of each task's delta",

@@ -37,10 +37,11 @@ def main(config: DictConfig) -> None:
         factors=make_cache(config),
     )
     print(analysis.render_blocks(analyzed.records))
+    num_matrices = analyzed.records["overall"]["num_matrices"]
     log.info(
-        f"{len(finetuned)} tasks, {analyzed.records['overall']['num_matrices']} matrices -> "
-        f"{analyzed.path} ({len(analyzed.figures)} figures beside it) in {analyzed.seconds:.1f} s, "
-        f"peak memory {analyzed.peak_memory / 1e9:.2f} GB"
+        f"{len(finetuned)} tasks, {num_matrices} matrices -> {analyzed.path} and "
+        f"{len(analyzed.figures)} figures beside it, in {analyzed.seconds:.1f} s, peak memory "
+        f"{analyzed.peak_memory / 1e9:.2f} GB"
     )
 
 

@@ -27,22 +27,22 @@ def plot_by_depth(records: Records, panels: Mapping[str, Value]) -> Figure:
     drawn = {label: lines_of(records, value) for label, value in panels.items()}
     stacks = next(iter(drawn.values()))  # the same in every panel, but for the values
     kinds = list(dict.fromkeys(kind for stack, own in stacks.items() if stack for kind in own))
-    per_line = 2 if max(map(len, kinds), default=0) > 14 else 4
+    widths = [
+        1 + len({depth for own in lines.values() for depth in own}) for lines in stacks.values()
+    ]
+    width = min(max(WIDTHS[0], 1 + 0.14 * sum(widths)), WIDTHS[1])
+    per_line = max(1, int((width - 0.2) / (0.45 + 0.065 * max(map(len, kinds), default=0))))
     legend_lines = math.ceil(len(kinds) / per_line) if len(kinds) <= MAX_KINDS else 1
-    widths = [1 + len({depth for own in lines.values() for depth in own}) for lines in stacks.values()]
-    low, high = WIDTHS
-    figure = new_figure(
-        min(max(low, 1 + 0.14 * sum(widths)), high), 0.9 + 1.5 * len(panels) + 0.16 * legend_lines
-    )
+    figure = new_figure(width, 1 + 1.4 * len(panels) + 0.16 * legend_lines)
     grid = figure.subplots(
         len(panels), len(stacks), squeeze=False, sharex="col", sharey="row", width_ratios=widths
     )
     for row, (label, lines) in zip(grid, drawn.items(), strict=True):
         row[0].set_ylabel(label)
-        _scale(row[0], lines)
         for axes, (stack, own) in zip(row, lines.items(), strict=True):
             _draw(axes, own, kinds if stack else [])
             clean(axes)
+        _scale(row[0], lines)
     for axes, (stack, lines) in zip(grid[-1], stacks.items(), strict=True):
         if stack:
             axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
@@ -50,10 +50,11 @@ def plot_by_depth(records: Records, panels: Mapping[str, Value]) -> Figure:
         else:
             _name(axes, list(lines))
     if kinds:
-        handles, texts = grid[0, list(stacks).index(next(filter(None, stacks)))].get_legend_handles_labels()
+        labelled = [axes.get_legend_handles_labels() for axes in grid[0]]
+        handles = {text: handle for pair in labelled for handle, text in zip(*pair, strict=True)}
         figure.legend(
-            handles, texts, loc="outside upper center", ncols=per_line, frameon=False,
-            handlelength=1.6, columnspacing=1.2,
+            handles.values(), handles.keys(), loc="outside upper center", ncols=per_line,
+            frameon=False, handlelength=1.6, columnspacing=1.2,
         )  # fmt: skip
     return figure
 
@@ -101,7 +102,9 @@ def _line(
     axes: Axes, points: Mapping[int, Range], color: str, marker: str, label: str | None
 ) -> None:
     depths, (low, middle, high) = list(points), np.array(list(points.values())).T
-    axes.plot(depths, middle, color=color, marker=marker, markersize=3.5, linewidth=1.2, label=label)
+    axes.plot(
+        depths, middle, color=color, marker=marker, markersize=3.5, linewidth=1.2, label=label
+    )
     if np.any(low < high):
         if len(depths) > 1:
             axes.fill_between(depths, low, high, color=color, alpha=0.18, linewidth=0)
@@ -110,8 +113,9 @@ def _line(
 
 
 def _scale(axes: Axes, stacks: Mapping[str, Lines]) -> None:
-    """From zero, or logarithmic where the values are decades apart."""
-    values = [v[1] for lines in stacks.values() for own in lines.values() for v in own.values()]
+    """From zero, or logarithmic where the values in blocks are decades apart."""
+    blocks = [lines for stack, lines in stacks.items() if stack] or [stacks[""]]
+    values = [value[1] for lines in blocks for own in lines.values() for value in own.values()]
     if 0 < min(values) < max(values) / DECADES:
         axes.set_yscale("log")
     else:
@@ -120,8 +124,8 @@ def _scale(axes: Axes, stacks: Mapping[str, Lines]) -> None:
 
 def _name(axes: Axes, names: Sequence[str]) -> None:
     if len(names) <= MAX_NAMES:
-        texts = [name.rpartition(".")[2] for name in names]
-        axes.set_xticks(range(len(names)), texts, rotation=50, ha="right", rotation_mode="anchor")
+        texts = [name.rpartition(".")[2].replace("_", "\n") for name in names]
+        axes.set_xticks(range(len(names)), texts, rotation=90)
     else:
         axes.set_xticks([])
         axes.set_xlabel(f"{len(names)} outside of blocks")

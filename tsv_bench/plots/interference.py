@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tsv_bench.plots.depth import Range, Records, Value, plot_by_depth
 from tsv_bench.plots.style import COLORS, GREY, NothingToPlot, clean, new_figure, save_figure
@@ -36,7 +37,7 @@ def plot_effective_rank(records: Records) -> Figure:
         ranks = numbers(matrix["effective_rank"]) / matrix["full_rank"]
         return tuple(np.nanquantile(ranks, [0, 0.5, 1]))
 
-    return plot_by_depth(records, {"effective rank / full rank": shares})
+    return plot_by_depth(records, {"effective rank,\nshare of full": shares})
 
 
 def plot_energy(records: Records) -> Figure:
@@ -79,42 +80,58 @@ def plot_energy(records: Records) -> Figure:
 def plot_cosines(records: Records) -> Figure:
     """Heat maps, task by task: of the subspaces (left and right, all matrices), of task vectors."""
     _need_tasks(records, "cosines are between tasks")
-    of_spaces = records["overall"]["subspace_cosine_of_tasks"]
-    maps = {
-        "left subspaces": of_spaces["left"],
-        "right subspaces": of_spaces["right"],
-        "task vectors": records["task_vectors"]["cosine"],
-    }
-    tasks = records["tasks"]
-    side = 1.25 + 0.17 * len(tasks)
-    figure = new_figure(1.0 + 3 * side, 1.3 + side)
+    of_spaces, tasks = records["overall"]["subspace_cosine_of_tasks"], records["tasks"]
+    left, right = (_apart(of_spaces[side]) for side in ("left", "right"))
+    vectors = _apart(records["task_vectors"]["cosine"])
+    of_both = _highest(np.stack([left, right]))
+    side = min(0.9 + 0.17 * len(tasks), 2.05)
+    figure = new_figure(0.9 + 3 * side, 1.2 + side)
+    figure.get_layout_engine().set(wspace=0.05)
     grid = figure.subplots(1, 3, sharey=True)
-    for axes, (title, rows) in zip(grid, maps.items(), strict=True):
-        _heat_map(axes, np.array([numbers(row) for row in rows]), tasks)
+    for axes, title, cosines, highest in (
+        (grid[0], "left subspaces", left, of_both),
+        (grid[1], "right subspaces", right, of_both),
+        (grid[2], "task vectors", vectors, _highest(vectors)),
+    ):
+        _heat_map(axes, cosines, highest, tasks, inches=side / len(tasks))
         axes.set_title(title)
     return figure
 
 
-def _heat_map(axes: Axes, cosines: np.ndarray, tasks: Sequence[str]) -> None:
-    """The diagonal is left out, so that the colours tell the others apart."""
-    apart = np.where(np.eye(len(tasks), dtype=bool), np.nan, cosines)
-    highest = np.nanmax(np.abs(apart)) if not np.isnan(apart).all() else 1
-    lowest = -highest if np.nanmin(apart) < 0 else 0
-    colors = "RdBu_r" if lowest else "Blues"
-    image = axes.imshow(apart, cmap=colors, vmin=lowest, vmax=highest)
+def _apart(rows: Sequence[Sequence[float | None]]) -> np.ndarray:
+    """Without the diagonal, so that colours tell the others apart."""
+    return np.where(np.eye(len(rows), dtype=bool), np.nan, np.array(rows, dtype=float))
+
+
+def _highest(cosines: np.ndarray) -> float:
+    """The end of their scale."""
+    known = np.abs(cosines[~np.isnan(cosines)])
+    return float(known.max(initial=0)) or 1.0
+
+
+def _heat_map(
+    axes: Axes, cosines: np.ndarray, highest: float, tasks: Sequence[str], inches: float
+) -> None:
+    """``inches``: the side of a cell."""
+    signed = bool((cosines < 0).any())
+    colors, lowest = ("RdBu_r", -highest) if signed else ("Blues", 0)
+    image = axes.imshow(cosines, cmap=colors, vmin=lowest, vmax=highest)
+    size = min(8, 72 * inches * 0.8)
     if len(tasks) <= NUMBERS_UP_TO:
-        for (i, j), value in np.ndenumerate(apart):
+        for (i, j), value in np.ndenumerate(cosines):
             if not np.isnan(value):
                 dark = abs(value) > 0.65 * highest
                 axes.text(
                     j, i, f"{value:.2f}".replace("0.", ".", 1), ha="center", va="center",
-                    color="white" if dark else "black", fontsize=6,
+                    color="white" if dark else "black", fontsize=min(6, size),
                 )  # fmt: skip
-    axes.set_xticks(range(len(tasks)), tasks, rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(tasks)), tasks)
+    places = range(len(tasks))
+    axes.set_xticks(places, tasks, rotation=90, fontsize=size)
+    axes.set_yticks(places, tasks, fontsize=size)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = axes.figure.colorbar(image, ax=axes, location="bottom", pad=0.03, aspect=25)
+    bar.locator = MaxNLocator(4, steps=[1, 2, 5, 10])
     bar.outline.set_visible(False)
 
 
@@ -135,13 +152,13 @@ FIGURES = {
         plot_cosines,
         "Mean squared cosine of the principal angles between what two tasks keep, mean of all "
         "matrices, of left and of right singular vectors; and the cosine of whole task vectors. "
-        "Each map has its own scale; random subspaces have {random}.",
+        "Random subspaces of these ranks have {random}.",
     ),
     "effective-rank": (
         plot_effective_rank,
-        "Effective rank (exp of the entropy of the normalized singular values, Roy & Vetterli 2007) "
-        "over the full rank, of each matrix by its depth: median of the tasks, with a band from the "
-        "lowest to the highest.",
+        "Effective rank (exp of the entropy of the normalized singular values, Roy & Vetterli "
+        "2007) over the full rank, of each matrix by its depth: median of the tasks, with a band "
+        "from the lowest to the highest.",
     ),
 }
 
