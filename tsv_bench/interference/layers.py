@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -65,17 +66,17 @@ class Settings:
     rank_fraction: float | int | None = None
     svd: str = "gram"
     polar: str = "eigen"
-    exclude: Sequence[str] | None = None
-    split_qkv: bool = False
-    layers: str | Sequence[str] | None = None
+    exclude: Any = None  # patterns, or None for tsv_merge's
+    split_qkv: Any = False  # or True
+    layers: Any = None  # a pattern, patterns, or None
 
     def __post_init__(self) -> None:
         check_rank_fraction(self.rank_fraction)
         check_svd_route(self.svd)
         check_polar(self.polar)
         _ = self.matrices
-        patterns = self.patterns
-        if patterns is not None and not all(isinstance(pattern, str) for pattern in patterns):
+        named = self.layers if isinstance(self.layers, list | tuple) else [self.layers or ""]
+        if not all(isinstance(pattern, str) for pattern in named):
             raise ValueError(f"layers={self.layers!r} is no list of patterns, such as ['*attn*'].")
 
     @property
