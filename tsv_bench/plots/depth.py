@@ -27,8 +27,10 @@ def plot_by_depth(records: Records, panels: Mapping[str, Value]) -> Figure:
     drawn = {label: lines_of(records, value) for label, value in panels.items()}
     stacks = next(iter(drawn.values()))  # the same in every panel, but for the values
     kinds = list(dict.fromkeys(kind for stack, own in stacks.items() if stack for kind in own))
+    num_towers = len(stacks) - ("" in stacks)
     widths = [
-        1 + len({depth for own in lines.values() for depth in own}) for lines in stacks.values()
+        max(1 + len({depth for own in lines.values() for depth in own}), 6 * (num_towers > 1))
+        for lines in stacks.values()
     ]
     width = min(max(WIDTHS[0], 1 + 0.14 * sum(widths)), WIDTHS[1])
     per_line = max(1, int((width - 0.2) / (0.45 + 0.065 * max(map(len, kinds), default=0))))
@@ -46,15 +48,16 @@ def plot_by_depth(records: Records, panels: Mapping[str, Value]) -> Figure:
     for axes, (stack, lines) in zip(grid[-1], stacks.items(), strict=True):
         if stack:
             axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-            axes.set_xlabel("block" if len(stacks) - ("" in stacks) == 1 else f"block of {stack}")
+            of_stack = "\n".join(["", *stack.split(".")]) if num_towers > 1 else ""
+            axes.set_xlabel(f"block{of_stack}")
         else:
             _name(axes, list(lines))
     if kinds:
         labelled = [axes.get_legend_handles_labels() for axes in grid[0]]
         handles = {text: handle for pair in labelled for handle, text in zip(*pair, strict=True)}
         figure.legend(
-            handles.values(), handles.keys(), loc="outside upper center", ncols=per_line,
-            frameon=False, handlelength=1.6, columnspacing=1.2,
+            handles.values(), handles.keys(), loc="outside upper center", frameon=False,
+            ncols=math.ceil(len(handles) / legend_lines), handlelength=1.6, columnspacing=1.2,
         )  # fmt: skip
     return figure
 

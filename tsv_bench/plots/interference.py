@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import StrMethodFormatter
 
 from tsv_bench.plots.depth import Range, Records, Value, plot_by_depth
 from tsv_bench.plots.style import COLORS, GREY, NothingToPlot, clean, new_figure, save_figure
@@ -50,7 +50,7 @@ def plot_energy(records: Records) -> Figure:
     tasks = records["tasks"]
     columns = min(len(tasks), 4 if len(tasks) < 15 else 5)
     num_rows = math.ceil(len(tasks) / columns)
-    figure = new_figure(max(0.5 + 1.65 * columns, 3.3), 0.7 + 1.35 * num_rows)
+    figure = new_figure(max(0.5 + min(1.65, 6.5 / columns) * columns, 3.4), 0.7 + 1.35 * num_rows)
     grid = figure.subplots(num_rows, columns, sharex=True, sharey=True, squeeze=False)
     for index, axes in enumerate(grid.flat):
         if index >= len(tasks):
@@ -66,9 +66,9 @@ def plot_energy(records: Records) -> Figure:
             axes.fill_between(shares, low, high, color=COLORS[0], alpha=0.25, linewidth=0)
             axes.plot(shares, middle, color=COLORS[0], linewidth=1.5)
         else:
-            axes.text(0.5, 0.5, "unchanged", color=GREY, ha="center", transform=axes.transAxes)
+            axes.text(0.65, 0.3, "unchanged", color=GREY, ha="center", transform=axes.transAxes)
         clean(axes)
-        ticks = (0.01, 0.1, 0.25, 0.5, 1)
+        ticks = (0.01, 0.2, 0.5, 1)
         axes.set_xticks(np.sqrt(ticks), [f"{tick:g}" for tick in ticks])
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
@@ -104,9 +104,10 @@ def _apart(rows: Sequence[Sequence[float | None]]) -> np.ndarray:
 
 
 def _highest(cosines: np.ndarray) -> float:
-    """The end of their scale."""
-    known = np.abs(cosines[~np.isnan(cosines)])
-    return float(known.max(initial=0)) or 1.0
+    """The end of their scale: the largest, rounded up to one digit."""
+    largest = float(np.abs(cosines[~np.isnan(cosines)]).max(initial=0)) or 1.0
+    digit = 10.0 ** math.floor(math.log10(largest))
+    return math.ceil(round(largest / digit, 6)) * digit
 
 
 def _heat_map(
@@ -115,6 +116,7 @@ def _heat_map(
     """``inches``: the side of a cell."""
     signed = bool((cosines < 0).any())
     colors, lowest = ("RdBu_r", -highest) if signed else ("Blues", 0)
+    axes.set_facecolor("0.93")  # of what is left out, and of tasks without directions
     image = axes.imshow(cosines, cmap=colors, vmin=lowest, vmax=highest)
     size = min(8, 72 * inches * 0.8)
     if len(tasks) <= NUMBERS_UP_TO:
@@ -131,7 +133,8 @@ def _heat_map(
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = axes.figure.colorbar(image, ax=axes, location="bottom", pad=0.03, aspect=25)
-    bar.locator = MaxNLocator(4, steps=[1, 2, 5, 10])
+    bar.set_ticks([lowest, (lowest + highest) / 2, highest])
+    bar.formatter = StrMethodFormatter("{x:.3g}")
     bar.outline.set_visible(False)
 
 
