@@ -1,5 +1,7 @@
 """The records of made-up analyses: what tsv-analyze writes of small random networks."""
 
+from functools import cache
+
 import torch
 
 from tsv_bench.analysis.records import make_records
@@ -36,6 +38,7 @@ NETWORKS = {
 }
 
 
+@cache
 def records(network, *, unchanged=()):
     """Tasks share directions a little, the more the deeper; 12 x 10 matrices."""
     names, num_tasks = NETWORKS[network]
