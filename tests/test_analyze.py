@@ -119,14 +119,10 @@ def test_summaries_are_means_and_the_whole_is_of_all_layers(folder):
         ]  # fmt: skip
         assert summary["subspace_cosine"] == pytest.approx(sum(pairs) / len(pairs), rel=1e-5)
     base = pretrained()
-    flat = torch.stack(
-        [
-            torch.cat([(own[name] - base[name]).double().flatten() for name in base
-                       if base[name].is_floating_point()])
-            for own in (finetuned(seed) for seed in range(3))
-        ]
-    )  # fmt: skip
-    close(records["task_vectors"]["cosine"], cosine(flat))
+    names = [name for name, tensor in base.items() if tensor.is_floating_point()]
+    states = [finetuned(seed) for seed in range(3)]
+    flat = [torch.cat([(x[n] - base[n]).double().flatten() for n in names]) for x in states]
+    close(records["task_vectors"]["cosine"], cosine(torch.stack(flat)))
     assert records["unchanged"] == ["frozen"]
 
 
@@ -232,6 +228,8 @@ def test_an_analysis_is_replaced_on_demand_only_with_its_figures(folder):
     one = {"a": "a.safetensors"}
     analyzed(folder, tuned=one, layers="visual.proj", figures=True, overwrite=True)
     assert "interference.svg" not in contents(folder / "out")
+    analyzed(folder, overwrite=True)
+    assert list(contents(folder / "out")) == ["analysis.json"]
 
 
 OF_THE_COMMAND = {

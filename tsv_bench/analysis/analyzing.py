@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from tsv_bench.files import replace_atomically
 from tsv_bench.interference import Settings, chosen_layers, measure
 from tsv_bench.merge_outputs import check_place
 from tsv_bench.merging import check_changes, check_tasks, named
-from tsv_bench.plots.interference import save_analysis
+from tsv_bench.plots.interference import remove_figures, save_analysis
 from tsv_bench.state_dicts import ReadOnce, open_state_dict
 
 log = logging.getLogger(__name__)
@@ -95,7 +94,7 @@ def analyze(
             "settings": asdict(settings) | {"device": device},
             "inputs": hashes,
             "commit": provenance.commit(),
-            "versions": {"tsv_bench": version("tsv_bench"), **provenance.versions()},
+            "versions": provenance.versions(),
             "machine": provenance.machine(device),
         },
         **make_records(measured, list(finetuned)),
@@ -103,6 +102,7 @@ def analyze(
     output.mkdir(parents=True, exist_ok=True)
     path = output / FILE
     path.unlink(missing_ok=True)
+    remove_figures(output)
     drawn, left_out = save_analysis(records, output) if figures else ([], [])
     for sentence in left_out:
         log.info(sentence)

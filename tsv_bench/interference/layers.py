@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -128,16 +129,10 @@ def measure(task_vectors: TaskVectors, settings: Settings) -> Iterator[Layer]:
 def _gathered(
     results: Iterator[tuple[str, int, tuple[Tensor, tuple]]], like: Mapping[str, Tensor]
 ) -> Iterator[Layer]:
-    """Layers, of results that come in blocks of rows."""
-    name, products, found = None, None, ()
-    for next_name, _, (more, matrices) in results:
-        if next_name != name:
-            if name is not None:
-                yield Layer(name, tuple(shape_of(like, name)), products, found)
-            name, products, found = next_name, torch.zeros_like(more), matrices
-        products = products + more
-    if name is not None:
-        yield Layer(name, tuple(shape_of(like, name)), products, found)
+    """Layers, of results that may come in blocks of rows."""
+    for name, group in groupby(results, key=lambda result: result[0]):
+        products, matrices = zip(*(result for _, _, result in group), strict=True)
+        yield Layer(name, tuple(shape_of(like, name)), torch.stack(products).sum(0), matrices[0])
 
 
 def _part(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from tsv_bench.plots.style import COLORS, GREY, clean, color_and_marker, new_figure
 
@@ -121,6 +121,8 @@ def _scale(axes: Axes, stacks: Mapping[str, Lines]) -> None:
     values = [value[1] for lines in blocks for own in lines.values() for value in own.values()]
     if 0 < min(values) < max(values) / DECADES:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.0e}"))  # needs no mathtext
+        axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(bottom=0)
 

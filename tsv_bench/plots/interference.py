@@ -18,6 +18,7 @@ from tsv_bench.plots.style import COLORS, GREY, NothingToPlot, clean, new_figure
 
 TEXT = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7.5}  # points
 NUMBERS_UP_TO = 10  # tasks in a heat map
+CAPTIONS = "figures.md"
 
 
 def plot_interference(records: Records) -> Figure:
@@ -169,12 +170,10 @@ FIGURES = {
 def save_analysis(records: Records, folder: Path) -> tuple[list[Path], list[str]]:
     """Write the figures, svg and png, and figures.md with their captions.
 
-    The figures' paths, and a sentence for each that is left out; old ones of that name go.
+    The figures' paths, and a sentence for each that is left out.
     """
     folder, paths, left_out, texts = Path(folder), [], [], []
     for name, (plot, caption) in FIGURES.items():
-        for end in ("svg", "png"):
-            (folder / f"{name}.{end}").unlink(missing_ok=True)
         try:
             with rc_context(TEXT):
                 paths += save_figure(plot(records), folder, name)
@@ -182,8 +181,15 @@ def save_analysis(records: Records, folder: Path) -> tuple[list[Path], list[str]
         except NothingToPlot as nothing:
             left_out.append(f"No figure {name!r}: {nothing}")
     text = "\n\n".join([*texts, *left_out]) + "\n"
-    (folder / "figures.md").write_text(text, encoding="utf-8")
+    (folder / CAPTIONS).write_text(text, encoding="utf-8")
     return paths, left_out
+
+
+def remove_figures(folder: Path) -> None:
+    """Those of another analysis, which would not fit this one's numbers."""
+    names = [f"{name}.{end}" for name in FIGURES for end in ("svg", "png")]
+    for name in (*names, CAPTIONS):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _random(records: Records) -> str:
