@@ -133,8 +133,10 @@ def test_one_table_for_each_suite_and_selection_of_tasks(tmp_path):
 @pytest.mark.parametrize("made", [True, False])
 def test_empty_folder_says_how_to_make_a_run(tmp_path, made):
     folder = tmp_path if made else tmp_path / "runs"
-    with pytest.raises(ValueError, match="no Run in .* tsv-bench"):
+    with pytest.raises(ValueError, match="no Run in .* tsv-bench") as raised:
         read_tables(folder)
+    assert str(folder) in str(raised.value)
+    assert ("does not exist" in str(raised.value)) == (not made)
 
 
 def test_interval_of_a_row_is_that_of_its_images():

@@ -7,7 +7,6 @@ and suite with everything known of it, or "paper", one table with all of them si
 import csv
 import io
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,12 @@ from tsv_bench.cells import (
 from tsv_bench.paper_layout import blocks, build_grids, paper_csv, paper_sheet
 from tsv_bench.plots import plot_alphas, plot_methods, plot_tasks
 from tsv_bench.rows import Row
-from tsv_bench.sheets import Sheet, align, latex, markdown
+from tsv_bench.sheets import Sheet, align, latex, markdown, notes, wrap, wrap_label
 from tsv_bench.statistics import Estimate
 from tsv_bench.tables import Comparison, Table
 
 LAYOUTS = ("runs", "paper")
 HEADER = ("method", "absolute", "normalized", "alpha", "sec")
-LABEL_WIDTH = 28  # longer labels of methods continue on the next line
 MIN_TASK_WIDTH = 5  # as wide as "100.0"
 TASKS_A_BLOCK = 8
 
@@ -101,23 +99,19 @@ def render_terminal(tables: Sequence[Table], width: int = 100, layout: str = "ru
 
 
 def _terminal_parts(table: Table, width: int) -> list[str]:
-    parts = [f"{_title(table)}\n{_wrap(_provenance(table), width)}", *_blocks(table, width)]
+    parts = [f"{_title(table)}\n{wrap(_provenance(table), width)}", *_blocks(table, width)]
     if table.has_published:
         parts.append(_published_block(table))
     if table.comparisons:
-        parts.append("\n".join(_wrap(_compared(c), width) for c in table.comparisons))
-    return [*parts, *_notes([*table.notes, *table.published_notes], width)]
+        parts.append("\n".join(wrap(_compared(c), width) for c in table.comparisons))
+    return [*parts, *notes([*table.notes, *table.published_notes], width)]
 
 
 def _paper_parts(sheet: Sheet, width: int) -> list[str]:
-    parts = [f"{sheet.title}\n{_wrap(sheet.caption, width)}"]
+    parts = [f"{sheet.title}\n{wrap(sheet.caption, width)}"]
     for rows in blocks(sheet):
-        parts.append(align([[_label(row[0]), *row[1:]] for row in rows], gap=2))
-    return [*parts, *_notes(sheet.notes, width)]
-
-
-def _notes(notes: Sequence[str], width: int) -> list[str]:
-    return ["\n".join(_wrap(f"note: {note}", width) for note in notes)] if notes else []
+        parts.append(align([[wrap_label(row[0]), *row[1:]] for row in rows], gap=2))
+    return [*parts, *notes(sheet.notes, width)]
 
 
 def render_csv(tables: Sequence[Table], layout: str = "runs") -> str:
@@ -165,7 +159,7 @@ def _published_record(table: Table, row: Row) -> dict[str, Any]:
 
 def _blocks(table: Table, width: int) -> list[str]:
     """The table as aligned text: one block when every task fits beside the summary."""
-    left = [[_label(row[0]), *row[1:]] for row in [HEADER, *map(summary, table.rows)]]
+    left = [[wrap_label(row[0]), *row[1:]] for row in [HEADER, *map(summary, table.rows)]]
     methods = [row[0] for row in left]
     labels = list(table.tasks.values())
     numbers = [accuracies(row) for row in table.rows]
@@ -185,7 +179,7 @@ def _blocks(table: Table, width: int) -> list[str]:
             if max(len(line) for block in blocks for line in block.split("\n")) <= width:
                 pairs = zip(short, labels, strict=True)
                 legend = ", ".join(f"{s} = {label}" for s, label in pairs if s != label)
-                return [*blocks, _wrap(legend, width)] if legend else blocks
+                return [*blocks, wrap(legend, width)] if legend else blocks
     raise ValueError(f"the table does not fit {width} columns; read table.md instead.")
 
 
@@ -209,7 +203,7 @@ def _published_block(table: Table) -> str:
             found = row.differences.get(name)
             cells.append(text if row.comparable or text == "-" else f"[{text}]")
             cells.append("-" if found is None else signed(found))
-        rows.append([_label(row.label), *cells, getattr(row.published, "generation", "-")])
+        rows.append([wrap_label(row.label), *cells, getattr(row.published, "generation", "-")])
     return align(rows, gap=2)
 
 
@@ -229,13 +223,3 @@ def _title(table: Table) -> str:
 
 def _provenance(table: Table) -> str:
     return f"Percent, 95% intervals over {table.num_images:,} test images; {made_of(table.runs)}"
-
-
-def _label(text: str) -> str:
-    """Of a method, over more lines where it is long; an indented one stays so."""
-    indent = text[: len(text) - len(text.lstrip())]
-    return textwrap.indent(_wrap(text.strip(), LABEL_WIDTH - len(indent)), indent)
-
-
-def _wrap(text: str, width: int, indent: str = "  ") -> str:
-    return textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False)

@@ -1,10 +1,13 @@
 """A table of texts as markdown, as LaTeX, and aligned; it knows cells, not what they mean."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 NUMBER = re.compile(r"[+-]?\d")
+LABEL_WIDTH = 28  # longer texts of the first column continue on the next line
+HEADER_WIDTH = 20  # and of the header, in the other columns
 # LaTeX's special characters, and two that its text font lacks.
 ESCAPES = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
@@ -34,6 +37,29 @@ def markdown(sheet: Sheet) -> str:
     body = [f"## {sheet.title}", sheet.caption, "\n".join(lines)]
     body += ["\n".join(f"- {note}" for note in sheet.notes)] if sheet.notes else []
     return "\n\n".join(body)
+
+
+def terminal(sheet: Sheet, width: int, gap: int = 2) -> str:
+    """The sheet as aligned text; only the table itself may be wider than ``width``."""
+    header = [wrap(text, HEADER_WIDTH, indent="") for text in sheet.header]
+    rows = [[wrap_label(row[0]), *row[1:]] for row in [header, *sheet.rows]]
+    parts = [f"{wrap(sheet.title, width)}\n{wrap(sheet.caption, width)}", align(rows, gap)]
+    return "\n\n".join([*parts, *notes(sheet.notes, width)])
+
+
+def notes(texts: Sequence[str], width: int) -> list[str]:
+    """One text of all notes; [] when there are none."""
+    return ["\n".join(wrap(f"note: {text}", width) for text in texts)] if texts else []
+
+
+def wrap(text: str, width: int, indent: str = "  ") -> str:
+    return textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def wrap_label(text: str) -> str:
+    """Of a row, over more lines where it is long; an indented one stays so."""
+    indent = text[: len(text) - len(text.lstrip())]
+    return textwrap.indent(wrap(text.strip(), LABEL_WIDTH - len(indent)), indent)
 
 
 def markdown_row(cells: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Runs become tables: a table for each suite, a row for each method, seeds averaged."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -32,6 +32,9 @@ DIFFERENCES = (  # first minus second
     ("ties", "task_arithmetic"),
 )
 RATIOS = (("tsv_compress", "individual"),)
+
+RowKey = tuple[str, str]  # method, knobs as json
+Seeds = dict[int, Evaluated]  # fine-tuning seed -> Run
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,11 @@ class Table:
 
 def read_tables(folder: Path) -> list[Table]:
     """The tables of all Runs below ``folder``. ValueError when there is none."""
+    return build_tables(read_evaluated(folder))
+
+
+def read_evaluated(folder: Path) -> list[Evaluated]:
+    """All Runs below ``folder`` with their per-image correctness. ValueError when there is none."""
     evaluated: list[Evaluated] = []
     for path, run in find_runs(folder):
         try:
@@ -75,37 +83,39 @@ def read_tables(folder: Path) -> list[Table]:
         except ValueError:  # the table says so where it matters
             evaluated.append((run, None))
     if not evaluated:
-        raise ValueError(f"no Run in {folder}. Make one with: tsv-bench method=tsv_merge")
-    return build_tables(evaluated)
+        place = Path(folder).absolute()
+        missing = "" if place.is_dir() else ", a folder that does not exist"
+        raise ValueError(
+            f"no Run in {folder}: looked for json files in {place} and below{missing}. Make one "
+            f"with: tsv-bench method=tsv_merge, or name the folder with paths.runs=FOLDER."
+        )
+    return evaluated
 
 
 def build_tables(evaluated: Sequence[Evaluated]) -> list[Table]:
     """One table for each backbone, suite and selection of its tasks, in alphabetical order."""
+    return [_build_table(name, group) for name, group in group_runs(evaluated).items()]
+
+
+def group_runs(evaluated: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
+    """The Runs of each table, by the table's name."""
     groups: dict[tuple, list[Evaluated]] = {}
     for run, correct in evaluated:
         groups.setdefault((run.backbone, run.suite, tuple(run.tasks)), []).append((run, correct))
-    tables: list[Table] = []
+    named: dict[str, list[Evaluated]] = {}
+    before: list[tuple[str, str]] = []
     for (backbone, suite, _), group in sorted(groups.items(), key=lambda item: item[0]):
-        count = sum((table.backbone, table.suite) == (backbone, suite) for table in tables)
-        name = f"{backbone}-{suite}" + (f"-{count + 1}" if count else "")
-        tables.append(_build_table(name, group))
-    return tables
+        count = before.count((backbone, suite))
+        before.append((backbone, suite))
+        named[f"{backbone}-{suite}" + (f"-{count + 1}" if count else "")] = group
+    return named
 
 
 def _build_table(name: str, group: list[Evaluated]) -> Table:
     notes: list[str] = []
     newest = max((run for run, _ in group), key=lambda run: run.created)
-    by_row: dict[tuple[str, str], dict[int, Evaluated]] = {}
-    for run, correct in sorted(_comparable(group, newest, notes), key=lambda e: e[0].created):
-        seeds = by_row.setdefault((run.method, json.dumps(run.knobs, sort_keys=True)), {})
-        if run.seed in seeds:
-            notes.append(
-                f"{run.label}, seed {run.seed}: the newest of several Runs "
-                f"({run.fingerprint}, {run.created}) is shown, "
-                f"not {seeds[run.seed][0].fingerprint}."
-            )
-        seeds[run.seed] = (run, correct)
-    individual = next((s for (method, _), s in by_row.items() if method == "individual"), {})
+    by_row = newest_by_row(_comparable(group, newest, notes), notes)
+    individual = individual_of(by_row)
     labels = row_labels([seeds[min(seeds)][0] for seeds in by_row.values()])
     of_rows: dict[str, list[str]] = {}  # what is to be said of rows -> their labels
     rows = [
@@ -134,6 +144,26 @@ def _build_table(name: str, group: list[Evaluated]) -> Table:
         has_published=published,
         published_notes=source_notes(rows),
     )
+
+
+def newest_by_row(group: Sequence[Evaluated], notes: list[str]) -> dict[RowKey, Seeds]:
+    """The Runs of each row, by seed; a note where there are several of one seed."""
+    by_row: dict[RowKey, Seeds] = {}
+    for run, correct in sorted(group, key=lambda evaluated: evaluated[0].created):
+        seeds = by_row.setdefault((run.method, json.dumps(run.knobs, sort_keys=True)), {})
+        if run.seed in seeds:
+            notes.append(
+                f"{run.label}, seed {run.seed}: the newest of several Runs "
+                f"({run.fingerprint}, {run.created}) is shown, "
+                f"not {seeds[run.seed][0].fingerprint}."
+            )
+        seeds[run.seed] = (run, correct)
+    return by_row
+
+
+def individual_of(by_row: Mapping[RowKey, Seeds]) -> Seeds:
+    """The individual models' Runs by seed; {} when there are none."""
+    return next((seeds for (method, _), seeds in by_row.items() if method == "individual"), {})
 
 
 def _comparable(group: list[Evaluated], newest: Run, notes: list[str]) -> list[Evaluated]:
