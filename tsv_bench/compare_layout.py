@@ -1,7 +1,5 @@
 """Comparisons of two methods as text, a sheet of the means and one of the tasks, and as csv."""
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +8,7 @@ from typing import Any
 
 from tsv_bench.cells import bounds, made_of, percent, signed
 from tsv_bench.comparing import Compared, OfTask, Paired
+from tsv_bench.records import bounds_record, to_csv
 from tsv_bench.sheets import Sheet, markdown, terminal
 from tsv_bench.statistics import NUM_RESAMPLES, Estimate, Interval
 
@@ -130,33 +129,23 @@ def comparison_csv(compared: Sequence[Compared]) -> str:
                  "seeds": " ".join(map(str, one.first.seeds))}  # fmt: skip
         for name, paired in (("absolute", one.absolute), ("normalized", one.normalized)):
             record = start | {"what": name, "first_value": paired.first.value}
-            record |= _bounds("first_images", paired.first.images)
+            record |= bounds_record("first_images", paired.first.images)
             record |= {"second_value": paired.second.value}
-            record |= _bounds("second_images", paired.second.images)
+            record |= bounds_record("second_images", paired.second.images)
             record |= {"difference": paired.difference.value}
-            record |= _bounds("difference_images", paired.difference.images)
-            record |= _bounds("difference_seeds", paired.difference.seeds)
+            record |= bounds_record("difference_images", paired.difference.images)
+            record |= bounds_record("difference_seeds", paired.difference.seeds)
             records.append(record | {"p": "" if paired.p is None else paired.p})
         for name, task in one.tasks.items():
             record = start | {"what": name, "first_value": task.first}
-            record |= _bounds("first_images", task.first_interval)
+            record |= bounds_record("first_images", task.first_interval)
             record |= {"second_value": task.second}
-            record |= _bounds("second_images", task.second_interval)
+            record |= bounds_record("second_images", task.second_interval)
             record |= {"difference": task.difference}
-            record |= _bounds("difference_images", task.interval)
+            record |= bounds_record("difference_images", task.interval)
             records.append(
                 record
                 | {"outcome": task.outcome, "only_first": task.only_first}
                 | {"only_second": task.only_second, "num_images": task.num_images}
             )
-    names = dict.fromkeys(name for record in records for name in record)
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(names), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return file.getvalue()
-
-
-def _bounds(name: str, interval: Interval | None) -> dict[str, float | str]:
-    low, high = (interval.low, interval.high) if interval else ("", "")
-    return {f"{name}_low": low, f"{name}_high": high}
+    return to_csv(records)

@@ -19,7 +19,10 @@ ESCAPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """A table of texts. The first column is text, the others are numbers."""
+    """A table of texts. The first column is text, the others are numbers.
+
+    A row with nothing but its first cell is a heading of those below it.
+    """
 
     title: str
     caption: str
@@ -33,7 +36,9 @@ def markdown(sheet: Sheet) -> str:
     spans = [text for text, count in sheet.groups for _ in range(count)] or [""] * len(sheet.header)
     header = [" ".join(filter(None, pair)) for pair in zip(spans, sheet.header, strict=True)]
     lines = [markdown_row(header), "|".join(["", "-", *["-:"] * (len(header) - 1), ""])]
-    lines += [markdown_row([cell.strip() for cell in row]) for row in sheet.rows]
+    for row in sheet.rows:
+        cells = [cell.strip() for cell in row]
+        lines.append(markdown_row([f"**{cells[0]}**", *cells[1:]] if is_heading(row) else cells))
     body = [f"## {sheet.title}", sheet.caption, "\n".join(lines)]
     body += ["\n".join(f"- {note}" for note in sheet.notes)] if sheet.notes else []
     return "\n\n".join(body)
@@ -62,6 +67,10 @@ def wrap_label(text: str) -> str:
     return textwrap.indent(wrap(text.strip(), LABEL_WIDTH - len(indent)), indent)
 
 
+def is_heading(row: Sequence[str]) -> bool:
+    return not any(row[1:])
+
+
 def markdown_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
@@ -74,7 +83,12 @@ def latex(sheet: Sheet) -> str:
     lines += [rf"\begin{{tabular}}{{l{'r' * (len(sheet.header) - 1)}}}", r"\toprule"]
     lines += _spanning(sheet.groups)
     lines += [_latex_row(sheet.header), r"\midrule"]
-    lines += [_latex_row(row) for row in sheet.rows]
+    for number, row in enumerate(sheet.rows):
+        if is_heading(row):
+            lines += [r"\midrule"] if number else []
+            lines.append(rf"\multicolumn{{{len(row)}}}{{l}}{{\textit{{{escape(row[0])}}}}} \\")
+        else:
+            lines.append(_latex_row(row))
     lines += [r"\bottomrule", r"\end{tabular}}"]
     lines += [rf"\par {escape(note)}" for note in sheet.notes]
     return "\n".join([*lines, r"\end{table}"])

@@ -189,7 +189,7 @@ def _compare(rows: list[Row]) -> list[Comparison]:
                 seeds = sorted(set(first.seeds) & set(second.seeds))
                 if not seeds:
                     continue
-                outcomes = [_select(row, seeds) for row in (first, second)]
+                outcomes = [of_seeds(row, seeds) for row in (first, second)]
                 if kind == "difference":
                     text, estimate = "-", statistics.difference(*outcomes)
                 else:
@@ -260,7 +260,7 @@ def rank(method: str) -> float:
     return ORDER.index(method) if method in ORDER else len(ORDER) - 1.5
 
 
-def _select(row: Row, seeds: list[int]) -> dict[str, np.ndarray]:
+def of_seeds(row: Row, seeds: Sequence[int]) -> dict[str, np.ndarray]:
     """The per-image correctness of a row, of some of its seeds."""
     index = [row.seeds.index(seed) for seed in seeds]
     return {task: bits[index] for task, bits in row.correct.items()}
