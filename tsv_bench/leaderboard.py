@@ -18,8 +18,7 @@ from tsv_bench.statistics import Estimate, Interval
 from tsv_bench.tables import Table
 
 BLOCKS = ("one model for all tasks", "one for each task", "references")
-HEADER = ("method", "absolute", "seeds", "normalized", "seeds", "alpha", "merge s", "peak GB",
-          "MB/task")  # fmt: skip
+HEADER = ("method", "absolute", "seeds", "normalized", "seeds", "alpha", "sec", "GB", "MB/task")
 
 
 def block(row: Row) -> str:
@@ -55,9 +54,9 @@ def leaderboard_sheet(table: Table) -> Sheet:
         title=f"{table.backbone} on {table.suite}, {len(table.tasks)} tasks: leaderboard",
         caption=f"Percent, by absolute accuracy; ± half a 95% interval, first over "
         f"{table.num_images:,} test images, then over seeds; {made_of(table.runs)} A method that "
-        f"serves one model for each task must know the task at inference. merge s: seconds of the "
-        f"merge alone. peak GB: memory of the process by the end of the Run, in a multirun with "
-        f"all before it. MB/task: stored beside the pretrained backbone, over the number of tasks.",
+        f"serves one model for each task must know the task at inference. sec: of the merge alone. "
+        f"GB: peak memory of the process by the end of the Run, in a multirun with all Runs before "
+        f"it. MB/task: stored beside the pretrained backbone, over the number of tasks.",
         header=HEADER,
         rows=lines,
         notes=notes,
@@ -68,7 +67,7 @@ def _cells(row: Row) -> list[str]:
     alphas = [f"{alpha:.2f}" for alpha in (min(row.alphas), max(row.alphas))]
     seconds, stored = merge_seconds(row), stored_per_task(row)
     return [
-        f"  {row.label}",
+        f" {row.label}",
         *_estimate(row.absolute),
         *_estimate(row.normalized),
         "-".join(dict.fromkeys(alphas)),
