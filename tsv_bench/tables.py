@@ -1,6 +1,7 @@
 """Runs become tables: a table for each suite, a row for each method, seeds averaged."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,6 +14,8 @@ from tsv_bench.beside import beside_published, has_published, source_notes
 from tsv_bench.rows import Evaluated, Row, build_row, row_labels
 from tsv_bench.runs import Run, find_runs, load_correct
 from tsv_bench.statistics import Estimate
+
+log = logging.getLogger(__name__)
 
 # Rows in this order; a method not listed stands before the individual models.
 ORDER = (
@@ -79,9 +82,12 @@ def read_evaluated(folder: Path) -> list[Evaluated]:
     evaluated: list[Evaluated] = []
     for path, run in find_runs(folder):
         try:
-            evaluated.append((run, load_correct(path)))
-        except ValueError:  # the table says so where it matters
-            evaluated.append((run, None))
+            correct = load_correct(path)
+            _check_counts(run, correct, path)
+        except ValueError as error:  # the table says so too where it matters
+            log.warning("%s", error)
+            correct = None
+        evaluated.append((run, correct))
     if not evaluated:
         place = Path(folder).absolute()
         missing = "" if place.is_dir() else ", a folder that does not exist"
@@ -90,6 +96,21 @@ def read_evaluated(folder: Path) -> list[Evaluated]:
             f"with: tsv-bench method=tsv_merge, or name the folder with paths.runs=FOLDER."
         )
     return evaluated
+
+
+def _check_counts(run: Run, correct: Mapping[str, np.ndarray], path: Path) -> None:
+    """ValueError unless the images are those that the Run counted.
+
+    They are another Run's where writing it was interrupted between its two files.
+    """
+    for task, score in run.test.items():
+        bits = correct.get(task, np.zeros(0, bool))
+        if (int(bits.sum()), bits.size) != (score.correct, score.total):
+            raise ValueError(
+                f"the per-image correctness beside {path} is of another Run: {task!r} has "
+                f"{int(bits.sum())} of {bits.size} images right, the Run {score.correct} of "
+                f"{score.total}. Run it again with overwrite=true."
+            )
 
 
 def build_tables(evaluated: Sequence[Evaluated]) -> list[Table]:
