@@ -1,19 +1,28 @@
-"""tsv-report: tables and plots from the Runs in a folder."""
+"""tsv-report: tables and plots from the Runs in a folder, or two of its methods compared."""
 
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from tsv_bench.cli.launch import command
+from tsv_bench.cli.launch import command, plain
+from tsv_bench.compare_layout import comparison_terminal, write_comparison
+from tsv_bench.comparing import compare
 from tsv_bench.report import render_terminal, write_report
-from tsv_bench.tables import read_tables
+from tsv_bench.tables import read_evaluated, read_tables
 
 
 @command("report")
 def main(config: DictConfig) -> None:
-    tables = read_tables(Path(config.paths.runs))
-    print(render_terminal(tables, layout=config.layout))
-    for path in write_report(tables, Path(config.paths.report), config.layout):
+    runs, out_folder = Path(config.paths.runs), Path(config.paths.report)
+    if config.compare is not None:
+        compared, refused = compare(read_evaluated(runs), plain(config)["compare"])
+        print(comparison_terminal(compared, refused))
+        paths = write_comparison(compared, refused, out_folder)
+    else:
+        tables = read_tables(runs)
+        print(render_terminal(tables, layout=config.layout))
+        paths = write_report(tables, out_folder, config.layout)
+    for path in paths:
         print(f"wrote {path}")
 
 
