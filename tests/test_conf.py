@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from tsv_bench import methods
 from tsv_bench.cli import bench, experiment, fetch, finetune, merge, pretrain, report
 from tsv_bench.cli import methods as methods_of_cli
-from tsv_bench.cli.overrides import CONF, groups, options
+from tsv_bench.cli.search_path import CONF, groups, options
 from tsv_bench.cli.switches import switched
 
 COMMANDS = {

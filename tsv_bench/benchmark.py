@@ -15,7 +15,7 @@ from tsv_bench.data import Split, Task
 from tsv_bench.evaluation import Evaluator, normalized_accuracy
 from tsv_bench.factor_cache import FactorCache
 from tsv_bench.layouts import image_tower
-from tsv_bench.method import Method
+from tsv_bench.method import Method, served_by
 from tsv_bench.models import Backbone
 from tsv_bench.scaling import choose_alpha
 from tsv_bench.state_dicts import open_state_dict
@@ -92,7 +92,7 @@ def evaluate_method(
         validation = {n: load(t, "val") for n, t in tasks.items()} if validated else {}
         testing = {name: load(task, "test") for name, task in tasks.items()}
     with stage("merge", seconds):
-        served = computed(method.serve(vectors), method.label)
+        served = computed(served_by(method.serve, vectors, method.name), method.label)
 
     correct: dict[float, dict[str, np.ndarray]] = {}
 

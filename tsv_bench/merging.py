@@ -36,6 +36,7 @@ from tsv_bench.merge_outputs import (
     dense_layout,
     output_paths,
 )
+from tsv_bench.method import served_by
 from tsv_bench.state_dict_writer import StateDictWriter
 from tsv_bench.state_dicts import ReadOnce, StateDict, open_state_dict
 from tsv_bench.streaming import observer, shape_of, stream
@@ -125,7 +126,7 @@ def merge(
         }
         if write == "model":
             about["alpha"] = alpha
-        served = serve(vectors)
+        served = served_by(serve, vectors, about["method"])
         stored: dict[str, Stored] = {}
         if write == "compressed":
             plans = {

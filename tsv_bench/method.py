@@ -1,10 +1,17 @@
-"""A merging method as the commands choose it."""
+"""A merging method as the commands choose it, and what it must serve."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import inspect
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from tsv_bench.scaling import check_alphas
+from tsv_bench.streaming import LazyVector, Part, shape_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +23,145 @@ class Method:
     alphas: list[float]  # candidates; one: alpha is fixed
     knobs: dict[str, Any]
     serve: Callable[[Mapping], Mapping]
+    code: dict[str, str] | None = None  # of a user's own: its function, sha256 of the file it is in
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What may change a result."""
+        own = {"code": self.code} if self.code else {}
+        return {"name": self.name, "knobs": self.knobs, "alphas": self.alphas, **own}
 
     def check(self) -> None:
-        """ValueError or TypeError for a knob or an alpha out of range, before any work."""
+        """ValueError or TypeError for a knob or an alpha out of range, before any work.
+
+        And for a user's own method that fails on two small, made-up tasks.
+        """
         check_alphas(self.alphas)
-        self.serve({})
+        if not self.code:
+            self.serve({})
+            return
+        self._try({}, "no task vectors, which checks its knobs alone")
+        self._try(made_up_vectors(), "two small made-up tasks, before any work")
+
+    def _try(self, task_vectors: Mapping[str, Mapping[str, Tensor]], what: str) -> None:
+        try:
+            for vector in served_by(self.serve, task_vectors, self.name).values():
+                for layer in vector:
+                    vector[layer]
+        except Exception as error:  # whatever it is, in code that is not ours
+            own = inspect.getsourcefile(inspect.unwrap(getattr(self.serve, "func", self.serve)))
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [frame.lineno for frame in frames if frame.filename == own]
+            place = f" ({Path(own).name}, line {lines[-1]})" if lines else ""
+            raise ValueError(
+                f"{self.name} was tried on {what}: {type(error).__name__}{place}: {error}"
+            ) from error
+
+
+def made_up_vectors() -> dict[str, dict[str, Tensor]]:
+    """Of two tasks, small ones, with layers of every form that a backbone has."""
+    shapes = {"proj": (6, 6), "in_proj_weight": (12, 4), "conv1.weight": (4, 3, 2, 2), "bias": (4,)}
+    generator = torch.Generator().manual_seed(0)
+    return {
+        task: {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+        | {"logit_scale": torch.randn((), generator=generator)}
+        for task in ("a", "b")
+    }
+
+
+def served_by(
+    serve: Callable[[Mapping], Mapping], task_vectors: Mapping[str, Mapping[str, Tensor]], name: str
+) -> dict[str, Mapping[str, Tensor]]:
+    """What a method serves, by task, made sure of: the suite's tasks, and the layers of each.
+
+    ValueError for what is not that; for the shape, type or values of a layer as soon as it is
+    there, which is when it is computed where that is on access. A vector that is served to several
+    tasks stays one object.
+    """
+    served = serve(task_vectors)
+    if not isinstance(served, Mapping):
+        raise ValueError(
+            f"{name} serves a {type(served).__name__} and not a mapping of tasks to vectors: one "
+            f"vector for all is dict.fromkeys(task_vectors, vector)."
+        )
+    if odd := [task for task in served if task not in task_vectors]:
+        layers = next(iter(task_vectors.values()), {})
+        hint = " That is a layer: is it one vector for all tasks?" if odd[0] in layers else ""
+        raise ValueError(
+            f"{name} serves {odd[0]!r}, which is no task of the suite.{hint} A method returns a "
+            f"mapping with {', '.join(task_vectors)}, as dict.fromkeys(task_vectors, vector)."
+        )
+    if missing := [task for task in task_vectors if task not in served]:
+        raise ValueError(
+            f"{name} serves nothing to {missing[0]}: a method returns a vector for each of "
+            f"{', '.join(task_vectors)}."
+        )
+    sound: dict[int, Mapping[str, Tensor]] = {}
+    for task, like in task_vectors.items():
+        vector = served[task]
+        if id(vector) not in sound:
+            sound[id(vector)] = _sound(vector, like, f"{name} serves {task}")
+    return {task: sound[id(served[task])] for task in task_vectors}
+
+
+def _sound(
+    vector: Mapping[str, Tensor], like: Mapping[str, Tensor], who: str
+) -> Mapping[str, Tensor]:
+    """The vector, with a task vector's layers; a lazy one checks each as it is computed."""
+    if not isinstance(vector, Mapping):
+        raise ValueError(f"{who} a {type(vector).__name__} and not a mapping of layers to tensors.")
+    if missing := [layer for layer in like if layer not in vector]:
+        raise ValueError(
+            f"{who} a vector that lacks {len(missing)} of the {len(like)} layers, first "
+            f"{missing[0]!r}. A method serves every layer; one that stays as it is is zero."
+        )
+    if odd := [layer for layer in vector if layer not in like]:
+        raise ValueError(
+            f"{who} a vector with {len(odd)} layers that its task vector does not have, first "
+            f"{odd[0]!r}."
+        )
+    if type(vector) is LazyVector:
+        return LazyVector(vector, lambda layer: _checked_parts(vector, layer, like, who))
+    if type(vector) is dict:
+        for layer, tensor in vector.items():
+            _check_tensor(tensor, shape_of(like, layer), f"{who} {layer!r}")
+    return vector
+
+
+def _checked_parts(
+    vector: LazyVector, layer: str, like: Mapping[str, Tensor], who: str
+) -> list[Part]:
+    shape = shape_of(like, layer)
+    parts = vector.parts(layer)
+    stops = [*(part.start for part in parts[1:]), shape[0] if shape else 1]
+
+    def checked(part: Part, stop: int) -> Part:
+        rows = torch.Size([stop - part.start, *shape[1:]]) if shape else shape
+
+        def compute(read: Any) -> Tensor:
+            tensor = part.compute(read)
+            _check_tensor(tensor, rows, f"{who} {layer!r}")
+            return tensor
+
+        return replace(part, compute=compute)
+
+    return [checked(part, stop) for part, stop in zip(parts, stops, strict=True)]
+
+
+def _check_tensor(tensor: Tensor, shape: Sequence[int], what: str) -> None:
+    """ValueError unless it is a tensor of this shape, of finite numbers."""
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise ValueError(f"{what} as {kind}, not as a tensor of floating-point numbers.")
+    if tensor.shape != torch.Size(shape):
+        raise ValueError(
+            f"{what} with shape {tuple(tensor.shape)}; the layer (or the rows of it that were "
+            f"asked for) has {tuple(shape)}. Stacked deltas have the tasks first, and the rule "
+            f"merges these."
+        )
+    # The sum first, as it needs no memory; it may overflow where no entry does.
+    if not tensor.sum().isfinite() and not tensor.isfinite().all():
+        raise ValueError(
+            f"{what} with NaN or infinity in it. Does the rule divide by zero where no task "
+            f"changed anything?"
+        )

@@ -62,7 +62,7 @@ def main(config: DictConfig) -> None:
             }
             for name, task in tasks.items()
         },
-        "method": {"name": method.name, "knobs": method.knobs, "alphas": method.alphas},
+        "method": method.settings,
         "evaluation": {"normalizer": config.normalizer, **search.settings},
         "version": provenance.versions()["tsv_bench"],
     }

@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from tsv_bench.cli.overrides import CONF, checked
+from tsv_bench.cli.overrides import checked
+from tsv_bench.cli.search_path import CONF, names_own_folder
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             typed = shlex.join([program if found else sys.argv[0], *sys.argv[1:]])
 
             def compose_and_run() -> None:
+                if names_own_folder(sys.argv[1:]):
+                    # Last, so that a file here hides no library: a console script lacks it.
+                    sys.path.append(os.getcwd())
                 sys.argv[1:] = checked(config_name, sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
                     guarded
