@@ -1,8 +1,9 @@
 """A merging method as the commands choose it, and what it must serve."""
 
 import inspect
+import logging
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tsv_bench.matrices import FUSED, Matrices, matches
 from tsv_bench.scaling import check_alphas
 from tsv_bench.streaming import LazyVector, Part, shape_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,7 @@ class Method:
 
     def _try(self, task_vectors: Mapping[str, Mapping[str, Tensor]], what: str) -> None:
         try:
-            for vector in served_by(self.serve, task_vectors, self.name).values():
+            for vector in _served(self.serve, task_vectors, self.name).values():
                 for layer in vector:
                     vector[layer]
         except Exception as error:  # whatever it is, in code that is not ours
@@ -76,8 +80,40 @@ def served_by(
 
     ValueError for what is not that; for the shape, type or values of a layer as soon as it is
     there, which is when it is computed where that is on access. A vector that is served to several
-    tasks stays one object.
+    tasks stays one object. A warning for knobs about layers that no layer of these fits.
     """
+    knobs = getattr(serve, "keywords", {})
+    layers = next(iter(task_vectors.values()), {})
+    shapes = {layer: shape_of(layers, layer) for layer in layers} if knobs else {}
+    for message in void_patterns(shapes, knobs.get("exclude"), knobs.get("split_qkv", False)):
+        log.warning(message)
+    return _served(serve, task_vectors, name)
+
+
+def void_patterns(
+    shapes: Mapping[str, Sequence[int]], exclude: Sequence[str] | None, split_qkv: bool
+) -> Iterator[str]:
+    """What to say of patterns that fit no matrix, and of ``split_qkv`` where none is fused."""
+    matrices = [name for name, shape in shapes.items() if len(shape) == 2]
+    patterns = [] if exclude is None or isinstance(exclude, str) else list(exclude)
+    for pattern in patterns:
+        if not any(matches(name, [pattern]) for name in matrices):
+            yield (
+                f"exclude: the pattern {pattern!r} fits no two-dimensional layer, so it has no "
+                f"effect. There are {len(matrices)}, as {', '.join(map(repr, matrices[:3]))}."
+            )
+    left = [name for name in matrices if not matches(name, patterns)]
+    fused = Matrices(split_qkv=True).fused_side
+    if split_qkv is True and all(fused(name, shapes[name]) is None for name in left):
+        yield (
+            f"split_qkv=true has no effect: no matrix is a fused attention projection, one side "
+            f"three times the other and called {', '.join(FUSED)}."
+        )
+
+
+def _served(
+    serve: Callable[[Mapping], Mapping], task_vectors: Mapping[str, Mapping[str, Tensor]], name: str
+) -> dict[str, Mapping[str, Tensor]]:
     served = serve(task_vectors)
     if not isinstance(served, Mapping):
         raise ValueError(

@@ -19,6 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from tsv_bench.cli.overrides import checked
 from tsv_bench.cli.search_path import CONF, names_own_folder
+from tsv_bench.cli.void_settings import warn_of_void_settings
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         @functools.wraps(run)
         def guarded(config: DictConfig) -> None:
             with logging_redirect_tqdm():  # messages above the bars, not through them
-                with_messages(program, lambda: run(config))
+                with_messages(program, lambda: (warn_of_void_settings(config), run(config)))
 
         def main() -> None:
             # As typed; by its path where the shell would not find it, as under make.

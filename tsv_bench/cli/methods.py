@@ -17,7 +17,7 @@ from tsv_bench.cli.search_path import options
 from tsv_bench.method import Method
 
 REQUIRED = ("name", "label", "alphas", "serve")
-NOT_KNOBS = {*REQUIRED, "paper"}
+NOT_KNOBS = {*REQUIRED, "paper", "only_if"}
 
 
 def make_method(config: DictConfig) -> Method:
