@@ -3,13 +3,11 @@
 import weakref
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 import torch
 from every_method import MASKS, METHODS, ONE_EACH, ONE_TASK_IS_CHANGED, PASSES, ROUNDED
 from made_up_vectors import close, randn, random_vectors, read
-from omegaconf import OmegaConf
 
 from tsv_bench import methods
 
@@ -181,29 +179,6 @@ def test_serving_each_its_own_reads_on_access(name):
     assert but_the_first(reads) == []
     served["task2"]["proj"]
     assert but_the_first(reads) == [("proj", 1)]
-
-
-CONF = Path(__file__).parents[1] / "conf" / "method"
-
-
-@pytest.mark.parametrize(
-    ("name", "denominator"),
-    [
-        ("task_arithmetic", 30),
-        ("ties", 30),
-        ("tsv_merge", 10),
-        ("tsv_low_rank", 10),
-        ("tsv_interference_only", 10),
-    ],
-)
-def test_alphas_are_the_papers_grid_to_the_last_digit(name, denominator):
-    alphas = list(OmegaConf.load(CONF / f"{name}.yaml").alphas)
-    assert alphas == [k / denominator for k in range(1, 31)]
-
-
-@pytest.mark.parametrize("name", ["zero_shot", "individual", "weight_average", "tsv_compress"])
-def test_methods_that_fix_alpha_have_one_candidate(name):
-    assert list(OmegaConf.load(CONF / f"{name}.yaml").alphas) == [1.0]
 
 
 @pytest.mark.gpu
