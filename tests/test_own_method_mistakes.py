@@ -68,9 +68,9 @@ CODE_MISTAKES = [
     ((SUM, "** power).sum(dim=0) > 0"), "'proj' as torch.bool, not as a tensor of floating-point"),
     (("** power", "** power / 0"), "'proj' with NaN or infinity in it. Does the rule divide by"),
     (("    rule = ", "    task_vectors and task_vectors['cars']\n    rule = "), "tried on two small"
-     " made-up tasks, before any work: KeyError (my_method.py, line 10): 'cars'"),
+     " made-up tasks, before any work: KeyError (my_method.py, line 8): 'cars'"),
     (("    rule = ", "    first = next(iter(task_vectors.values()))\n    rule = "), "tried on no"
-     " task vectors, which checks its knobs alone: StopIteration (my_method.py, line 10)"),
+     " task vectors, which checks its knobs alone: StopIteration (my_method.py, line 8)"),
 ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from tsv_bench.cli.overrides import composed
 from tsv_bench.cli.search_path import CONF, options
+from tsv_bench.cli.void_settings import void_settings
 from tsv_bench.data import cache
 from tsv_bench.method import void_patterns
 
@@ -142,6 +143,12 @@ def test_a_method_of_the_users_own_may_say_it_too(folder):
     for value, times in ((0.9, 0), (0.95, 1)):  # its own default counts
         said = merge(folder, "out.safetensors", *own, f"method.threshold={value}").err
         assert said.count(NO_EFFECT) == times
+
+
+@pytest.mark.parametrize("wrong", ["[threshold]", "{threshold: [drop]}", "{threshold: 1}"])
+def test_what_cannot_be_understood_is_refused(wrong):
+    with pytest.raises(ValueError, match="method.only_if has .* needs of others, as in {thresh"):
+        list(void_settings(OmegaConf.create(f"{{only_if: {wrong}}}"), {}, set(), "method."))
 
 
 def test_patterns():

@@ -34,8 +34,17 @@ def warn_of_void_settings(config: DictConfig) -> None:
 def void_settings(
     node: DictConfig, defaults: Mapping[str, Any], changed: Collection[str], prefix: str = ""
 ) -> Iterator[str]:
-    """What to say of the ``changed`` settings of a node that are not at their default."""
-    for key, conditions in (node.get("only_if") or {}).items():
+    """What to say of the ``changed`` settings of a node that are not at their default.
+
+    ValueError for an ``only_if`` that cannot be understood.
+    """
+    rules = node.get("only_if") or OmegaConf.create()
+    for key, conditions in rules.items() if OmegaConf.is_dict(rules) else [("only_if", rules)]:
+        if not isinstance(conditions, str) and not OmegaConf.is_dict(conditions):
+            raise ValueError(
+                f"{prefix}only_if has {key}: {conditions}, which is not what a setting needs of "
+                f"others, as in {{threshold: {{drop: threshold}}}}."
+            )
         value = OmegaConf.select(node, key)
         if prefix + key not in changed or value == OmegaConf.select(defaults, key):
             continue
