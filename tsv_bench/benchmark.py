@@ -19,6 +19,7 @@ from tsv_bench.method import Method, serves_one
 from tsv_bench.methods.masks import MaskedVector, pack_vectors
 from tsv_bench.models import Backbone
 from tsv_bench.scaling import choose_alpha, choose_by_task
+from tsv_bench.served import served_by
 from tsv_bench.state_dicts import open_state_dict
 from tsv_bench.storage import stored_bytes
 from tsv_bench.streaming import gather, stream
@@ -105,7 +106,7 @@ def evaluate_method(
             task_values = choose_knob(method, vectors, evaluator, validation)
             method = method.with_knob(task_values)
     with stage("merge", seconds):
-        served = computed(method.serve(vectors), method.label)
+        served = computed(served_by(method.serve, vectors, method.name), method.label)
         stored = stored_bytes(served, vectors)
 
     correct: dict[float, dict[str, np.ndarray]] = {}

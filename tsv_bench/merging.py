@@ -38,6 +38,7 @@ from tsv_bench.merge_outputs import (
 )
 from tsv_bench.method import made_up
 from tsv_bench.methods.masks import MaskedVector
+from tsv_bench.served import served_by
 from tsv_bench.state_dict_writer import StateDictWriter
 from tsv_bench.state_dicts import ReadOnce, StateDict, open_state_dict
 from tsv_bench.streaming import observer, shape_of, stream
@@ -130,7 +131,7 @@ def merge(
         }
         if write == "model":
             about["alpha"] = alpha
-        served = serve(vectors)
+        served = served_by(serve, vectors, about["method"])
         metadata = {
             task: {KEY: json.dumps(about | ({"task": task} if task else {}))} for task in paths
         }

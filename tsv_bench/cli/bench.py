@@ -62,12 +62,7 @@ def main(config: DictConfig) -> None:
             }
             for name, task in tasks.items()
         },
-        "method": {
-            "name": method.name,
-            "knobs": method.knobs,
-            "alphas": method.alphas,
-            **({"candidates": list(method.choice.candidates)} if method.chosen_by_task else {}),
-        },
+        "method": method.settings,
         "evaluation": {"normalizer": config.normalizer, **search.settings},
         "version": provenance.versions()["tsv_bench"],
     }
