@@ -61,7 +61,7 @@ def test_methods_are_dots_and_references_lines():
     table = table_of()
     (axes,) = plot_methods(table).axes
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels == ["TSV-C", "TSV-M", "TIES", "Task Arithmetic", "Weight average"]
+    assert labels == ["Weight average", "TIES", "Task Arithmetic", "TSV-M", "TSV-C"]
     dots = {line.get_ydata()[0]: line.get_xdata()[0] for line in axes.lines
             if line.get_marker() == "o"}  # fmt: skip
     values = {row.label: row.absolute.value for row in table.rows}

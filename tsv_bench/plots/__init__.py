@@ -1,5 +1,16 @@
 """Figures: one file a family, all in one style."""
 
-from tsv_bench.plots.tables import plot_alphas, plot_methods, plot_tasks
+from tsv_bench.plots.alphas import plot_alphas
+from tsv_bench.plots.figures import Drawn, draw_figures, save_figures
+from tsv_bench.plots.style import svg_bytes
+from tsv_bench.plots.tables import plot_methods, plot_tasks
 
-__all__ = ["plot_alphas", "plot_methods", "plot_tasks"]
+__all__ = [
+    "Drawn",
+    "draw_figures",
+    "plot_alphas",
+    "plot_methods",
+    "plot_tasks",
+    "save_figures",
+    "svg_bytes",
+]
