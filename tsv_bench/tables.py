@@ -66,8 +66,8 @@ class Table:
         return sorted({run.seed for run in self.runs})
 
 
-def read_tables(folder: Path) -> list[Table]:
-    """The tables of all Runs below ``folder``. ValueError when there is none."""
+def read_evaluated(folder: Path) -> list[Evaluated]:
+    """All Runs below ``folder``, with what they had right. ValueError when there is none."""
     evaluated: list[Evaluated] = []
     for path, run in find_runs(folder):
         try:
@@ -76,7 +76,12 @@ def read_tables(folder: Path) -> list[Table]:
             evaluated.append((run, None))
     if not evaluated:
         raise ValueError(f"no Run in {folder}. Make one with: tsv-bench method=tsv_merge")
-    return build_tables(evaluated)
+    return evaluated
+
+
+def read_tables(folder: Path) -> list[Table]:
+    """The tables of all Runs below ``folder``. ValueError when there is none."""
+    return build_tables(read_evaluated(folder))
 
 
 def build_tables(evaluated: Sequence[Evaluated]) -> list[Table]:

@@ -5,15 +5,21 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from tsv_bench.cli.launch import command
-from tsv_bench.report import render_terminal, write_report
-from tsv_bench.tables import read_tables
+from tsv_bench.page import write_page
+from tsv_bench.report import make_sheets, render_terminal, write_report
+from tsv_bench.tables import build_tables, read_evaluated
 
 
 @command("report")
 def main(config: DictConfig) -> None:
-    tables = read_tables(Path(config.paths.runs))
+    evaluated, folder = read_evaluated(Path(config.paths.runs)), Path(config.paths.report)
+    tables = build_tables(evaluated)
     print(render_terminal(tables, layout=config.layout))
-    for path in write_report(tables, Path(config.paths.report), config.layout):
+    written = write_report(tables, folder, config.layout)
+    if config.html:
+        sheets = make_sheets(tables, config.layout)
+        written.append(write_page(evaluated, tables, sheets, folder))
+    for path in written:
         print(f"wrote {path}")
 
 
