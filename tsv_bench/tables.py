@@ -75,7 +75,8 @@ def read_evaluated(folder: Path) -> list[Evaluated]:
         except ValueError:  # the table says so where it matters
             evaluated.append((run, None))
     if not evaluated:
-        raise ValueError(f"no Run in {folder}. Make one with: tsv-bench method=tsv_merge")
+        place = Path(folder).absolute()
+        raise ValueError(f"no Run in {place}. Make one with: tsv-bench method=tsv_merge")
     return evaluated
 
 

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from tsv_bench.files import replace_atomically
 from tsv_bench.plots import alphas
 from tsv_bench.plots import tables as of_tables
-from tsv_bench.plots.style import NothingToPlot, save_figure
+from tsv_bench.plots.style import STYLE, NothingToPlot, save_figure
 from tsv_bench.tables import Table
 
 # name -> (what draws it, what captions it); NothingToPlot from either leaves it out.
@@ -33,7 +34,8 @@ def draw_figures(table: Table) -> tuple[list[Drawn], list[str]]:
     drawn, left_out = [], []
     for name, (plot, caption) in FAMILIES.items():
         try:
-            drawn.append(Drawn(name, caption(table), plot(table)))
+            with rc_context(STYLE):
+                drawn.append(Drawn(name, caption(table), plot(table)))
         except NothingToPlot as nothing:
             left_out.append(f"No figure {name!r}: {nothing}")
     return drawn, left_out

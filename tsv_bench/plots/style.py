@@ -25,7 +25,8 @@ REFERENCES = ("zero_shot", "individual")  # what the other methods lie between
 INCH_PER_CHARACTER = 0.085  # of the default font at 10 points
 DOTS_PER_INCH = 150
 PERCENT = FuncFormatter(lambda fraction, _: f"{100 * fraction:g}%")
-SVG = {
+STYLE = {
+    "text.parse_math": False,  # a knob may be a pattern, and end in $
     "svg.fonttype": "none",  # text, to be searched, copied and set in the reader's font
     "svg.hashsalt": "tsv-bench",  # ids from the content, not from chance
 }
@@ -78,5 +79,5 @@ def save_figure(figure: Figure, folder: Path, stem: str) -> list[Path]:
 
 
 def _write(figure: Figure, file: io.BytesIO, **how: Any) -> None:
-    with rc_context(SVG):
+    with rc_context(STYLE):
         figure.savefig(file, **how)

@@ -72,9 +72,10 @@ def plot_tasks(table: Table) -> Figure:
     """Accuracy of every method (rows) on every task (columns), written into a heat map."""
     accuracy = np.array([list(row.accuracy.values()) for row in table.rows])
     label_width = max(len(row.label) for row in table.rows) * INCH_PER_CHARACTER
-    figure = new_figure(
-        label_width + 0.62 * accuracy.shape[1] + 1.2, 1.2 + 0.32 * accuracy.shape[0]
-    )
+    # Names of tasks lean by 35 degrees: this is how far the longest reaches down, and left.
+    reach = 0.6 * INCH_PER_CHARACTER * max(map(len, table.tasks.values()))
+    width = max(label_width, 1.4 * reach) + 0.62 * accuracy.shape[1] + 1.2
+    figure = new_figure(width, 0.6 + reach + 0.32 * accuracy.shape[0])
     axes = figure.add_subplot()
     image = axes.imshow(accuracy, cmap="Blues", vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(accuracy):
