@@ -23,7 +23,8 @@ def page_of(evaluated):
 
 
 def data_of(page):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])
+    script = r'<script type="application/json" id="data">(.*?)</script>'
+    return json.loads(re.search(script, page)[1])
 
 
 def test_the_page_needs_no_other_file():
