@@ -136,9 +136,9 @@ def test_notes_are_in_both_texts():
 
 
 def test_report_writes_what_it_says(tmp_path):
-    paths = write_report(tables_of(2), tmp_path / "out")
+    paths = write_report(tables_of(3), tmp_path / "out")
     names = ["table.md", "table.csv", "table.tex"]
-    plots = ("methods", "tasks", "alpha")
+    plots = ("methods", "tasks", "radar", "alpha")
     names += [f"mini-mini8-{plot}.{end}" for plot in plots for end in ("svg", "png")]
     names.append("figures.md")
     assert [path.name for path in paths] == names

@@ -1,4 +1,4 @@
-"""Accuracy against the share of ranks that is kept, of one method's Runs that differ in nothing else.
+"""Accuracy against the share of ranks kept, of one method's Runs that differ in nothing else.
 
 And the least share that keeps 99% of the individual models' accuracy, with its interval.
 """

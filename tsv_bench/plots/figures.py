@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from tsv_bench.files import replace_atomically
-from tsv_bench.plots import alphas
+from tsv_bench.plots import alphas, radar, ranks, sizes
 from tsv_bench.plots import tables as of_tables
 from tsv_bench.plots.style import STYLE, NothingToPlot, save_figure
 from tsv_bench.tables import Table
@@ -17,7 +17,10 @@ from tsv_bench.tables import Table
 FAMILIES = {
     "methods": (of_tables.plot_methods, of_tables.caption_methods),
     "tasks": (of_tables.plot_tasks, of_tables.caption_tasks),
+    "radar": (radar.plot_radar, radar.caption_radar),
     "alpha": (alphas.plot_alphas, alphas.caption_alphas),
+    "rank": (ranks.plot_ranks, ranks.caption_ranks),
+    "size": (sizes.plot_sizes, sizes.caption_sizes),
 }
 CAPTIONS = "figures.md"
 
