@@ -271,10 +271,12 @@ def test_no_width_scrolls_sideways(load, path, evaluated, width):
 
 
 def test_print_has_the_tables_and_not_the_controls(load, path):
-    page = load(path, color_scheme="dark")
+    page = load(path, width=794, color_scheme="dark")  # of A4
     page.emulate_media(media="print")
+    assert not is_too_wide(page)
     assert look(page) == "light"
     assert not page.locator("#filters").is_visible() and not page.locator("#theme").is_visible()
+    assert not page.locator("#compare").is_visible(), "nothing is compared"
     assert page.locator("#runs-table").is_visible() and page.locator("#tables").is_visible()
 
 

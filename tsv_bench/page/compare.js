@@ -18,6 +18,7 @@ const showChoice = () => {
   pair.elements.second.value = chosen[1] || "";
   byId("swap").disabled = chosen.length < 2;
   const [first, second] = chosen.map((id) => byRunId.get(id));
+  byId("compare").classList.toggle("screen", !second); // an empty one is not printed
   byId("comparison").replaceChildren(...(second ? compared(first, second)
     : [element("p", { class: "quiet" }, "Choose two Runs, here or by the boxes before their names.")]));
 };

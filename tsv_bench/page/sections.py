@@ -9,6 +9,8 @@ from tsv_bench.runs import Run
 from tsv_bench.sheets import Sheet
 from tsv_bench.tables import Table
 
+BROAD = 640  # pixels; what is wider is not shrunk to a phone's width
+
 
 def summary(runs: Sequence[Run]) -> str:
     """What the page holds, in a line."""
@@ -58,9 +60,10 @@ def _figures(table: Table) -> str:
     for one in drawn:
         data = base64.b64encode(svg_bytes(one.figure)).decode("ascii")
         width, height = (round(inches * 96) for inches in one.figure.get_size_inches())
+        broad = ' class="broad"' if width > BROAD else ""
         parts.append(
             f'<figure><div class="wide" tabindex="0" role="region" aria-label="figure {one.name}">'
-            f'<img src="data:image/svg+xml;base64,{data}" width="{width}" height="{height}" '
+            f'<img{broad} src="data:image/svg+xml;base64,{data}" width="{width}" height="{height}" '
             f'alt="{escape(one.caption)}"></div><figcaption>{escape(one.caption)}</figcaption>'
             f"</figure>"
         )
