@@ -3,6 +3,8 @@
 import contextlib
 import shutil
 
+from playwright.sync_api import sync_playwright
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # No sandbox: CI runs as root. The rest: it does nothing but show the page.
 FLAGS = (
@@ -18,8 +20,6 @@ def find():
 
 @contextlib.contextmanager
 def start():
-    from playwright.sync_api import sync_playwright
-
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find(), headless=True, args=FLAGS)
         yield browser

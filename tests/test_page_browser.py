@@ -8,6 +8,7 @@ import chromium
 import numpy as np
 import pytest
 from made_up_runs import make_run, make_vision_run
+from playwright.sync_api import expect
 from scipy.stats import binomtest
 
 from tsv_bench import statistics
@@ -122,7 +123,7 @@ def test_filters_leave_what_fits_all_of_them(load, path):
     page.get_by_label("Suite", exact=True).select_option("vision8")
     assert page.locator("#count").inner_text().endswith("no Run fits all filters")
     page.get_by_role("button", name="Show all").click()
-    page.wait_for_function("document.querySelectorAll('#runs-table tbody tr').length === 14")
+    expect(rows_of(page)).to_have_count(14)
 
 
 def test_details_are_the_runs(load, path, evaluated):

@@ -53,7 +53,7 @@ const sideBySide = (first, second) => {
     ["absolute", withInterval],
     ["normalized", (run) => percent(run.normalized)],
     ["alpha", (run) => run.alpha.toFixed(2)],
-    ["task known", (run) => (run.task_known ? "yes" : "no")],
+    ["task known", knownText],
     ["MB a task", (run) => megabytes(run.perTask)],
     ["seconds", (run) => seconds(run.time)],
     ["memory GB", (run) => (run.peak_memory / 1e9).toFixed(2)],

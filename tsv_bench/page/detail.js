@@ -52,7 +52,7 @@ const facts = (run) => {
     ["normalized", `${percent(run.normalized, 2)} by ${run.normalizer_source}`],
     ...publishedFacts(run),
     ["alpha", `${run.alpha} ${alphas ? `of ${alphas} candidates` : "(fixed)"}`],
-    ["inference", run.task_known ? "the task must be known" : "one model for all tasks"],
+    ["inference", isKnown(run) === null ? null : run.task_known ? "the task must be known" : "one model for all tasks"],
     ["stored", isNumber(run.stored_bytes) ? `${megabytes(run.stored_bytes)} MB beside the pretrained backbone, ${megabytes(run.perTask)} a task` : null],
     ["seconds", stages.join(", ")],
     ["peak memory", `${(run.peak_memory / 1e9).toFixed(2)} GB`],

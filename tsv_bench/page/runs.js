@@ -33,6 +33,10 @@ const withInterval = (run) => run.interval
   ? `${percent(run.absolute)} \u00B1${percent((run.interval[1] - run.interval[0]) / 2)}`
   : percent(run.absolute);
 
+// Runs that are older than this field are older than the bytes too, and do not say.
+const isKnown = (run) => (!run.task_known && run.stored_bytes === null ? null : run.task_known);
+const knownText = (run) => ({ true: "yes", false: "no" })[isKnown(run)] || NONE;
+
 // sort: what a column is ordered by; text: what it shows. Columns that no Run fills are left out.
 const columns = [
   { head: "method", text: null, sort: (run) => run.label },
@@ -47,7 +51,7 @@ const columns = [
     sort: (run) => run.theirs ? run.theirs.differences.absolute : null, number: true },
   { head: "alpha", text: (run) => run.alpha.toFixed(2), sort: (run) => run.alpha, number: true },
   { head: "MB a task", text: (run) => megabytes(run.perTask), sort: (run) => run.perTask, number: true },
-  { head: "task known", text: (run) => run.task_known ? "yes" : "no", sort: (run) => String(run.task_known) },
+  { head: "task known", text: knownText, sort: (run) => isKnown(run) === null ? null : knownText(run) },
   { head: "seconds", text: (run) => seconds(run.time), sort: (run) => run.time, number: true },
   { head: "memory GB", text: (run) => (run.peak_memory / 1e9).toFixed(2), sort: (run) => run.peak_memory, number: true },
   { head: "made on", text: (run) => run.created.slice(0, 10), sort: (run) => run.created },

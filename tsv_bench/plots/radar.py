@@ -10,6 +10,7 @@ from tsv_bench.plots.style import (
     NothingToPlot,
     color_and_marker,
     enumerated,
+    needs_task,
     new_figure,
 )
 from tsv_bench.rows import Row
@@ -50,6 +51,8 @@ def plot_radar(table: Table) -> Figure:
     axes.yaxis.set_major_formatter(PERCENT)
     axes.set_rlabel_position(np.degrees(angles[1]) / 2)  # between two tasks
     axes.tick_params(axis="y", labelsize=7, labelcolor=GREY)
+    for label in axes.get_yticklabels():
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.4, "alpha": 0.8})
     axes.set_xticks(angles, [""] * len(angles))
     for angle, label in zip(angles, table.tasks.values(), strict=True):
         side = round(float(np.sin(angle)), 3)
@@ -72,9 +75,12 @@ def caption_radar(table: Table) -> str:
     shown = [row.label for row in rows]
     text = f"Accuracy on every task of {enumerated(shown)}; the axis {starts}."
     if left := len(table.rows) - len(rows):
+        best = f"{NUM_BEST} best"
+        if None not in [needs_task(row) for row in table.rows]:
+            best += " that merge into one model"
         text += (
             f" Not shown: {left} other method{'s' if left > 1 else ''}; beside the references and "
-            f"Task Arithmetic these are the {NUM_BEST} best that merge into one model."
+            f"Task Arithmetic these are the {best}."
         )
     return text
 
@@ -84,7 +90,7 @@ def _chosen(table: Table) -> list[Row]:
         raise NothingToPlot(f"{table.suite} has {len(table.tasks)} tasks, a radar needs 3 or more.")
     merged = [
         row for row in table.rows
-        if not row.runs[0].task_known
+        if not needs_task(row)
         and row.method not in (*REFERENCE_LINES, "task_arithmetic")
     ]  # fmt: skip
     best = sorted(merged, key=lambda row: -row.absolute.value)[:NUM_BEST]

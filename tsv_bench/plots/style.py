@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from tsv_bench.files import replace_atomically
+from tsv_bench.rows import Row
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
@@ -53,6 +54,13 @@ def clean(axes: Axes, grid: str = "both") -> None:
     axes.grid(axis=grid, color=LIGHT)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def needs_task(row: Row) -> bool | None:
+    """Whether it must be known of an image which task's it is; None where the Runs do not say."""
+    run = row.runs[0]
+    # Runs that are older than this field are older than the bytes too.
+    return None if not run.task_known and run.stored_bytes is None else run.task_known
 
 
 def enumerated(texts: Sequence[str]) -> str:

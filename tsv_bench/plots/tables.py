@@ -12,6 +12,7 @@ from tsv_bench.plots.style import (
     PERCENT,
     REFERENCES,
     clean,
+    needs_task,
     new_figure,
 )
 from tsv_bench.rows import Row
@@ -97,14 +98,17 @@ def caption_tasks(table: Table) -> str:
 
 
 def _entries(rows: list[Row]) -> list[tuple[str, Row | None]]:
-    """(label, row) from the best down; a heading, which has no row, before each of two blocks."""
+    """(label, row) from the best down; a heading, which has no row, before each of two blocks.
+
+    One block, and no heading, where not all Runs say which they belong to.
+    """
     by_value = sorted(rows, key=lambda row: -row.absolute.value)
-    blocks = {known: [r for r in by_value if r.runs[0].task_known == known] for known in BLOCKS}
-    headed = all(blocks.values())
+    blocks = {known: [r for r in by_value if needs_task(r) == known] for known in BLOCKS}
+    if not all(blocks.values()) or None in map(needs_task, rows):
+        return [(row.label, row) for row in by_value]
     entries: list[tuple[str, Row | None]] = []
     for known, block in blocks.items():
-        entries += [(BLOCKS[known], None)] if headed else []
-        entries += [(row.label, row) for row in block]
+        entries += [(BLOCKS[known], None), *((row.label, row) for row in block)]
     return entries
 
 
