@@ -28,7 +28,9 @@ TASK_KNOWN = ("tsv_compress", "individual")
 FRACTIONS = (0.01, 0.05, 0.1, 0.5)
 
 
-def table_of(methods=tuple(LABELS), seeds=(0,), num_tasks=8, num_more=0, fractions=()):
+def table_of(
+    methods=tuple(LABELS), seeds=(0,), num_tasks=8, num_more=0, fractions=(), sized=True
+):
     """``num_more`` merges more of other names; TSV-C at these rank fractions too."""
     tasks = [f"{task}{i or ''}" for i in range(3) for task in TASKS][:num_tasks]
     changes = [(method, {}) for method in methods]
@@ -42,7 +44,8 @@ def table_of(methods=tuple(LABELS), seeds=(0,), num_tasks=8, num_more=0, fractio
         known = method in TASK_KNOWN
         share = {"zero_shot": 0, "individual": 1, "tsv_compress": 0.15}.get(method, 1 / num_tasks)
         share = change.get("knobs", {}).get("rank_fraction", share)
-        change = {"task_known": known, "stored_bytes": int(4e5 * num_tasks * share)} | change
+        size = int(4e5 * num_tasks * share) if sized else None
+        change = {"task_known": known, "stored_bytes": size} | change
         for seed in seeds:
             of_own = {"fingerprint": f"{number}-{seed}"} | change
             name = of_own.pop("method", None)
@@ -90,8 +93,17 @@ def large():
     return table_of(seeds=(0, 1, 2), num_tasks=20, num_more=20, fractions=FRACTIONS)
 
 
-@pytest.mark.parametrize("size", ["small", "large"])
-@pytest.mark.parametrize("plot", PLOTS)
+@pytest.fixture(scope="module")
+def old():
+    """Runs that do not say what they store."""
+    return table_of(fractions=FRACTIONS, sized=False)
+
+
+@pytest.mark.parametrize(
+    ("plot", "size"),
+    [(plot, size) for plot in PLOTS for size in ("small", "large", "old")
+     if (plot, size) != (plot_sizes, "old")],
+)  # fmt: skip
 def test_texts_are_inside_and_apart(plot, size, request):
     figure = plot(request.getfixturevalue(size))
     texts = list(texts_of(figure))

@@ -52,7 +52,8 @@ def plot_alphas(table: Table) -> Figure:
 
 
 def caption_alphas(table: Table) -> str:
-    fixed = [row.label for row in table.rows if row not in _searched(table)]
+    searched = [row.label for row in _searched(table)]
+    fixed = dict.fromkeys(r.runs[0].label for r in table.rows if r.label not in searched)
     text = "Mean normalized accuracy on the validation splits against alpha, one line a Run; the "
     text += "marker is the alpha that was chosen, and evaluated on test."
     return text + (f" With a fixed alpha, hence not here: {', '.join(fixed)}." if fixed else "")

@@ -1,5 +1,7 @@
 """Accuracy on every task, a few methods around a circle."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -74,7 +76,7 @@ def caption_radar(table: Table) -> str:
     low, starts = _radii(rows)
     shown = [row.label for row in rows]
     text = f"Accuracy on every task of {enumerated(shown)}; the axis {starts}."
-    if left := len(table.rows) - len(rows):
+    if left := len({row.method for row in table.rows} - {row.method for row in rows}):
         best = f"{NUM_BEST} best"
         if None not in [needs_task(row) for row in table.rows]:
             best += " that merge into one model"
@@ -93,12 +95,20 @@ def _chosen(table: Table) -> list[Row]:
         if not needs_task(row)
         and row.method not in (*REFERENCE_LINES, "task_arithmetic")
     ]  # fmt: skip
-    best = sorted(merged, key=lambda row: -row.absolute.value)[:NUM_BEST]
+    best = _best_of_methods(merged)
     always = [r for r in table.rows if r.method in (*REFERENCE_LINES, "task_arithmetic")]
     chosen = [*always, *best]
     if not chosen:  # masks and compression alone
-        chosen = sorted(table.rows, key=lambda row: -row.absolute.value)[:NUM_BEST]
+        chosen = _best_of_methods(table.rows)
     return sorted(chosen, key=lambda row: row.absolute.value)
+
+
+def _best_of_methods(rows: Iterable[Row]) -> list[Row]:
+    """The best rows, one of a method: of its knobs, those that did best."""
+    by_method: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: -row.absolute.value):
+        by_method.setdefault(row.method, row)
+    return list(by_method.values())[:NUM_BEST]
 
 
 def _radii(rows: list[Row]) -> tuple[float, str]:

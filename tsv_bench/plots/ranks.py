@@ -42,8 +42,8 @@ def plot_ranks(table: Table) -> Figure:
                 other.remove()
     axes = panels[0, 0]
     figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False,
-        fontsize=9,
+        *axes.get_legend_handles_labels(), loc="outside upper center", ncols=2 * num_columns,
+        frameon=False, fontsize=9,
     )  # fmt: skip
     return figure
 
