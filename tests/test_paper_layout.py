@@ -231,7 +231,7 @@ def test_unknown_layouts_are_refused():
 
 def test_report_of_the_papers_layout_has_its_own_names(tmp_path):
     paths = write_report(vision_tables(*SAME), tmp_path, "paper")
-    assert [p.name for p in paths if p.suffix != ".png"] == ["paper.md", "paper.csv", "paper.tex"]
+    assert [p.name for p in paths if p.stem == "paper"] == ["paper.md", "paper.csv", "paper.tex"]
     write_report(vision_tables(*SAME), tmp_path)
     assert (tmp_path / "table.md").read_text() != (tmp_path / "paper.md").read_text()
 

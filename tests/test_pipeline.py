@@ -55,7 +55,9 @@ def test_a_comparison_prints_its_table_and_says_where_all_is(comparison):
     assert lines[-1] == "Runs are in runs, fine-tuned checkpoints in checkpoints."
     written = {path.name for path in (folder / "runs" / "report").iterdir()}
     assert {"table.md", "table.csv"} < written
-    assert sum(name.endswith(".png") for name in written) == 3
+    plots = {name.rpartition("-")[2] for name in written if name.endswith((".png", ".svg"))}
+    ends = ("png", "svg")
+    assert {f"{p}.{end}" for p in ("methods", "tasks", "alpha") for end in ends} <= plots
     assert all(f"runs/report/{name}" in result.out for name in written)
     for bar in ("fine-tune Signs", "fine-tune Shapes", "TSV-M: alpha", "TSV-M: test"):
         assert f"{bar}:   0%" in result.err

@@ -20,7 +20,7 @@ from tsv_bench.cells import (
 )
 from tsv_bench.leaderboard import leaderboard_csv, leaderboard_sheet
 from tsv_bench.paper_layout import blocks, build_grids, paper_csv, paper_sheet
-from tsv_bench.plots import plot_alphas, plot_methods, plot_tasks
+from tsv_bench.plots import save_figures
 from tsv_bench.records import row_record, to_csv
 from tsv_bench.sheets import Sheet, align, latex, markdown, notes, terminal, wrap, wrap_label
 from tsv_bench.tables import Comparison, Table
@@ -32,7 +32,7 @@ TASKS_A_BLOCK = 8
 
 
 def write_report(tables: Sequence[Table], out_folder: Path, layout: str = "runs") -> list[Path]:
-    """Write the tables as .md, .csv and .tex and, for each table, its plots (PNG); the paths.
+    """Write the tables as .md, .csv and .tex, and each one's figures (svg, png); the paths.
 
     ``layout`` "runs": table.*, a table for each backbone and suite; "paper": paper.*, the paper's;
     "leaderboard": leaderboard.*, the best method first.
@@ -44,14 +44,7 @@ def write_report(tables: Sequence[Table], out_folder: Path, layout: str = "runs"
     paths = [out_folder / f"{LAYOUTS[layout]}.{end}" for end in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         path.write_text(text, encoding="utf-8", newline="")
-    plots = {"methods": plot_methods, "tasks": plot_tasks, "alpha": plot_alphas}
-    for table in tables:
-        for name, plot in plots.items():
-            if name == "alpha" and not any(run.alpha_curve for run in table.runs):
-                continue
-            paths.append(out_folder / f"{table.name}-{name}.png")
-            plot(table).savefig(paths[-1], dpi=150)
-    return paths
+    return [*paths, *save_figures(tables, out_folder)]
 
 
 def make_sheets(tables: Sequence[Table], layout: str = "runs") -> list[Sheet]:
