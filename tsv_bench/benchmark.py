@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
 from tsv_bench.checkpoint_vectors import check_finite, open_task_vector, pair_of
@@ -38,6 +39,7 @@ class Outcome:
     absolute: float
     normalized: float
     normalizer: dict[str, float]  # task -> test accuracy of its own fine-tuned model
+    served: Mapping[str, Mapping[str, Tensor]]  # task -> the vector it was served
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -128,6 +130,7 @@ def evaluate_method(
         absolute=sum(accuracy.values()) / len(accuracy),
         normalized=normalized_accuracy(accuracy, divisors),
         normalizer={name: divisors[name] for name in tasks},
+        served=served,
         seconds=seconds,
     )
 
