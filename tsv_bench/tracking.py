@@ -69,7 +69,9 @@ class WandbTracker:
                 type(error).__name__,
                 error,
             )
-            with suppress(Exception):  # its own process may be what died; the next Run starts one
+            # wandb's own process may be what died, and then this raises, SystemExit among others;
+            # the next Run starts another.
+            with suppress(Exception, SystemExit):
                 import wandb
 
                 wandb.teardown(exit_code=1)
