@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
 from tsv_bench.checkpoint_vectors import check_finite, open_task_vector, pair_of
@@ -41,6 +42,7 @@ class Outcome:
     absolute: float
     normalized: float
     normalizer: dict[str, float]  # task -> test accuracy of its own fine-tuned model
+    served: Mapping[str, Mapping[str, Tensor]]  # task -> the vector it was served
     seconds: dict[str, float] = field(default_factory=dict)
     stored_bytes: int | None = None  # beside the pretrained backbone, of all tasks together
     task_known: bool = False  # whether each task is served its own vector
@@ -148,6 +150,7 @@ def evaluate_method(
         absolute=sum(accuracy.values()) / len(accuracy),
         normalized=normalized_accuracy(accuracy, divisors),
         normalizer={name: divisors[name] for name in tasks},
+        served=served,
         seconds=seconds,
         stored_bytes=stored,
         task_known=not serves_one(method.serve, tasks),
