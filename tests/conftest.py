@@ -14,6 +14,7 @@ import jaxtyping
 CHECKED = [f"tsv_bench.{x}" for x in ("linalg", "task_vectors", "methods", "interference")]
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
+import chromium  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
@@ -31,6 +32,9 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="needs --network"))
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if item.get_closest_marker("browser") and not chromium.find():
+            reason = f"needs a Chromium on the PATH, as one of: {', '.join(chromium.NAMES)}"
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ TENSOR_ROOMS = {
 LIBRARIES = {"lapack": {"scipy", "threadpoolctl"}}  # what one of them is there to know
 # Files, data sets and networks know nothing of experiments.
 FILE_ROOMS = {"checkpoints", "data", "models"}
-EXPERIMENT_ROOMS = {"cli", "report", "plots", "tracking", "runs"}
+EXPERIMENT_ROOMS = {"cli", "report", "page", "plots", "tracking", "runs"}
 ONLY_IN = {
     "hydra": {"cli"},
     "omegaconf": {"cli"},

@@ -152,7 +152,7 @@ def test_a_glob_sweeps_the_options_it_matches():
     "arguments",
     [["hydra.job.name=x"], ["hydra.verbose=true"], ["+new.key=1"], ["++new=1"], ["--cfg", "job"],
      ["--multirun"], ["seed=${oc.env:HOME}"], ["method.alphas=[0.1,0.2]"],
-     ["--config-dir", "elsewhere", "method=mine"], ["hydra.searchpath=[file://x]", "method=mine"]],
+     ["--config-dir", "elsewhere", "--config-name", "mine", "method=mine"]],
 )  # fmt: skip
 def test_what_is_for_hydra_passes_unchanged(arguments):
     assert sorted(checked_here(*arguments)) == sorted(arguments)

@@ -54,7 +54,9 @@ def test_wheel_holds_the_package_and_its_configuration_and_nothing_else(wheel):
         if path.is_file() and "__pycache__" not in path.parts
     }
     conf = {
-        f"tsv_bench/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")
+        f"tsv_bench/{path.relative_to(ROOT).as_posix()}"
+        for path in (ROOT / "conf").rglob("*")
+        if path.suffix in (".yaml", ".yml")
     }
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}

@@ -204,7 +204,7 @@ def test_latex_is_whole_and_escaped(layout):
     runs = [make_vision_run(*cell) for cell in (*SAME, ("ties", "vision20", "vit_b16", "other"))]
     runs += [make_vision_run(knobs=knobs, fingerprint="b"), make_run("ties")]
     text = render_latex(build_tables(runs), layout)
-    assert len(check_latex(text)) == {"runs": 3, "paper": 2}[layout]
+    assert len(check_latex(text)) == {"runs": 3, "paper": 2, "leaderboard": 3}[layout]
     assert r"rank\_fraction=0.1, polar=50\%\_\&\#" in text
     for command in (r"\toprule", r"\midrule", r"\bottomrule", r"\usepackage{booktabs,graphicx}"):
         assert command in text
@@ -231,7 +231,7 @@ def test_unknown_layouts_are_refused():
 
 def test_report_of_the_papers_layout_has_its_own_names(tmp_path):
     paths = write_report(vision_tables(*SAME), tmp_path, "paper")
-    assert [p.name for p in paths if p.suffix != ".png"] == ["paper.md", "paper.csv", "paper.tex"]
+    assert [p.name for p in paths if p.stem == "paper"] == ["paper.md", "paper.csv", "paper.tex"]
     write_report(vision_tables(*SAME), tmp_path)
     assert (tmp_path / "table.md").read_text() != (tmp_path / "paper.md").read_text()
 

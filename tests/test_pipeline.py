@@ -55,7 +55,9 @@ def test_a_comparison_prints_its_table_and_says_where_all_is(comparison):
     assert lines[-1] == "Runs are in runs, fine-tuned checkpoints in checkpoints."
     written = {path.name for path in (folder / "runs" / "report").iterdir()}
     assert {"table.md", "table.csv"} < written
-    assert sum(name.endswith(".png") for name in written) == 3
+    plots = {name.rpartition("-")[2] for name in written if name.endswith((".png", ".svg"))}
+    ends = ("png", "svg")
+    assert {f"{p}.{end}" for p in ("methods", "tasks", "alpha") for end in ends} <= plots
     assert all(f"runs/report/{name}" in result.out for name in written)
     for bar in ("fine-tune Signs", "fine-tune Shapes", "TSV-M: alpha", "TSV-M: test"):
         assert f"{bar}:   0%" in result.err
@@ -149,7 +151,8 @@ def test_report_shows_all_runs_of_a_folder(folder, tmp_path):
 def test_report_without_runs_says_how_to_make_one(tmp_path):
     result = tsv(tmp_path, "report")
     assert result.code == 1
-    assert "no Run in runs. Make one with: tsv-bench" in result.err
+    assert f"no Run in runs: looked for json files in {tmp_path / 'runs'} and below" in result.err
+    assert "does not exist" in result.err and "tsv-bench method=tsv_merge" in result.err
 
 
 def test_finetune_takes_what_bench_has_made(folder):

@@ -91,6 +91,7 @@ def test_percent_in_the_text_and_fractions_in_csv():
         assert float(record["absolute_images_low"]) == row.absolute.images.low
         assert float(record["normalized_seeds_high"]) == row.normalized.seeds.high
         assert float(record["accuracy_task3"]) == row.accuracy["task3"]
+        assert float(record["accuracy_task3_low"]) == row.accuracy_intervals["task3"].low
         assert float(record["seconds"]) == row.seconds
         assert 0 <= float(record["absolute"]) <= 1
         lines = render_markdown([table]).splitlines()
@@ -136,14 +137,18 @@ def test_notes_are_in_both_texts():
 
 
 def test_report_writes_what_it_says(tmp_path):
-    paths = write_report(tables_of(2), tmp_path / "out")
+    paths = write_report(tables_of(3), tmp_path / "out")
     names = ["table.md", "table.csv", "table.tex"]
-    names += [f"mini-mini8-{plot}.png" for plot in ("methods", "tasks", "alpha")]
+    plots = ("methods", "tasks", "radar", "alpha")
+    names += [f"mini-mini8-{plot}.{end}" for plot in plots for end in ("svg", "png")]
+    names.append("figures.md")
     assert [path.name for path in paths] == names
     assert all(path.stat().st_size > 0 for path in paths)
-    assert paths[3].read_bytes().startswith(b"\x89PNG")
+    assert paths[3].read_text(encoding="utf-8").startswith("<?xml")
+    assert paths[4].read_bytes().startswith(b"\x89PNG")
 
 
 def test_no_alpha_plot_where_every_alpha_is_fixed(tmp_path):
     paths = write_report(build_tables([make_run("individual")]), tmp_path)
     assert not any("alpha" in path.name for path in paths)
+    assert "No figure 'alpha': no method on mini8 searched alpha" in paths[-1].read_text()

@@ -1,15 +1,18 @@
 import json
 import logging
-import struct
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 import wandb
 from PIL import Image
-from wandb.proto.wandb_internal_pb2 import Record
+from safetensors import safe_open
+from wandb_files import of_type, own_folders, records, summary, values
 
 from tsv_bench.runs import Run, Score
 from tsv_bench.tracking import NoTracker, WandbTracker
+from tsv_bench.weights import write_weights
 
 RUN = Run(
     backbone="mini",
@@ -39,7 +42,11 @@ RUN = Run(
     normalizer_source="this project's own fine-tuned models",
     seconds={"merge": 1.5, "test": 2.5},
     peak_memory=1 << 30,
-    checkpoints={"pretrained": {"sha256": "ab" * 32, "generation": "finetune"}},
+    checkpoints={
+        "pretrained": {"sha256": "ab" * 32, "generation": "mini"},
+        "digits": {"sha256": "cd" * 32, "generation": "finetune"},
+        "shapes": {"sha256": "ef" * 32, "generation": "other"},
+    },
     data={"digits": "123", "shapes": "456"},
     settings={"suite": {"name": "mini2"}, "alphas": [0.1, 0.2, 0.3]},
     fingerprint="0123456789ab",
@@ -51,44 +58,13 @@ RUN = Run(
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path, monkeypatch):
-    """wandb keeps no file in, and takes no login from, the home of whoever runs the tests."""
-    for name in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
-        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name.lower()))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+def apart(tmp_path, monkeypatch):
+    own_folders(monkeypatch, tmp_path)
 
 
 def tracker(folder, **settings):
-    defaults = {"project": "tests", "entity": None, "group": None, "mode": None, "dir": folder}
-    return WandbTracker(**(defaults | settings))
-
-
-def records(path):
-    """The protobuf records of a .wandb file: 7 bytes, then LevelDB's log format, 32 KiB blocks."""
-    content, position, parts = path.read_bytes(), 7, b""
-    assert content.startswith(b":W&B")
-    while position < len(content):
-        left = 32768 - position % 32768
-        if left < 7:  # no room for a header: the block is padded
-            position += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", content, position)
-        position += 7
-        parts += content[position : position + length]
-        position += length
-        if kind in (1, 4):  # a full record, or the last part of one
-            yield Record.FromString(parts)
-            parts = b""
-
-
-def values(items):
-    """{"a/b": value}; keys come as one string or as a path of them."""
-    return {
-        item.key or ".".join(item.nested_key): json.loads(item.value_json)
-        for item in items
-        if not (item.key or item.nested_key[0]).startswith("_")
-    }
+    chosen = dict.fromkeys(("entity", "experiment", "group", "mode")) | {"project": "tests"}
+    return WandbTracker(**(chosen | {"tags": [], "artifact": False, "dir": folder} | settings))
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +81,8 @@ def logged(tmp_path_factory):
     return file.parent / "files", list(records(file))
 
 
-def of_type(logged, name):
-    return [getattr(r, name) for r in logged[1] if r.WhichOneof("record_type") == name]
-
-
 def test_offline_run_holds_the_configuration(logged):
-    (run,) = of_type(logged, "run")
+    (run,) = of_type(logged[1], "run")
     assert (run.project, run.run_group, run.display_name) == (
         "tests",
         "mini-mini2",
@@ -123,38 +95,110 @@ def test_offline_run_holds_the_configuration(logged):
 
 
 def test_offline_run_holds_the_alpha_curve_over_alpha(logged):
-    history = [values(entry.item) for entry in of_type(logged, "history")]
+    history = [values(entry.item) for entry in of_type(logged[1], "history")]
     curve = [
         {"alpha": row["alpha_curve/alpha"], "normalized": row["alpha_curve/normalized"]}
         for row in history
         if "alpha_curve/alpha" in row
     ]
     assert curve == RUN.alpha_curve
-    axes = {metric.name: metric.step_metric for metric in of_type(logged, "metric")}
+    axes = {metric.name: metric.step_metric for metric in of_type(logged[1], "metric")}
     assert axes["alpha_curve/normalized"] == "alpha_curve/alpha"
 
 
+def test_offline_run_draws_the_alpha_curve_as_a_line(logged):
+    updates = [item for config in of_type(logged[1], "config") for item in config.update]
+    path = ["_wandb", "visualize", "alpha_curve/line"]
+    [line] = [json.loads(item.value_json) for item in updates if list(item.nested_key) == path]
+    assert line["panel_config"]["panelDefId"] == "wandb/line/v0"
+    fields = line["panel_config"]["fieldSettings"]
+    assert (fields["x"], fields["y"]) == ("alpha", "normalized")
+
+
 def test_offline_run_holds_the_summary(logged):
-    summary = {}
-    for record in of_type(logged, "summary"):
-        summary |= values(record.update)
+    found = summary(logged[1])
     expected = {"absolute": 0.625, "normalized": 0.8125, "alpha": 0.2, "peak_memory": 1 << 30}
     expected |= {"seconds/merge": 1.5, "seconds/test": 2.5}
-    assert {name: summary.get(name) for name in expected} == expected
+    assert {name: found.get(name) for name in expected} == expected
 
 
 def test_offline_run_holds_the_tables_and_the_plot(logged):
     files, _ = logged
     history = {}
-    for entry in of_type(logged, "history"):
+    for entry in of_type(logged[1], "history"):
         history |= values(entry.item)
     tasks = json.loads((files / history["tasks.path"]).read_text())
     assert tasks["columns"] == ["task", "accuracy", "correct", "total", "normalized"]
     assert tasks["data"] == [["digits", 0.5, 5, 10, 0.8], ["shapes", 0.75, 15, 20, 0.8]]
-    curve = json.loads((files / history["alpha_curve/table.path"]).read_text())
+    curve = json.loads((files / history["alpha_curve/line_table.path"]).read_text())
+    assert curve["columns"] == ["alpha", "normalized"]
     assert curve["data"] == [[0.1, 0.5], [0.2, 0.75], [0.3, 0.625]]
     with Image.open(files / history["plots/accuracy.path"]) as image:
         assert image.size == (4, 3)
+
+
+def only_run(folder):
+    """(run record, all records) of the one offline run below the folder."""
+    wandb.teardown()
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    found = list(records(file))
+    (run,) = of_type(found, "run")
+    return run, found
+
+
+def test_choices_are_group_and_tags(logged, tmp_path):
+    (plain,) = of_type(logged[1], "run")
+    assert (plain.run_group, plain.job_type) == ("mini-mini2", "tsv_merge")
+    assert list(plain.tags) == ["mini", "mini2", "tsv_merge", "finetune", "other"]
+    tracker(tmp_path, experiment="embedded", tags=["mine", "mini"]).log_run(RUN, [])
+    run, _ = only_run(tmp_path)
+    assert run.run_group == "embedded-mini-mini2"
+    assert list(run.tags) == [*plain.tags, "embedded", "mine"]
+
+
+def test_a_group_of_ones_own_is_kept(tmp_path):
+    tracker(tmp_path, group="mine", experiment="embedded").log_run(RUN, [])
+    assert only_run(tmp_path)[0].run_group == "mine"
+
+
+PRETRAINED = {"w": torch.tensor([[1.0, 2.0]]), "steps": torch.tensor(7)}
+SERVED = {"digits": {"w": torch.tensor([[10.0, 0.0]])}, "shapes": {"w": torch.tensor([[0.0, 5.0]])}}
+MODELS = {"digits": [[3.0, 2.0]], "shapes": [[1.0, 3.0]]}  # at RUN's alpha, 0.2
+
+
+@pytest.mark.parametrize("one", [True, False], ids=["merged", "each its own"])
+def test_the_artifact_holds_the_evaluated_weights_and_how_they_were_made(one, tmp_path):
+    served = dict.fromkeys(SERVED, SERVED["digits"]) if one else SERVED
+    weights = partial(write_weights, RUN, PRETRAINED, served)
+    tracker(tmp_path, artifact=True).log_run(RUN, [], weights)
+    _, found = only_run(tmp_path)
+    [artifact] = [a for a in of_type(found, "artifact") if a.type == "model"]
+    about = json.loads(artifact.metadata)
+    assert (about["method"], about["knobs"], about["alpha"]) == ("tsv_merge", RUN.knobs, 0.2)
+    assert about["checkpoints"] == RUN.checkpoints
+    stored = {entry.path: entry.local_path for entry in artifact.manifest.contents}
+    names = {"tsv_merge": "digits"} if one else {task: task for task in SERVED}
+    assert set(stored) == {f"{name}.safetensors" for name in names}
+    for name, task in names.items():
+        with safe_open(stored[f"{name}.safetensors"], "pt") as file:
+            found = {layer: file.get_tensor(layer).tolist() for layer in file.keys()}
+            metadata = json.loads(file.metadata()["tsv_bench"])
+        assert found == {"w": MODELS[task], "steps": 7}
+        assert metadata == about | ({} if one else {"task": task})
+    # What was written to be copied is gone.
+    assert not list(tmp_path.glob("wandb/**/*.safetensors"))
+
+
+@pytest.mark.parametrize("settings", [{}, {"artifact": True, "mode": "disabled"}], ids=str)
+def test_no_weights_are_written_that_nobody_asked_for(settings, tmp_path, caplog):
+    tracker(tmp_path, **settings).log_run(RUN, [], lambda folder: pytest.fail("written"))
+    assert "did not take" not in caplog.text
+
+
+def test_a_run_that_was_there_has_no_artifact_and_says_why(tmp_path, caplog):
+    tracker(tmp_path, artifact=True).log_run(RUN, [], None)
+    assert "overwrite=true evaluates it again" in caplog.text
+    assert summary(only_run(tmp_path)[1])["absolute"] == RUN.absolute
 
 
 def test_missing_login_warns_and_goes_on(tmp_path, caplog):
@@ -185,6 +229,11 @@ def test_interrupt_is_not_a_failure_of_the_tracker(tmp_path, monkeypatch):
     monkeypatch.setattr(wandb, "init", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tracker(tmp_path).log_run(RUN, [])
+
+
+def test_an_artifact_is_wanted_or_not(tmp_path):
+    with pytest.raises(ValueError, match="tracker.artifact='model' is neither true nor false"):
+        tracker(tmp_path, artifact="model")
 
 
 def test_unknown_mode_is_refused_before_any_work(tmp_path):

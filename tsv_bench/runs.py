@@ -37,6 +37,9 @@ class Run:
     normalizer_source: str
     seconds: dict[str, float]  # stage -> wall time
     peak_memory: int  # resident, bytes
+    stored_bytes: int | None = None  # beside the pretrained backbone, of all tasks together
+    task_known: bool = False  # whether each task is served its own: it must be known at inference
+    task_knobs: dict[str, dict[str, Any]] = field(default_factory=dict)  # task -> chosen for it
     checkpoints: dict[str, dict[str, Any]]  # task or "pretrained" -> {"sha256", "generation"}
     data: dict[str, str]  # task -> fingerprint of its data
     variants: dict[str, str] = field(default_factory=dict)  # task -> what is not its default
@@ -77,7 +80,8 @@ def load_run(path: Path) -> Run:
     except ValueError as error:
         raise ValueError(f"{path} is not readable json: {error}.") from error
     known = {f.name for f in fields(Run)}
-    needed = {f.name for f in fields(Run) if f.default_factory is MISSING}  # the others are newer
+    # The others are newer than some Runs.
+    needed = {f.name for f in fields(Run) if f.default is f.default_factory is MISSING}
     found = set(content) if isinstance(content, dict) else set()
     if odd := (needed - found) | (found - known):
         raise ValueError(

@@ -4,12 +4,12 @@ import hashlib
 import json
 import logging
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -29,8 +29,9 @@ from tsv_bench.files import check_room
 from tsv_bench.method import Method
 from tsv_bench.models import Backbone
 from tsv_bench.report import render_terminal, write_report
-from tsv_bench.runs import Run, find_runs, load_correct, save_run
+from tsv_bench.runs import Run, find_runs, load_correct, load_run, save_run
 from tsv_bench.tracking import NoTracker
+from tsv_bench.weights import write_weights
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def main(config: DictConfig) -> None:
     tasks = experiment.make_tasks(config.suite.tasks)
     check_normalizer(config, tasks)
     search = experiment.make_evaluation(config, device)
-    tracker = instantiate(config.tracker)
+    tracker = experiment.make_tracker(config)
     factors = make_cache(config)
     check_fetched(config)
     backbone = experiment.make_backbone(config)
@@ -62,7 +63,7 @@ def main(config: DictConfig) -> None:
             }
             for name, task in tasks.items()
         },
-        "method": {"name": method.name, "knobs": method.knobs, "alphas": method.alphas},
+        "method": method.settings,
         "evaluation": {"normalizer": config.normalizer, **search.settings},
         "version": provenance.versions()["tsv_bench"],
     }
@@ -76,7 +77,9 @@ def main(config: DictConfig) -> None:
     home = Path(config.paths.runs) / backbone.name / suite
     if not config.overwrite and (path := finished_run(home, **same)):
         log.info(f"{method.label}: already there, {path} (overwrite=true evaluates it again)")
+        run, weights = load_run(path), None
     else:
+        provenance.forget_peak_memory()
         seconds: dict[str, float] = {}
         checkpoints = collect(config, backbone, tasks, source, seconds)
         normalizer, origin = make_normalizer(config, backbone, tasks, method, checkpoints, settings)
@@ -99,9 +102,10 @@ def main(config: DictConfig) -> None:
             f"{method.label}: {100 * run.absolute:.1f}% absolute, {100 * run.normalized:.1f}% "
             f"normalized at alpha {run.alpha:g} -> {path}"
         )
-        if not isinstance(tracker, NoTracker):
-            written = write_report(comparison.tables_of([path]), Path(config.paths.report))
-            tracker.log_run(run, [plot for plot in written if plot.suffix == ".png"])
+        weights = partial(write_weights, run, backbone.pretrained, outcome.served)
+    if not isinstance(tracker, NoTracker):  # what is finished, too: one W&B run a job
+        written = write_report(comparison.tables_of([path]), Path(config.paths.report))
+        tracker.log_run(run, [plot for plot in written if plot.suffix == ".png"], weights)
     comparison.finished.append(path)
     if HydraConfig.get().mode == RunMode.RUN:
         # The individual models' Run, where there is one, gives the normalized accuracy's interval.
@@ -183,6 +187,9 @@ def make_run(
         normalizer_source=normalizer_source,
         seconds=outcome.seconds,
         peak_memory=provenance.peak_memory(),
+        stored_bytes=outcome.stored_bytes,
+        task_known=outcome.task_known,
+        task_knobs=outcome.task_knobs,
         checkpoints={
             **hashes,
             "pretrained": {"sha256": backbone.fingerprint, "generation": backbone.name},

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -19,6 +20,15 @@ from tsv_bench.evaluation import Evaluator, batch_sizes, chosen_precision
 from tsv_bench.files import check_room
 from tsv_bench.models import Backbone, zero_shot_heads
 from tsv_bench.scaling import check_patience
+from tsv_bench.tracking import Tracker
+
+
+def make_tracker(config: DictConfig) -> Tracker:
+    """The tracker; W&B's knows the experiment that was chosen, unless its yaml names one."""
+    node = config.tracker
+    chosen = HydraConfig.get().runtime.choices.get("experiment")
+    named = "experiment" not in node or node.experiment is not None
+    return instantiate(node, **({} if named else {"experiment": chosen}))
 
 
 def make_backbone(config: DictConfig) -> Backbone:

@@ -17,7 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from tsv_bench.cli.overrides import CONF, checked
+from tsv_bench.cli.overrides import checked
+from tsv_bench.cli.search_path import CONF, names_own_folder
+from tsv_bench.cli.void_settings import warn_of_void_settings
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         @functools.wraps(run)
         def guarded(config: DictConfig) -> None:
             with logging_redirect_tqdm():  # messages above the bars, not through them
-                with_messages(program, lambda: run(config))
+                with_messages(program, lambda: (warn_of_void_settings(config), run(config)))
 
         def main() -> None:
             # As typed; by its path where the shell would not find it, as under make.
@@ -44,6 +46,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             typed = shlex.join([program if found else sys.argv[0], *sys.argv[1:]])
 
             def compose_and_run() -> None:
+                if names_own_folder(sys.argv[1:]):
+                    # Last, so that a file here hides no library: a console script lacks it.
+                    sys.path.append(os.getcwd())
                 sys.argv[1:] = checked(config_name, sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
                     guarded

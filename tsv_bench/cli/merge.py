@@ -9,6 +9,7 @@ from tsv_bench.cli.checkpoint_paths import checkpoint_paths
 from tsv_bench.cli.factors import make_cache
 from tsv_bench.cli.launch import command, set_up_machine
 from tsv_bench.cli.methods import make_method
+from tsv_bench.method import Method
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +23,20 @@ def main(config: DictConfig) -> None:
         f"tsv-merge method={method.name} pretrained=base.safetensors finetuned='{{cars: cars.pt, "
         f"dtd: dtd.pt}}' output=merged.safetensors",
     )
+    alpha = chosen_alpha(config.alpha, method)
+    if method.chosen_by_task:
+        choice = method.choice
+        log.info(
+            f"{choice.knob}={choice.default:g} for every task: tsv-bench chooses it by task on "
+            f"validation, here there is none. method.{choice.knob}= takes another."
+        )
+        method = method.by_default()
     merged = merging.merge(
         method.serve,
         config.pretrained,
         finetuned,
         config.output,
-        alpha=config.alpha,
+        alpha=alpha,
         write=config.write,
         precision=config.precision,
         overwrite=config.overwrite,
@@ -37,13 +46,26 @@ def main(config: DictConfig) -> None:
         knobs=method.knobs,
     )
     if merged.stored:
-        print(merging.render_stored(merged.stored))
+        print(merged.stored)
     where = merged.outputs[0] if len(merged.outputs) == 1 else merged.outputs[0].parent
     log.info(
         f"{method.label} of {len(finetuned)} tasks -> {where} ({len(merged.outputs)} written, "
         f"{merged.num_bytes / 1e6:.1f} MB) in {merged.seconds:.1f} s, peak memory "
         f"{merged.peak_memory / 1e9:.2f} GB"
     )
+
+
+def chosen_alpha(alpha: float | None, method: Method) -> float:
+    """The alpha that is asked for, else the one that the method fixes, else 1."""
+    if alpha is not None:
+        return alpha
+    if len(method.alphas) == 1:
+        return method.alphas[0]
+    log.info(
+        f"alpha=1: tsv-bench chooses it on validation, from {min(method.alphas):.2g} to "
+        f"{max(method.alphas):.2g}, here there is none. alpha= takes another."
+    )
+    return 1.0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Isotropic merging, Iso-C and Iso-CTS: https://arxiv.org/abs/2502.04959."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,8 @@ from torch import Tensor
 from tsv_bench.linalg import polar_factor, polar_product, singular_zero, truncated_svd
 from tsv_bench.matrices import NOT_MERGED, Matrices
 from tsv_bench.task_vectors import TaskVectors, merge_layers
+
+log = logging.getLogger(__name__)
 
 
 def iso_c(
@@ -84,7 +87,22 @@ def directions(full_rank: int, num_tasks: int, common_fraction: float | int) -> 
     # 0.29 * 100 is 28.999999999999996; nine decimals are far finer than any fraction given.
     left = full_rank - math.floor(round(full_rank * common_fraction, 9))
     per_task = min(round(left / num_tasks), full_rank // num_tasks)
+    if left and not per_task:
+        _warn_that_no_task_has_its_own(full_rank, num_tasks, common_fraction)
     return full_rank - num_tasks * per_task, per_task
+
+
+@cache  # once for each case, not once for each layer
+def _warn_that_no_task_has_its_own(
+    full_rank: int, num_tasks: int, common_fraction: float | int
+) -> None:
+    log.warning(
+        "common_fraction=%s leaves less than one of %d directions for each of %d tasks: layers of "
+        "this size are merged as by Iso-C.",
+        common_fraction,
+        full_rank,
+        num_tasks,
+    )
 
 
 def check_common_fraction(common_fraction: float | int) -> None:

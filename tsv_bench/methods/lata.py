@@ -1,5 +1,6 @@
 """LATA (layer-aware task arithmetic), adapted to CLIP: https://arxiv.org/abs/2502.20186."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from tsv_bench.streaming import LazyVector, Part, blocks, stream, watched
 from tsv_bench.task_vectors import TaskVectors, same_layers
+
+log = logging.getLogger(__name__)
 
 DROPS = ("linear", "logarithmic", "threshold")
 DIGITS = 9  # decimals of a cosine that count; further ones are rounding, and would rank layers
@@ -33,6 +36,7 @@ def lata(
     vectors = list(task_vectors.values())
     # A pass of its own: a weight depends on all layers.
     weights = layer_weights(similarities(vectors), drop, threshold)
+    warn_of_even_weights(weights, drop, threshold)
 
     def parts(name: str) -> list[Part]:
         of_layer = [of_task.get(name, 0.0) for of_task in weights]
@@ -82,6 +86,28 @@ def layer_weights(
         else {name: rank_weight(rank, len(of_task), drop) for name, rank in ranks(of_task).items()}
         for of_task in cosines
     ]
+
+
+def warn_of_even_weights(
+    weights: Sequence[Mapping[str, float]], drop: str, threshold: float | int
+) -> None:
+    """A warning where all layers that tasks changed weigh the same: LATA has told none apart.
+
+    So for a task alone, which is its own mean, and for tasks that are multiples of each other.
+    """
+    found = {weight for of_task in weights for weight in of_task.values()}
+    if found == {0.0}:
+        log.warning(
+            f"drop={drop} drops every layer: none has a cosine with the mean task vector below "
+            f"threshold={threshold}. The pretrained model is served; choose a larger one."
+            if drop == "threshold"
+            else f"drop={drop} gives every layer the weight 0: the pretrained model is served."
+        )
+    elif len(found) == 1 and len(next(iter(weights))) > 1:
+        log.warning(
+            f"every layer has the same weight, {found.pop():.2g}: all are equally like the mean "
+            f"task vector, as a single task's are. This is Task Arithmetic at another scale."
+        )
 
 
 def ranks(cosines: Mapping[str, float]) -> dict[str, float]:

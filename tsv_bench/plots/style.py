@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from tsv_bench.files import replace_atomically
+from tsv_bench.rows import Row
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
@@ -25,7 +26,8 @@ REFERENCES = ("zero_shot", "individual")  # what the other methods lie between
 INCH_PER_CHARACTER = 0.085  # of the default font at 10 points
 DOTS_PER_INCH = 150
 PERCENT = FuncFormatter(lambda fraction, _: f"{100 * fraction:g}%")
-SVG = {
+STYLE = {
+    "text.parse_math": False,  # a knob may be a pattern, and end in $
     "svg.fonttype": "none",  # text, to be searched, copied and set in the reader's font
     "svg.hashsalt": "tsv-bench",  # ids from the content, not from chance
 }
@@ -54,6 +56,13 @@ def clean(axes: Axes, grid: str = "both") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def needs_task(row: Row) -> bool | None:
+    """Whether it must be known of an image which task's it is; None where the Runs do not say."""
+    run = row.runs[0]
+    # Runs that are older than this field are older than the bytes too.
+    return None if not run.task_known and run.stored_bytes is None else run.task_known
+
+
 def enumerated(texts: Sequence[str]) -> str:
     """'a', 'a and b', 'a, b and c'"""
     return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
@@ -78,5 +87,5 @@ def save_figure(figure: Figure, folder: Path, stem: str) -> list[Path]:
 
 
 def _write(figure: Figure, file: io.BytesIO, **how: Any) -> None:
-    with rc_context(SVG):
+    with rc_context(STYLE):
         figure.savefig(file, **how)

@@ -1,61 +1,82 @@
-"""Figures of a table. They belong to no window and no global state; savefig is all they need.
-
-Colours: Okabe and Ito, which colour-blind readers tell apart; methods also differ by marker.
-"""
+"""Figures of a table: every method's mean, and every method's every task."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
+from tsv_bench.plots.style import (
+    COLORS,
+    GREY,
+    INCH_PER_CHARACTER,
+    PERCENT,
+    REFERENCES,
+    clean,
+    needs_task,
+    new_figure,
+)
 from tsv_bench.rows import Row
 from tsv_bench.tables import Table
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
-GREY = "#666666"
-REFERENCES = ("zero_shot", "individual")  # lines in the first figure, not rows
-INCH_PER_CHARACTER = 0.085  # of the default font at 10 points
-PERCENT = FuncFormatter(lambda fraction, _: f"{100 * fraction:g}%")
+BLOCKS = {False: "One model for all tasks", True: "Task known at inference"}
 
 
 def plot_methods(table: Table) -> Figure:
-    """Mean accuracy of every method with its 95% interval, and the two it lies between.
+    """Mean accuracy of every method with its 95% interval, the best first, in a block for each
+    kind of method where there are both kinds; the two references are lines.
 
     With several seeds: the thick bar is over images, the thin one over seeds, the small
     dots are the seeds.
     """
-    rows = [row for row in table.rows if row.method not in REFERENCES][::-1]
+    rows = [row for row in table.rows if row.method not in REFERENCES]
     references = [row for row in table.rows if row.method in REFERENCES]
     if not rows:
-        rows, references = list(table.rows)[::-1], []
-    label_width = max(len(row.label) for row in rows) * INCH_PER_CHARACTER
-    figure = Figure(figsize=(5.6 + label_width, 1.7 + 0.42 * len(rows)), layout="constrained")
+        rows, references = list(table.rows), []
+    entries = _entries(rows)[::-1]  # from below
+    label_width = max(len(label) for label, _ in entries) * INCH_PER_CHARACTER
+    figure = new_figure(6.0 + label_width, 1.5 + 0.34 * len(entries))
     axes = figure.add_subplot()
     for row in references:
-        _reference_line(axes, row, len(rows))
-    for height, row in enumerate(rows):
-        _dot(axes, row, height)
-    axes.set_yticks(range(len(rows)), [row.label for row in rows])
-    axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.axvline(row.absolute.value, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)))
+    for height, (_, row) in enumerate(entries):
+        if row:
+            _dot(axes, row, height)
+    ticks = axes.set_yticks(range(len(entries)), [label for label, _ in entries])
+    for tick, (_, row) in zip(ticks, entries, strict=True):
+        tick.label1.set_fontweight("normal" if row else "bold")
+    axes.set_ylim(-0.6, len(entries) - 0.4)
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(PERCENT)
-    axes.set_xlabel(f"accuracy, mean of {len(table.tasks)} tasks\n{_intervals(table)}")
-    axes.margins(x=0.1)
+    axes.set_xlabel(f"accuracy, mean of {len(table.tasks)} tasks")
+    axes.margins(x=0.08)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color="0.92")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    clean(axes, "x")
+    axes.spines["left"].set_visible(False)
+    _label_references(axes, references)
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
     return figure
+
+
+def caption_methods(table: Table) -> str:
+    text = (
+        f"Accuracy, mean of the {len(table.tasks)} tasks of {table.suite} ({table.backbone}), and "
+        f"its 95% interval over test images"
+    )
+    if len(table.seeds) > 1:
+        text += ": thick over images, thin over fine-tuning seeds; small dots are the seeds"
+    if any(row.method in REFERENCES for row in table.rows):
+        text += ". Dashed: what methods lie between"
+    return f"{text}."
 
 
 def plot_tasks(table: Table) -> Figure:
     """Accuracy of every method (rows) on every task (columns), written into a heat map."""
     accuracy = np.array([list(row.accuracy.values()) for row in table.rows])
     label_width = max(len(row.label) for row in table.rows) * INCH_PER_CHARACTER
-    size = (label_width + 0.62 * accuracy.shape[1] + 1.2, 1.2 + 0.38 * accuracy.shape[0])
-    figure = Figure(figsize=size, layout="constrained")
+    # Names of tasks lean by 35 degrees: this is how far the longest reaches down, and left.
+    reach = 0.6 * INCH_PER_CHARACTER * max(map(len, table.tasks.values()))
+    width = max(label_width, 1.4 * reach) + 0.62 * accuracy.shape[1] + 1.2
+    figure = new_figure(width, 0.6 + reach + 0.32 * accuracy.shape[0])
     axes = figure.add_subplot()
     image = axes.imshow(accuracy, cmap="Blues", vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(accuracy):
@@ -71,39 +92,24 @@ def plot_tasks(table: Table) -> Figure:
     return figure
 
 
-def plot_alphas(table: Table) -> Figure:
-    """Validation accuracy against alpha, one line a Run; the chosen alpha is marked.
+def caption_tasks(table: Table) -> str:
+    seeds = ", mean over seeds" if len(table.seeds) > 1 else ""
+    return f"Test accuracy in percent of every method on every task{seeds}."
 
-    ValueError when every method fixes its alpha.
+
+def _entries(rows: list[Row]) -> list[tuple[str, Row | None]]:
+    """(label, row) from the best down; a heading, which has no row, before each of two blocks.
+
+    One block, and no heading, where not all Runs say which they belong to.
     """
-    rows = [row for row in table.rows if any(run.alpha_curve for run in row.runs)]
-    if not rows:
-        raise ValueError(f"no method on {table.suite} searched alpha: there is no curve to plot.")
-    figure = Figure(figsize=(6.4, 3.9), layout="constrained")
-    axes = figure.add_subplot()
-    for index, row in enumerate(rows):
-        color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
-        label = row.label
-        for run in row.runs:
-            if not run.alpha_curve:
-                continue
-            alphas, scores = np.array([(p["alpha"], p["normalized"]) for p in run.alpha_curve]).T
-            axes.plot(alphas, scores, color=color, linewidth=1.5, alpha=0.8)
-            chosen = scores[np.abs(alphas - run.alpha).argmin()]
-            axes.plot(
-                run.alpha, chosen, marker, color=color, markersize=8, label=label,
-                markeredgecolor="white",
-            )  # fmt: skip
-            label = None
-    axes.set_xlabel("alpha")
-    axes.set_ylabel("normalized accuracy, validation")
-    axes.yaxis.set_major_formatter(PERCENT)
-    axes.set_xlim(left=0)
-    axes.grid(color="0.92")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(title="marker: chosen alpha", frameon=False)
-    return figure
+    by_value = sorted(rows, key=lambda row: -row.absolute.value)
+    blocks = {known: [r for r in by_value if needs_task(r) == known] for known in BLOCKS}
+    if not all(blocks.values()) or None in map(needs_task, rows):
+        return [(row.label, row) for row in by_value]
+    entries: list[tuple[str, Row | None]] = []
+    for known, block in blocks.items():
+        entries += [(BLOCKS[known], None), *((row.label, row) for row in block)]
+    return entries
 
 
 def _dot(axes: Axes, row: Row, height: float) -> None:
@@ -114,26 +120,26 @@ def _dot(axes: Axes, row: Row, height: float) -> None:
                 [interval.low, interval.high], [height, height], color=COLORS[0],
                 linewidth=width, solid_capstyle="butt", alpha=1 if width == 1.2 else 0.45,
             )  # fmt: skip
-    axes.plot(estimate.value, height, "o", color=COLORS[0], markersize=7)
+    axes.plot(estimate.value, height, "o", color=COLORS[0], markersize=6)
     if len(row.runs) > 1:
         seeds = [run.absolute for run in row.runs]
-        axes.plot(seeds, [height - 0.25] * len(seeds), ".", color=GREY, markersize=4)
-    axes.annotate(
-        f"{100 * estimate.value:.1f}", (estimate.value, height), (0, 8),
-        textcoords="offset points", ha="center", fontsize=9,
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.2},
+        axes.plot(seeds, [height - 0.3] * len(seeds), ".", color=GREY, markersize=3)
+    axes.text(  # a column at the right, where no bar or line is
+        1.01, height, f"{100 * estimate.value:.1f}", transform=axes.get_yaxis_transform(),
+        va="center", fontsize=9,
     )  # fmt: skip
 
 
-def _reference_line(axes: Axes, row: Row, num_rows: int) -> None:
-    axes.axvline(row.absolute.value, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)))
-    axes.annotate(
-        f"{row.label} {100 * row.absolute.value:.1f}", (row.absolute.value, num_rows - 0.4), (0, 4),
-        textcoords="offset points", ha="center", color=GREY, fontsize=9, annotation_clip=False,
-    )  # fmt: skip
-
-
-def _intervals(table: Table) -> str:
-    if len(table.seeds) < 2:
-        return "95% intervals over images"
-    return "95% intervals: thick over images, thin over seeds; dots: seeds"
+def _label_references(axes: Axes, references: list[Row]) -> None:
+    """Above the lines; side by side where the lines are close."""
+    references = sorted(references, key=lambda row: row.absolute.value)
+    values = [row.absolute.value for row in references]
+    low, high = axes.get_xlim()
+    close = len(values) == 2 and values[1] - values[0] < 0.3 * (high - low)
+    for index, row in enumerate(references):
+        side = ("right", "left")[index] if close else "center"
+        axes.annotate(
+            f"{row.label} {100 * row.absolute.value:.1f}", (row.absolute.value, 1), (0, 4),
+            xycoords=axes.get_xaxis_transform(), textcoords="offset points", ha=side, color=GREY,
+            fontsize=9, annotation_clip=False,
+        )  # fmt: skip

@@ -1,0 +1,75 @@
+"""Every method with its knobs, for what holds for all of them, and what does not hold for some."""
+
+from functools import partial
+
+from tsv_bench import methods
+
+METHODS = {
+    "zero_shot": methods.zero_shot,
+    "individual": methods.individual,
+    "weight_average": methods.weight_average,
+    "task_arithmetic": methods.task_arithmetic,
+    "ties": partial(methods.ties, density=0.2),
+    "ties_sum": partial(methods.ties, density=0.2, merge="sum"),
+    "magmax": methods.magmax,
+    "breadcrumbs": partial(methods.breadcrumbs, density=0.15, outlier_fraction=0.006),
+    "dare_ta": partial(methods.dare_ta, density=0.5, seed=0),
+    "dare_ties": partial(methods.dare_ties, density=0.5, trim_density=0.2, seed=0),
+    "consensus_ta": partial(methods.consensus_ta, mask_lambda=0.4, min_tasks=2),
+    "consensus_ties": partial(methods.consensus_ties, density=0.2, mask_lambda=0.4, min_tasks=2),
+    "magnitude_mask": partial(methods.magnitude_mask, density=0.1),
+    "tall_mask_ta": partial(methods.tall_mask_ta, mask_lambda=0.4),
+    "tall_mask_ties": partial(methods.tall_mask_ties, density=0.2, mask_lambda=0.4),
+    "emr": methods.emr,
+    "pcb": partial(methods.pcb, density=0.05),
+    "lata": partial(methods.lata, drop="linear", threshold=0.95),
+    "lata_logarithmic": partial(methods.lata, drop="logarithmic", threshold=0.95),
+    "lata_threshold": partial(methods.lata, drop="threshold", threshold=0.5),
+    "fr_merging": partial(methods.fr_merging, centre="highest", radius=0.7, weights="aligned"),
+    "fr_merging_share": partial(methods.fr_merging, centre="zero", radius=0.1, weights="share"),
+    "tsv_merge": methods.tsv_merge,
+    "tsv_merge_eigen": partial(methods.tsv_merge, polar="eigen"),
+    "tsv_merge_svd": partial(methods.tsv_merge, svd="svd", polar="svd"),
+    "tsv_low_rank": methods.tsv_low_rank,
+    "tsv_interference_only": methods.tsv_interference_only,
+    "tsv_compress": methods.tsv_compress,
+    "wudi": partial(methods.wudi, solver="adam", iterations=20, learning_rate=1e-5),
+    "wudi_closed_form": partial(
+        methods.wudi, solver="closed_form", iterations=1, learning_rate=1e-5
+    ),
+    "iso_c": methods.iso_c,
+    "iso_cts": methods.iso_cts,
+    "subspace_boosting": methods.subspace_boosting,
+    "svc": partial(methods.svc, base_scale=1.0),
+    "cart": methods.cart,
+    "dc_merge": partial(methods.dc_merge, density=1.0),
+}
+ONE_EACH = ["individual", "tsv_compress"]
+MASKS = ["magnitude_mask", "tall_mask_ta", "tall_mask_ties", "emr"]  # of each its own, made of all
+# How often a method reads every float64 delta before the first layer is served. A threshold of a
+# whole vector takes four, each settles 16 of 64 bits.
+PASSES = {
+    **dict.fromkeys(["ties", "ties_sum", "dare_ties"], 4),
+    **dict.fromkeys(["consensus_ties", "magnitude_mask", "tall_mask_ties"], 4),
+    **dict.fromkeys(["emr", "lata", "lata_logarithmic", "lata_threshold", "fr_merging_share"], 1),
+    "pcb": 8,  # of magnitudes, then of scores, the thresholds at both ends
+}
+# It divides by eigenvalues down to 1e-10 of the largest: of float64's 16 digits 6 are left.
+ROUNDED = {"wudi_closed_form": {"rtol": 1e-6, "atol": 1e-6}}
+ONE_TASK_IS_CHANGED = {
+    "zero_shot": "nothing of it is served",
+    **dict.fromkeys(
+        ["ties", "ties_sum", "dare_ties", "breadcrumbs", "magnitude_mask", "tall_mask_ties"],
+        "small entries go",
+    ),
+    "dare_ta": "half of its entries are dropped",
+    "consensus_ta": "no entry is wanted by two tasks",
+    "consensus_ties": "no entry is wanted by two tasks",
+    "pcb": "entries with a low score go",
+    **dict.fromkeys(
+        ["lata", "lata_logarithmic", "lata_threshold"],
+        "it is its own mean, so that all its layers weigh the same, and less than 1",
+    ),
+    **dict.fromkeys(["fr_merging", "fr_merging_share"], "its low frequencies go"),
+    **dict.fromkeys(["iso_c", "iso_cts", "subspace_boosting"], "matrices get a new spectrum"),
+}

@@ -1,0 +1,52 @@
+"""What wandb has written offline, read back; and folders of its own for what it keeps."""
+
+import json
+import struct
+
+from wandb.proto.wandb_internal_pb2 import Record
+
+
+def own_folders(monkeypatch, folder):
+    """wandb keeps no file in, and takes no login from, the home of whoever runs the tests."""
+    for name in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(folder / name.lower()))
+    monkeypatch.setenv("NETRC", str(folder / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+
+
+def records(path):
+    """The protobuf records of a .wandb file: 7 bytes, then LevelDB's log format, 32 KiB blocks."""
+    content, position, parts = path.read_bytes(), 7, b""
+    assert content.startswith(b":W&B")
+    while position < len(content):
+        left = 32768 - position % 32768
+        if left < 7:  # no room for a header: the block is padded
+            position += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, position)
+        position += 7
+        parts += content[position : position + length]
+        position += length
+        if kind in (1, 4):  # a full record, or the last part of one
+            yield Record.FromString(parts)
+            parts = b""
+
+
+def of_type(found, name):
+    return [getattr(r, name) for r in found if r.WhichOneof("record_type") == name]
+
+
+def values(items):
+    """{"a/b": value}; keys come as one string or as a path of them."""
+    return {
+        item.key or ".".join(item.nested_key): json.loads(item.value_json)
+        for item in items
+        if not (item.key or item.nested_key[0]).startswith("_")
+    }
+
+
+def summary(found):
+    merged = {}
+    for record in of_type(found, "summary"):
+        merged |= values(record.update)
+    return merged

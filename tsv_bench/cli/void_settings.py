@@ -1,0 +1,72 @@
+"""Settings that have no effect beside others, as ``only_if`` in the configuration says.
+
+only_if:
+  threshold: {drop: threshold}    # the threshold counts where drop is threshold,
+  seed: {density: {not: 1}}       # the seed where density is not 1,
+  alphas: in tsv-bench            # and these never here, for the reason given
+"""
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+log = logging.getLogger(__name__)
+
+
+def warn_of_void_settings(config: DictConfig) -> None:
+    """A warning for each setting of the command line that changes nothing in this job."""
+    hydra = HydraConfig.get()
+    changed = {override.lstrip("+").partition("=")[0] for override in hydra.overrides.task}
+    folders = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file"]
+    nodes = {"": (config, f"{hydra.job.config_name}.yaml")}
+    if "method" in config:
+        nodes["method."] = (config.method, f"method/{hydra.runtime.choices.method}.yaml")
+    for prefix, (node, file) in nodes.items():
+        defaults = next((OmegaConf.load(f / file) for f in folders if (f / file).exists()), {})
+        for message in void_settings(node, defaults, changed, prefix):
+            log.warning(message)
+
+
+def void_settings(
+    node: DictConfig, defaults: Mapping[str, Any], changed: Collection[str], prefix: str = ""
+) -> Iterator[str]:
+    """What to say of the ``changed`` settings of a node that are not at their default.
+
+    ValueError for an ``only_if`` that cannot be understood.
+    """
+    rules = node.get("only_if") or OmegaConf.create()
+    for key, conditions in rules.items() if OmegaConf.is_dict(rules) else [("only_if", rules)]:
+        if not isinstance(conditions, str) and not OmegaConf.is_dict(conditions):
+            raise ValueError(
+                f"{prefix}only_if has {key}: {conditions}, which is not what a setting needs of "
+                f"others, as in {{threshold: {{drop: threshold}}}}."
+            )
+        value = OmegaConf.select(node, key)
+        if prefix + key not in changed or value == OmegaConf.select(defaults, key):
+            continue
+        void = f"{prefix}{key}={shown(value)} has no effect: it counts only"
+        if isinstance(conditions, str):
+            yield f"{void} {conditions}."
+            continue
+        for other, wanted in conditions.items():
+            found = OmegaConf.select(node, other)
+            if not holds(found, wanted):
+                unlike = f" where {prefix}{other} is not {shown(found)}."
+                like = f" with {prefix}{other}={shown(wanted)}, and that is {shown(found)}."
+                yield void + (unlike if OmegaConf.is_dict(wanted) else like)
+                break
+
+
+def holds(found: Any, wanted: Any) -> bool:
+    return found != wanted["not"] if OmegaConf.is_dict(wanted) else found == wanted
+
+
+def shown(value: Any) -> str:
+    """As it is written on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
