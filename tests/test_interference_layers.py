@@ -103,6 +103,8 @@ MISTAKES = [
     ({"layers": [3]}, r"layers=\[3\] is no list of patterns"),
     ({"layers": 3}, "layers=3 is no list of patterns"),
     ({"layers": "*atn*"}, r"layers='\*atn\*' fits none of the 8 layers"),
+    ({"layers": ["proj", "*atn*"]}, r"layers='\*atn\*' fits none of the 8 layers"),
+    ({"layers": []}, "no matrix among the 0 layers"),
     ({"layers": ["bias", "conv1*"]}, "no matrix among the 2 layers, first 'conv1.weight'"),
 ]
 

@@ -92,19 +92,24 @@ class Settings:
 
 
 def chosen_layers(task_vectors: TaskVectors, settings: Settings) -> list[str]:
-    """The layers whose names fit. ValueError where none does, or no matrix is among them."""
+    """The layers whose names fit a pattern.
+
+    ValueError for a pattern that none fits, or where no matrix is among them.
+    """
     vectors, patterns = list(task_vectors.values()), settings.patterns
     every = same_layers(vectors)
+    for pattern in patterns or []:
+        if not any(matches(name, [pattern]) for name in every):
+            raise ValueError(
+                f"layers={pattern!r} fits none of the {len(every)} layers. Their names are like "
+                f"{max(every, key=len, default='')!r}; * stands for any part, as in '*attn*'."
+            )
     chosen = [name for name in every if patterns is None or matches(name, patterns)]
-    if not chosen:
-        raise ValueError(
-            f"layers={settings.layers!r} fits none of the {len(every)} layers. Their names are "
-            f"like {max(every, key=len, default='')!r}; * stands for any part, as in '*attn*'."
-        )
     if not any(settings.matrices.is_matrix(name, shape_of(vectors[0], name)) for name in chosen):
+        first = f", first {chosen[0]!r}" if chosen else ""
         raise ValueError(
-            f"there is no matrix among the {len(chosen)} layers, first {chosen[0]!r}: only two-"
-            f"dimensional ones that exclude= does not name have singular vectors."
+            f"there is no matrix among the {len(chosen)} layers{first}: only two-dimensional ones "
+            f"that exclude= does not name have singular vectors."
         )
     return chosen
 
@@ -228,8 +233,8 @@ def measure_matrix(
         right_error=errors[1],
         left_spanned=spanned[0],
         right_spanned=spanned[1],
-        largest=values[:, 0].cpu(),
-        kept_energy=spectra.cumulative_energy(values)[:, rank - 1].cpu(),
+        largest=values[:, 0].clone().cpu(),
+        kept_energy=spectra.cumulative_energy(values)[:, rank - 1].clone().cpu(),
         effective_rank=spectra.effective_rank(values).cpu(),
         stable_rank=spectra.stable_rank(values).cpu(),
         energy=spectra.energy_at_shares(values).cpu(),
