@@ -11,12 +11,13 @@ from pathlib import Path
 
 import torch
 
-from tsv_bench.cli import bench, comparison, experiment, fetch, finetune, merge, report
+from tsv_bench.cli import analyze, bench, comparison, experiment, fetch, finetune, merge, report
 from tsv_bench.data import cache
 from tsv_bench.models import head
 from tsv_bench.runs import find_runs, load_correct
 
 COMMANDS = {
+    "analyze": analyze,
     "bench": bench,
     "fetch": fetch,
     "finetune": finetune,

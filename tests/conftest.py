@@ -11,7 +11,7 @@ os.environ["MPLBACKEND"] = "Agg"
 import jaxtyping
 
 # Before the first import of these modules; jaxtyping rewrites them as they load.
-CHECKED = ["tsv_bench.linalg", "tsv_bench.task_vectors", "tsv_bench.methods"]
+CHECKED = [f"tsv_bench.{x}" for x in ("linalg", "task_vectors", "methods", "interference")]
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
 import chromium  # noqa: E402

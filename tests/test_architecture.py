@@ -23,6 +23,7 @@ TENSOR_ROOMS = {
     "streaming": {"lapack"},
     "task_vectors": {"linalg", "matrices", "streaming"},
     "methods": {"linalg", "matrices", "ranks", "streaming", "task_vectors", "methods"},
+    "interference": {"linalg", "matrices", "ranks", "streaming", "task_vectors", "methods"},
 }
 LIBRARIES = {"lapack": {"scipy", "threadpoolctl"}}  # what one of them is there to know
 # Files, data sets and networks know nothing of experiments.

@@ -10,12 +10,13 @@ from hydra.utils import get_class, get_method, instantiate
 from omegaconf import OmegaConf
 
 from tsv_bench import methods
-from tsv_bench.cli import bench, experiment, fetch, finetune, merge, pretrain, report
+from tsv_bench.cli import analyze, bench, experiment, fetch, finetune, merge, pretrain, report
 from tsv_bench.cli import methods as methods_of_cli
 from tsv_bench.cli.search_path import CONF, groups, options
 from tsv_bench.cli.switches import switched
 
 COMMANDS = {
+    "analyze": analyze,
     "bench": bench,
     "fetch": fetch,
     "finetune": finetune,

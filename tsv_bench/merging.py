@@ -90,14 +90,14 @@ def merge(
     serve({})  # checks the knobs
     pretrained, output = Path(pretrained), Path(output)
     states = {
-        name: _named(name, partial(open_state_dict, path))
+        name: named(name, partial(open_state_dict, path))
         for name, path in {"pretrained": pretrained, **finetuned}.items()
     }
     base = ReadOnce(states["pretrained"])
     open_vectors = {
         task: partial(open_task_vector, base, states[task], device) for task in finetuned
     }
-    vectors = {task: _named(task, open_one) for task, open_one in open_vectors.items()}
+    vectors = {task: named(task, open_one) for task, open_one in open_vectors.items()}
     kind = _kind(serve, finetuned, write)
     compressed = write == "compressed"
     paths = output_paths(output, base, finetuned, kind == "one", write)
@@ -110,10 +110,10 @@ def merge(
         layouts = {task: dense_layout(path, base, write) for task, path in paths.items()}
         check_outputs(outputs, states, overwrite, sum(x.num_bytes() for x in layouts.values()))
 
-    with _bars(progress):
+    with bars(progress):
         with tqdm(total=len(states), desc="checking", unit="file", disable=not progress) as bar:
             hashes = check_contents(states, bar.update)
-        _check_changes(base, vectors, hashes)
+        check_changes(base, vectors, hashes)
         if factors is not None:
             vectors = {
                 task: open_one(
@@ -235,6 +235,11 @@ def _check_arguments(
         raise ValueError(f"write={write!r} is unknown. There are: {', '.join(WRITES)}.")
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r} is unknown. There are: {', '.join(PRECISIONS)}.")
+    check_tasks(finetuned)
+
+
+def check_tasks(finetuned: Mapping[str, Path | str]) -> None:
+    """ValueError unless there are tasks, with names that files can have."""
     if not finetuned:
         raise ValueError("no fine-tuned checkpoints: give at least one, as in {cars: cars.pt}.")
     for task in finetuned:
@@ -242,7 +247,7 @@ def _check_arguments(
             raise ValueError(f"the task's name {task!r} cannot be a file's name. Choose another.")
 
 
-def _named(name: str, open_one: Callable[[], Opened]) -> Opened:
+def named(name: str, open_one: Callable[[], Opened]) -> Opened:
     """What ``open_one`` gives; an error says for which checkpoint."""
     try:
         return open_one()
@@ -252,7 +257,7 @@ def _named(name: str, open_one: Callable[[], Opened]) -> Opened:
         raise type(error)(f"{name}: {error}") from error
 
 
-def _check_changes(
+def check_changes(
     pretrained: StateDict, vectors: Mapping[str, TaskVector], hashes: Mapping[str, Hashes]
 ) -> None:
     """ValueError when no task changed anything; a warning for one that did not."""
@@ -276,7 +281,7 @@ def by_size(vector: Mapping[str, Tensor]) -> list[str]:
 
 
 @contextmanager
-def _bars(progress: bool) -> Iterator[None]:
+def bars(progress: bool) -> Iterator[None]:
     """Bars for the steps that a method takes before its first layer."""
 
     def bar(steps: Iterable, total: int, label: str) -> Iterable:

@@ -26,7 +26,8 @@ def largest_fraction(arguments: list[str]) -> float:
     values = [
         value
         for override in overrides
-        if override.key_or_group == "method.rank_fraction" and override.is_sweep_override()
+        if override.key_or_group in ("method.rank_fraction", "rank_fraction")
+        and override.is_sweep_override()
         for value in override.sweep_iterator()
     ]
     return max((float(v) for v in values if isinstance(v, int | float) and 0 < v <= 1), default=0)

@@ -5,8 +5,9 @@ import logging
 from omegaconf import DictConfig
 
 from tsv_bench import merging
+from tsv_bench.cli.checkpoint_paths import checkpoint_paths
 from tsv_bench.cli.factors import make_cache
-from tsv_bench.cli.launch import command, plain, set_up_machine
+from tsv_bench.cli.launch import command, set_up_machine
 from tsv_bench.cli.methods import make_method
 from tsv_bench.method import Method
 
@@ -17,24 +18,11 @@ log = logging.getLogger(__name__)
 def main(config: DictConfig) -> None:
     device = set_up_machine(config)
     method = make_method(config)
-    for key in ("pretrained", "finetuned", "output"):
-        if config[key] is None:
-            raise ValueError(
-                f"{key}= is missing. As in: tsv-merge method={method.name} "
-                f"pretrained=base.safetensors finetuned='{{cars: cars.pt, dtd: dtd.pt}}' "
-                f"output=merged.safetensors"
-            )
-        if key != "finetuned" and not isinstance(config[key], str):
-            raise ValueError(
-                f"{key}={config[key]!r} is not a path. A name that is a number needs quotes: "
-                f"{key}=\"'3'\"."
-            )
-    finetuned = plain(config.finetuned) if isinstance(config.finetuned, DictConfig) else None
-    if not finetuned or not all(isinstance(path, str) for path in finetuned.values()):
-        raise ValueError(
-            f"finetuned={config.finetuned!r} does not name the tasks' checkpoints. As in: "
-            f"finetuned='{{cars: cars.pt, dtd: dtd.pt}}'"
-        )
+    finetuned = checkpoint_paths(
+        config,
+        f"tsv-merge method={method.name} pretrained=base.safetensors finetuned='{{cars: cars.pt, "
+        f"dtd: dtd.pt}}' output=merged.safetensors",
+    )
     alpha = chosen_alpha(config.alpha, method)
     if method.chosen_by_task:
         choice = method.choice
@@ -46,7 +34,7 @@ def main(config: DictConfig) -> None:
     merged = merging.merge(
         method.serve,
         config.pretrained,
-        {str(task): path for task, path in finetuned.items()},
+        finetuned,
         config.output,
         alpha=alpha,
         write=config.write,

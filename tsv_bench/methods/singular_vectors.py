@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tsv_bench.linalg import (
@@ -132,11 +132,16 @@ def merge_triplets(
     m, n = u.shape[1], vh.shape[2]
     # Singular vectors of a zero singular value are arbitrary. In the concatenation they would
     # turn those of other tasks, so that a task that changed nothing would change the result.
-    real = (s > singular_zero(s.dtype) * s[:, :1]).flatten()
+    real = is_real(s).flatten()
     u, s, vh = u.transpose(0, 1).reshape(m, -1), s.flatten(), vh.reshape(-1, n)  # side by side
     if not real.all():
         u, s, vh = u[:, real], s[real], vh[real]
     return polar_product(u, s, vh, polar)
+
+
+def is_real(s: Float[Tensor, "tasks k"]) -> Bool[Tensor, "tasks k"]:
+    """Whether a task's singular value is more than a rounding error of zero."""
+    return s > singular_zero(s.dtype) * s[:, :1]
 
 
 def sum_triplets(
