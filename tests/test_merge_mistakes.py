@@ -125,7 +125,7 @@ OF_THE_FUNCTION = [
     ({"output": "out"}, "output=out does not end in .safetensors"),
     ({"method": "individual"}, "output=out.safetensors names one file, but this writes one for"),
     ({"method": "tsv_compress", "write": "compressed"}, "output=out.safetensors names one file"),
-    ({"write": "compressed", "output": "out"}, "Choose method=tsv_compress, or write=vector"),
+    ({"write": "compressed", "output": "out"}, "Choose method=tsv_compress, a method of masks"),
     ({"output": "./base.safetensors", "overwrite": True}, "is the checkpoint of pretrained: name"),
     ({"method": "individual", "output": ".", "overwrite": True}, "a.safetensors is the checkpoint"),
     ({"output": "a.safetensors/b/out.safetensors"}, "a.safetensors (File exists). Choose another"),

@@ -28,6 +28,8 @@ METHODS = {
     "consensus_ta": partial(methods.consensus_ta, mask_lambda=0.4, min_tasks=2),
     "consensus_ties": partial(methods.consensus_ties, density=0.2, mask_lambda=0.4, min_tasks=2),
     "magnitude_mask": partial(methods.magnitude_mask, density=0.1),
+    "tall_mask_ta": partial(methods.tall_mask_ta, mask_lambda=0.4),
+    "tall_mask_ties": partial(methods.tall_mask_ties, density=0.2, mask_lambda=0.4),
     "tsv_merge": methods.tsv_merge,
     "tsv_merge_eigen": partial(methods.tsv_merge, polar="eigen"),
     "tsv_low_rank": tsv_low_rank,
@@ -43,8 +45,8 @@ METHODS = {
 }
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 ONE_EACH = ["individual", "tsv_compress"]
-MASKS = ["magnitude_mask"]  # of each task its own, after a pass of their own
-TRIMMED = ["ties", "ties_sum", "dare_ties", "consensus_ties", "magnitude_mask"]
+MASKS = ["magnitude_mask", "tall_mask_ta", "tall_mask_ties"]  # of each task its own
+TRIMMED = ["ties", "ties_sum", "dare_ties", "consensus_ties", "magnitude_mask", "tall_mask_ties"]
 # What is masked or dropped is missing also when there is nothing to merge with.
 NOT_ALL_OF_ONE_TASK = {"zero_shot", "breadcrumbs", "dare_ta", "consensus_ta", *TRIMMED}
 NEW_SPECTRUM = {"iso_c", "iso_cts", "subspace_boosting"}  # of one task too

@@ -151,8 +151,8 @@ def test_report_shows_all_runs_of_a_folder(folder, tmp_path):
 def test_report_without_runs_says_how_to_make_one(tmp_path):
     result = tsv(tmp_path, "report")
     assert result.code == 1
-    place = tmp_path / "runs"
-    assert f"no Run in {place}. Make one with: tsv-bench" in result.err
+    assert f"no Run in runs: looked for json files in {tmp_path / 'runs'} and below" in result.err
+    assert "does not exist" in result.err and "tsv-bench method=tsv_merge" in result.err
 
 
 def test_finetune_takes_what_bench_has_made(folder):

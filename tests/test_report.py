@@ -91,6 +91,7 @@ def test_percent_in_the_text_and_fractions_in_csv():
         assert float(record["absolute_images_low"]) == row.absolute.images.low
         assert float(record["normalized_seeds_high"]) == row.normalized.seeds.high
         assert float(record["accuracy_task3"]) == row.accuracy["task3"]
+        assert float(record["accuracy_task3_low"]) == row.accuracy_intervals["task3"].low
         assert float(record["seconds"]) == row.seconds
         assert 0 <= float(record["absolute"]) <= 1
         lines = render_markdown([table]).splitlines()

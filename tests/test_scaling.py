@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tsv_bench.cli.overrides import CONF
-from tsv_bench.scaling import check_alphas, check_patience, choose_alpha
+from tsv_bench.scaling import check_alphas, check_patience, choose_alpha, choose_by_task
 
 
 def test_fixed_alpha_is_free():
@@ -113,3 +113,9 @@ def test_bad_alphas_are_refused(alphas, message):
 def test_good_alphas_pass():
     check_alphas([1])
     check_alphas([0.1, 2.0, 30])
+
+
+@pytest.mark.parametrize("candidates", [[0.2, 0.3, 0.4], [0.4, 0.2, 0.3]])
+def test_every_task_has_its_own_first_maximum(candidates):
+    scores = {0.2: {"a": 0.5, "b": 0.9}, 0.3: {"a": 0.7, "b": 0.9}, 0.4: {"a": 0.7, "b": 0.1}}
+    assert choose_by_task(candidates, scores.__getitem__) == {"a": 0.3, "b": 0.2}

@@ -1,7 +1,7 @@
 """Intervals against what is known exactly: binomial, t, and pairs that agree.
 
-A percentile of 2000 resamples has a standard error of sqrt(.025 * .975 / 2000) / density =
-0.06 standard deviations, a difference of two of them 0.08; 6% of an interval's width (3.92
+A percentile of 10,000 resamples has a standard error of sqrt(.025 * .975 / 10,000) / density =
+0.027 standard deviations, a difference of two of them 0.038; 3% of an interval's width (3.92
 standard deviations) is three of these.
 """
 
@@ -14,7 +14,7 @@ from made_up_runs import LABELS, make_correct, make_run
 from tsv_bench import statistics
 from tsv_bench.statistics import absolute, check_same_images, difference, normalized, over_seeds
 
-MONTE_CARLO = 0.06
+MONTE_CARLO = 0.03
 
 
 def draw(rate, num_images, seed=0, num_seeds=1):
@@ -44,16 +44,6 @@ def test_tasks_count_alike_whatever_their_number_of_images():
     estimate = absolute(correct)
     assert estimate.value == pytest.approx(np.mean(list(rates.values())))
     assert width(estimate.images) == pytest.approx(3.92 * np.sqrt(variance), rel=2 * MONTE_CARLO)
-
-
-def test_the_interval_covers_the_truth_as_often_as_it_says():
-    # 200 suites: 95% +- 3 * sqrt(.95 * .05 / 200) = 95% +- 4.6%, and the percentile interval
-    # of 300 images covers a little less than it says.
-    covered = 0
-    for seed in range(200):
-        interval = absolute({t: draw(0.7, 300, seed=[seed, t]) for t in (0, 1)}).images
-        covered += interval.low <= 0.7 <= interval.high
-    assert 0.89 <= covered / 200 <= 0.99
 
 
 def test_pairs_that_agree_have_a_narrow_difference():
@@ -160,12 +150,12 @@ def test_a_table_of_the_embedded_suite_takes_no_time():
         absolute(row)
         normalized(row, rows[-1])
         difference(row, rows[0])
-    assert time.process_time() - start < 2  # 0.2 s on the machine this was written on
+    assert time.process_time() - start < 5  # 0.5 s on the machine this was written on
 
 
 def test_resamples_of_few_outcomes_are_those_of_images():
     outcomes = np.stack([draw(0.8, 400), draw(0.5, 400, seed=1)])  # two methods, one seed
-    fast = statistics.resampled_means(outcomes, np.random.default_rng(0))
+    fast = statistics.resampled_means(outcomes, np.random.default_rng(0), num_resamples=2000)
     index = np.random.default_rng(1).integers(400, size=(2000, 400))
     slow = np.moveaxis(outcomes[..., index].mean(axis=-1), -1, 0)
     assert fast.shape == slow.shape == (2000, 2, 1)
@@ -174,3 +164,9 @@ def test_resamples_of_few_outcomes_are_those_of_images():
     scale = np.sqrt(np.diag(covariances[1]).max())
     np.testing.assert_allclose(fast.mean(axis=0), slow.mean(axis=0), atol=3 * scale / 30)
     np.testing.assert_allclose(*covariances, atol=0.15 * scale**2)
+
+
+def test_more_outcomes_than_bits_of_an_integer():
+    outcomes = draw(0.5, 50, num_seeds=70)
+    means = statistics.resampled_means(outcomes, np.random.default_rng(0))
+    np.testing.assert_allclose(means.mean(axis=0), outcomes.mean(axis=-1), atol=5e-3)

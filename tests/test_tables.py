@@ -122,6 +122,21 @@ def test_lost_bits_leave_the_intervals_out(tmp_path):
     assert any("TIES: no intervals" in note for note in table.notes)
 
 
+def test_images_of_another_run_are_not_taken_for_a_runs_own(tmp_path, caplog):
+    """As after a kill between the two files of a Run that replaces another."""
+    for method in ("ties", "tsv_merge"):
+        path = save_run(*make_run(method), tmp_path)
+    other, correct = make_run("tsv_merge", seed=1)
+    save_run(other, correct, tmp_path / "other")
+    [there] = (tmp_path / "other").rglob("*.npz")
+    path.with_suffix(".npz").write_bytes(there.read_bytes())
+    (table,) = read_tables(tmp_path / "mini")
+    images = {row.method: row.absolute.images for row in table.rows}
+    assert images["tsv_merge"] is None and images["ties"] is not None
+    assert "is of another Run: 'digits' has" in caplog.text
+    assert any("TSV-M: no intervals" in note for note in table.notes)
+
+
 def test_one_table_for_each_suite_and_selection_of_tasks(tmp_path):
     for changes in ({}, {"suite": "mini2", "tasks": TASKS[:2]}, {"backbone": "vit_b32"}):
         save_run(*make_run("ties", **changes), tmp_path)
@@ -133,8 +148,10 @@ def test_one_table_for_each_suite_and_selection_of_tasks(tmp_path):
 @pytest.mark.parametrize("made", [True, False])
 def test_empty_folder_says_how_to_make_a_run(tmp_path, made):
     folder = tmp_path if made else tmp_path / "runs"
-    with pytest.raises(ValueError, match="no Run in .* tsv-bench"):
+    with pytest.raises(ValueError, match="no Run in .* tsv-bench") as raised:
         read_tables(folder)
+    assert str(folder) in str(raised.value)
+    assert ("does not exist" in str(raised.value)) == (not made)
 
 
 def test_interval_of_a_row_is_that_of_its_images():

@@ -15,10 +15,12 @@ from tsv_bench.data import Split, Task
 from tsv_bench.evaluation import Evaluator, normalized_accuracy
 from tsv_bench.factor_cache import FactorCache
 from tsv_bench.layouts import image_tower
-from tsv_bench.method import Method
+from tsv_bench.method import Method, serves_one
+from tsv_bench.methods.masks import MaskedVector, pack_vectors
 from tsv_bench.models import Backbone
-from tsv_bench.scaling import choose_alpha
+from tsv_bench.scaling import choose_alpha, choose_by_task
 from tsv_bench.state_dicts import open_state_dict
+from tsv_bench.storage import stored_bytes
 from tsv_bench.streaming import gather, stream
 from tsv_bench.task_vectors import TaskVector
 
@@ -39,6 +41,9 @@ class Outcome:
     normalized: float
     normalizer: dict[str, float]  # task -> test accuracy of its own fine-tuned model
     seconds: dict[str, float] = field(default_factory=dict)
+    stored_bytes: int | None = None  # beside the pretrained backbone, of all tasks together
+    task_known: bool = False  # whether each task is served its own vector
+    task_knobs: dict[str, dict[str, float]] = field(default_factory=dict)  # chosen on validation
 
 
 def open_task_vectors(
@@ -62,13 +67,16 @@ def open_task_vectors(
 
 
 def computed(served: Mapping[str, Mapping], label: str) -> Mapping[str, Mapping]:
-    """A vector served to all tasks is computed once; each its own stays lazy."""
-    vectors = {id(vector): vector for vector in served.values()}
-    if len(vectors) > 1:
+    """What tasks share is computed once, with the bits of their masks; each its own stays lazy."""
+    vectors = list(served.values())
+    masked = all(isinstance(vector, MaskedVector) for vector in vectors)
+    if not masked and any(vector is not vectors[0] for vector in vectors):
         return served
-    [vector] = vectors.values()
-    with tqdm(total=len(vector), desc=f"{label}: layers", unit="layer", leave=False) as bar:
-        rows = (found for found in stream(vector) if bar.update(found[1] == 0) or True)
+    bar = tqdm(total=len(vectors[0]), desc=f"{label}: layers", unit="layer", leave=False)
+    with bar:
+        if masked:
+            return pack_vectors(served, bar.update)
+        rows = (found for found in stream(vectors[0]) if bar.update(found[1] == 0) or True)
         return dict.fromkeys(served, gather(rows))
 
 
@@ -88,11 +96,17 @@ def evaluate_method(
     """
     seconds: dict[str, float] = {}
     with stage("data", seconds):
-        validated = len(method.alphas) > 1 or normalizer is None
+        validated = len(method.alphas) > 1 or normalizer is None or method.chosen_by_task
         validation = {n: load(t, "val") for n, t in tasks.items()} if validated else {}
         testing = {name: load(task, "test") for name, task in tasks.items()}
+    task_values: dict[str, float] = {}
+    if method.chosen_by_task:
+        with stage("knobs", seconds):
+            task_values = choose_knob(method, vectors, evaluator, validation)
+            method = method.with_knob(task_values)
     with stage("merge", seconds):
         served = computed(method.serve(vectors), method.label)
+        stored = stored_bytes(served, vectors)
 
     correct: dict[float, dict[str, np.ndarray]] = {}
 
@@ -114,10 +128,15 @@ def evaluate_method(
                     method.alphas, lambda a: normalized_accuracy(validate(a), own["val"]), patience
                 )
 
+    before = evaluator.seconds_computing
     with stage("test", seconds):
         with tqdm(total=len(testing), desc=f"{method.label}: test", leave=False) as bar:
             test = evaluator.correct(served, alpha, testing, bar.update)
 
+    # A vector that a task has for itself was computed when it was evaluated.
+    computing = evaluator.seconds_computing - before
+    seconds["merge"] = round(seconds["merge"] + computing, 3)
+    seconds["test"] = round(seconds["test"] - computing, 3)
     accuracy = means(test)
     divisors = own.get("test", accuracy)
     return Outcome(
@@ -129,7 +148,28 @@ def evaluate_method(
         normalized=normalized_accuracy(accuracy, divisors),
         normalizer={name: divisors[name] for name in tasks},
         seconds=seconds,
+        stored_bytes=stored,
+        task_known=not serves_one(method.serve, tasks),
+        task_knobs={task: {method.choice.knob: value} for task, value in task_values.items()},
     )
+
+
+def choose_knob(
+    method: Method,
+    vectors: Mapping[str, TaskVector],
+    evaluator: Evaluator,
+    validation: Mapping[str, Split],
+) -> dict[str, float]:
+    """For each task the value of the method's open knob; by accuracy on validation, at alpha 1."""
+    choice = method.choice
+    total = len(choice.candidates) * len(validation)
+    with tqdm(total=total, desc=f"{method.label}: {choice.knob}", leave=False) as bar:
+
+        def score(value: float) -> dict[str, float]:
+            served = computed(choice.serve(vectors, **{choice.knob: value}), method.label)
+            return means(evaluator.correct(served, 1.0, validation, bar.update))
+
+        return choose_by_task(choice.candidates, score)
 
 
 def means(correct: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -10,9 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tsv_bench.compressed import CompressedStateDict, CompressedTaskVector, is_compressed
+from tsv_bench.compressed import (
+    CompressedStateDict,
+    CompressedTaskVector,
+    StoredTaskVector,
+    is_compressed,
+)
 from tsv_bench.factor_cache import FactorCache
 from tsv_bench.files import sha256
+from tsv_bench.masked import MaskedStateDict, is_masked
 from tsv_bench.state_dicts import StateDict
 from tsv_bench.task_vectors import TaskVector, Triplets
 
@@ -59,6 +65,10 @@ def open_task_vector(
     """
     if is_compressed(finetuned):
         return CompressedTaskVector(pretrained, CompressedStateDict(pretrained, finetuned), device)
+    if is_masked(finetuned):
+        masked = MaskedStateDict(pretrained, finetuned)
+        checked_hashes(masked.shared)  # no NaN; read once for all tasks
+        return StoredTaskVector(pretrained, masked, device)
     if factors is None:
         return TaskVector(pretrained, finetuned, device)
     return RememberedTaskVector(pretrained, finetuned, device, factors, pair)

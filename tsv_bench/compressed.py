@@ -53,11 +53,34 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-class CompressedStateDict(Mapping[str, Tensor]):
+class OnPretrained(Mapping[str, Tensor]):
+    """The fine-tuned checkpoint that a file of ours stands for, with the pretrained one's names."""
+
+    def __init__(self, pretrained: Mapping[str, Tensor]) -> None:
+        self._pretrained = pretrained
+
+    def shape(self, name: str) -> torch.Size:
+        return shape_of(self._pretrained, name)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return dtype_of(self._pretrained, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._pretrained
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pretrained)
+
+    def __len__(self) -> int:
+        return len(self._pretrained)
+
+
+class CompressedStateDict(OnPretrained):
     """The fine-tuned checkpoint that a compressed file stands for, on its pretrained weights."""
 
     def __init__(self, pretrained: Mapping[str, Tensor], file: StateDict) -> None:
         """ValueError where the file belongs to other pretrained weights, or lacks something."""
+        super().__init__(pretrained)
         self.path = file.path
         try:
             self.contents = Contents(**json.loads(file.metadata[KEY]))
@@ -71,7 +94,7 @@ class CompressedStateDict(Mapping[str, Tensor]):
                 f"checkpoint that it was made with."
             )
         self._matrices = Matrices((), self.contents.split_qkv)
-        self._pretrained, self._file = pretrained, file
+        self._file = file
         self._layers, self._unchanged = set(self.contents.layers), set(self.contents.unchanged)
         for name in pretrained:
             keys = [f"{name}.{key}" for key in FACTORS] if name in self._layers else [name]
@@ -126,42 +149,31 @@ class CompressedStateDict(Mapping[str, Tensor]):
             self[name][start:stop] if name in self._layers else self._file.rows(name, start, stop)
         )
 
-    def shape(self, name: str) -> torch.Size:
-        return shape_of(self._pretrained, name)
 
-    def dtype(self, name: str) -> torch.dtype:
-        return dtype_of(self._pretrained, name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._pretrained
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._pretrained)
-
-    def __len__(self) -> int:
-        return len(self._pretrained)
-
-
-class CompressedTaskVector(TaskVector):
-    """The task vector of a compressed file, whose triplets need no decomposition."""
+class StoredTaskVector(TaskVector):
+    """The task vector of a file that holds deltas: no weights are subtracted for these."""
 
     def __init__(
-        self, pretrained: Mapping[str, Tensor], finetuned: CompressedStateDict, device: str = "cpu"
+        self, pretrained: Mapping[str, Tensor], finetuned: OnPretrained, device: str = "cpu"
     ) -> None:
         super().__init__(pretrained, finetuned, device)
-        self._compressed = finetuned
+        self._stored = finetuned
 
     def __getitem__(self, name: str) -> Tensor:
-        delta = self._compressed.delta(name) if name in self else None
+        delta = self._stored.delta(name) if name in self else None
         return super().__getitem__(name) if delta is None else delta.to(self._device)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        delta = self._compressed.delta(name, start, stop) if name in self else None
+        delta = self._stored.delta(name, start, stop) if name in self else None
         return super().rows(name, start, stop) if delta is None else delta.to(self._device)
 
+
+class CompressedTaskVector(StoredTaskVector):
+    """The task vector of a compressed file, whose triplets need no decomposition."""
+
     def recall(self, name: str, rank: int, kind: str) -> Triplets | None:
-        stored = self._compressed.triplets(name)
-        if stored is None or kind.endswith("-split") != self._compressed.contents.split_qkv:
+        stored = self._stored.triplets(name)
+        if stored is None or kind.endswith("-split") != self._stored.contents.split_qkv:
             return None
         u, s, vh = (part.double() for part in stored)
         # Rounded to the precision of the file, u and vh are no longer quite orthonormal.

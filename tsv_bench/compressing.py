@@ -18,6 +18,7 @@ from tsv_bench.compressed import (
     weights_hash,
 )
 from tsv_bench.merge_outputs import compressed_layout
+from tsv_bench.sheets import align
 from tsv_bench.state_dict_writer import Layout, StateDictWriter
 from tsv_bench.state_dicts import StateDict
 from tsv_bench.task_vectors import TaskVector, is_changed
@@ -103,3 +104,22 @@ def write_compressed(
         original_params=sum(plan.read.shape(name).numel() for name in plan.read),
         original_bytes=sum(file.stat().st_size for file in finetuned.files),
     )
+
+
+def render_stored(stored: Mapping[str, Stored]) -> str:
+    """A table of what compressed files store, task by task and in total."""
+    head = ("task", "rank", "stored", "of changed", "share", "MB", "of MB")
+    lines = [head]
+    total = [0, 0, 0, 0]
+    for task, own in stored.items():
+        low, high = own.ranks
+        numbers = own.num_params, own.changed_params, own.num_bytes, own.original_bytes
+        total = [a + b for a, b in zip(total, numbers, strict=True)]
+        lines.append((task, f"{low}-{high}" if low < high else f"{low}", *_amounts(*numbers)))
+    lines.append(("total", "", *_amounts(*total)))
+    return align(lines, gap=2)
+
+
+def _amounts(params: int, changed: int, num_bytes: int, original: int) -> tuple[str, ...]:
+    share = f"{params / changed:.3f}" if changed else "-"
+    return f"{params:,}", f"{changed:,}", share, f"{num_bytes / 1e6:.1f}", f"{original / 1e6:.1f}"

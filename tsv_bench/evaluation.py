@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +18,7 @@ from tsv_bench import task_vectors
 from tsv_bench.data import Split
 from tsv_bench.models import Backbone, class_token_only, normalize
 from tsv_bench.scores import Score
+from tsv_bench.streaming import LazyVector, gather, stream
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -188,6 +190,7 @@ class Evaluator:
         self._sizes = batch_sizes(batch_size, device, backbone.visual)
         self._cast = autocast(precision, device)
         self._pretrained = on_the_device(backbone.pretrained, device)
+        self.seconds_computing = 0.0  # of vectors that were served uncomputed
         self._vector: Mapping[str, Tensor] | None = None  # what was served last,
         self._moved: Mapping[str, Tensor] = {}  # and its copy on the device
 
@@ -216,6 +219,10 @@ class Evaluator:
         return correct
 
     def _load(self, vector: Mapping[str, Tensor], alpha: float) -> None:
+        if isinstance(vector, LazyVector):
+            started = time.monotonic()
+            vector = gather(stream(vector))
+            self.seconds_computing += time.monotonic() - started
         if vector is not self._vector:  # thirty alphas: the way to the device is gone once
             self._moved = {}
             self._moved, self._vector = on_the_device(vector, self._device), vector

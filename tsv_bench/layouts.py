@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from tsv_bench.compressed import is_compressed
+from tsv_bench.masked import is_masked
 from tsv_bench.state_dicts import StateDict
 from tsv_bench.streaming import shape_of
 from tsv_bench.task_vectors import rows_of
@@ -155,7 +156,7 @@ def image_tower(state: StateDict, pretrained: Mapping[str, Tensor]) -> StateDict
 
 def layout_of(state: StateDict, pretrained: Mapping[str, Tensor]) -> str:
     """One of those above. ValueError when the names are of none."""
-    if is_compressed(state):
+    if is_compressed(state) or is_masked(state):
         return "compressed"
     for layout in ("paper", "open_clip"):
         if starts(state, PREFIXES[layout]):

@@ -12,22 +12,22 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from tsv_bench import provenance
 from tsv_bench.checkpoint_vectors import Hashes, check_contents, open_task_vector, pair_of
 from tsv_bench.compressed import PRECISIONS
-from tsv_bench.compressing import Stored, plan_compressed, write_compressed
+from tsv_bench.compressing import plan_compressed, render_stored, write_compressed
 from tsv_bench.factor_cache import FactorCache
 from tsv_bench.linalg import at_least_float32
+from tsv_bench.masking import masks_layout, render_masks, shared_path, write_masked, write_masks
 from tsv_bench.merge_outputs import (
     KEY,
     WRITES,
@@ -36,6 +36,8 @@ from tsv_bench.merge_outputs import (
     dense_layout,
     output_paths,
 )
+from tsv_bench.method import made_up
+from tsv_bench.methods.masks import MaskedVector
 from tsv_bench.state_dict_writer import StateDictWriter
 from tsv_bench.state_dicts import ReadOnce, StateDict, open_state_dict
 from tsv_bench.streaming import observer, shape_of, stream
@@ -54,7 +56,7 @@ class Merged:
     num_bytes: int
     seconds: float
     peak_memory: int  # resident, bytes, of the process so far
-    stored: dict[str, Stored] = field(default_factory=dict)  # by task, of compressed files
+    stored: str = ""  # a table of what compressed files store of each task
 
 
 def merge(
@@ -76,8 +78,9 @@ def merge(
     """Merge checkpoints by a method (its function, with its knobs bound) and write the result.
 
     ``write`` "model" is pretrained + alpha * served, "vector" what is served, "compressed" the
-    factors of what TSV-C serves, in ``precision``. A method that serves one vector writes
-    ``output``, another ``output``/<task>.safetensors. ``name`` and ``knobs`` go into the metadata.
+    factors of what TSV-C serves, or masks and what they share, in ``precision``. A method that
+    serves one vector writes ``output``, another ``output``/<task>.safetensors. ``name`` and
+    ``knobs`` go into the metadata.
 
     ValueError or OSError for anything wrong with the arguments or the files, before long work.
     """
@@ -94,15 +97,17 @@ def merge(
         task: partial(open_task_vector, base, states[task], device) for task in finetuned
     }
     vectors = {task: _named(task, open_one) for task, open_one in open_vectors.items()}
-    one = _serves_one(serve, write)
-    paths = output_paths(output, base, finetuned, one and write != "compressed", write)
-    check_outputs(paths.values(), states, overwrite, 0)
+    kind = _kind(serve, finetuned, write)
+    compressed = write == "compressed"
+    paths = output_paths(output, base, finetuned, kind == "one", write)
+    outputs = [*paths.values()]
+    if kind == "masks" and compressed:
+        outputs.append(shared_path(paths))
+    check_outputs(outputs, states, overwrite, 0)
     layouts = {}
-    if write != "compressed":
+    if not compressed:
         layouts = {task: dense_layout(path, base, write) for task, path in paths.items()}
-        check_outputs(
-            paths.values(), states, overwrite, sum(x.num_bytes() for x in layouts.values())
-        )
+        check_outputs(outputs, states, overwrite, sum(x.num_bytes() for x in layouts.values()))
 
     with _bars(progress):
         with tqdm(total=len(states), desc="checking", unit="file", disable=not progress) as bar:
@@ -126,8 +131,23 @@ def merge(
         if write == "model":
             about["alpha"] = alpha
         served = serve(vectors)
-        stored: dict[str, Stored] = {}
-        if write == "compressed":
+        metadata = {
+            task: {KEY: json.dumps(about | ({"task": task} if task else {}))} for task in paths
+        }
+        if compressed:
+            metadata = {
+                task: {KEY: json.dumps(about | {"task": task, "precision": precision})}
+                for task in paths
+            }
+        bar = partial(tqdm, unit="layer", disable=not progress)
+        table = ""
+        if kind == "masks" and compressed:
+            plans = masks_layout(paths, base, vectors, PRECISIONS[precision])
+            check_place(output, sum(layout.num_bytes() for layout in plans.values()))
+            with bar(total=sum(map(len, plans[outputs[-1]].files.values())), desc="masks") as shown:
+                stored = write_masks(served, plans, base, about, metadata, shown.update)
+            table = render_masks(stored, outputs[-1].stat().st_size)
+        elif compressed:
             plans = {
                 task: plan_compressed(
                     path, base, vectors[task], states[task], served[task], PRECISIONS[precision]
@@ -135,55 +155,38 @@ def merge(
                 for task, path in paths.items()
             }
             check_place(output, sum(plan.layout.num_bytes() for plan in plans.values()))
-            for task, plan in plans.items():
-                stored[task] = write_compressed(
-                    plan, base, vectors[task], states[task], served[task],
-                    {KEY: json.dumps(about | {"task": task, "precision": precision})},
-                    partial(tqdm, desc=task, unit="layer", disable=not progress),
+            table = render_stored(
+                {
+                    task: write_compressed(
+                        plan, base, vectors[task], states[task], served[task], metadata[task],
+                        partial(bar, desc=task),
+                    )
+                    for task, plan in plans.items()
+                }
+            )  # fmt: skip
+        elif kind == "masks":
+            with bar(total=len(served[next(iter(finetuned))]), desc="merging") as shown:
+                write_masked(
+                    served, paths, layouts, base, alpha, write, metadata, shown.update
                 )  # fmt: skip
-        for task, path in paths.items() if write != "compressed" else ():
-            vector = served[task if task is not None else next(iter(finetuned))]
-            metadata = {KEY: json.dumps(about | ({"task": task} if task else {}))}
-            with (
-                StateDictWriter(path, layouts[task], metadata) as writer,
-                tqdm(
-                    total=sum(map(len, layouts[task].files.values())), desc=task or "merging",
-                    unit="layer", disable=not progress,
-                ) as bar,
-            ):  # fmt: skip
-                for layer, start, rows in served_rows(base, vector, alpha, write):
-                    writer.write(layer, start, rows)
-                    bar.update(start == 0)
+        else:
+            for task, path in paths.items():
+                vector = served[task if task is not None else next(iter(finetuned))]
+                total = sum(map(len, layouts[task].files.values()))
+                with (
+                    StateDictWriter(path, layouts[task], metadata[task]) as writer,
+                    bar(total=total, desc=task or "merging") as shown,
+                ):
+                    for layer, start, rows in served_rows(base, vector, alpha, write):
+                        writer.write(layer, start, rows)
+                        shown.update(start == 0)
     return Merged(
-        outputs=list(paths.values()),
-        num_bytes=sum(_size(path) for path in paths.values()),
+        outputs=outputs,
+        num_bytes=sum(_size(path) for path in outputs),
         seconds=time.monotonic() - started,
         peak_memory=provenance.peak_memory(),
-        stored=stored,
+        stored=table,
     )
-
-
-def render_stored(stored: Mapping[str, Stored]) -> str:
-    """A table of what compressed files store, task by task and in total."""
-    head = ("task", "rank", "stored", "of changed", "share", "MB", "of MB")
-    lines = [head]
-    total = [0, 0, 0, 0]
-    for task, own in stored.items():
-        low, high = own.ranks
-        numbers = own.num_params, own.changed_params, own.num_bytes, own.original_bytes
-        total = [a + b for a, b in zip(total, numbers, strict=True)]
-        lines.append((task, f"{low}-{high}" if low < high else f"{low}", *_amounts(*numbers)))
-    lines.append(("total", "", *_amounts(*total)))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(pairs))
-        for pairs in (list(zip(line, widths, strict=True)) for line in lines)
-    )
-
-
-def _amounts(params: int, changed: int, num_bytes: int, original: int) -> tuple[str, ...]:
-    share = f"{params / changed:.3f}" if changed else "-"
-    return f"{params:,}", f"{changed:,}", share, f"{num_bytes / 1e6:.1f}", f"{original / 1e6:.1f}"
 
 
 def served_rows(
@@ -202,19 +205,24 @@ def served_rows(
                 yield name, 0, pretrained[name]
 
 
-def _serves_one(serve: Callable, write: str) -> bool:
-    """Whether the method serves one vector to all tasks, told by made-up ones.
+def _kind(serve: Callable, tasks: Iterable[str], write: str) -> str:
+    """What the method serves, told by made-up tasks: "one" vector to all, "masks" of one,
+    "factors", or "own", to each its own.
 
-    ValueError when it serves no factors and these are to be written.
+    ValueError when nothing of it is written compressed and that is asked for.
     """
-    tiny = {task: {"layer": torch.eye(2)} for task in ("a", "b")}
-    served = serve(tiny)
-    if write == "compressed" and not hasattr(served["a"], "factors"):
+    first, *others = made_up(serve, tasks).values()
+    if isinstance(first, MaskedVector):
+        return "masks"
+    if hasattr(first, "factors"):
+        return "factors"
+    if write == "compressed":
         raise ValueError(
-            "write=compressed stores the low-rank factors of TSV-C, and this method has none. "
-            "Choose method=tsv_compress, or write=vector."
+            "write=compressed stores the low-rank factors of TSV-C, or masks and the vector that "
+            "they share, and this method has neither. Choose method=tsv_compress, a method of "
+            "masks such as tall_mask_ta, or write=vector."
         )
-    return served["a"] is served["b"]
+    return "one" if all(vector is first for vector in others) else "own"
 
 
 def _check_arguments(

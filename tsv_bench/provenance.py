@@ -4,6 +4,7 @@ import platform
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -52,8 +53,17 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def forget_peak_memory() -> None:
+    """Let `peak_memory` count from now on, where the system can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory() -> int:
-    """Largest resident memory of this process so far, in bytes; mapped pages included."""
+    """Largest resident memory of this process so far, in bytes; mapped pages included.
+
+    Since `forget_peak_memory`, where that was called and the system can.
+    """
     try:
         # Not ru_maxrss, which a child process takes over from its parent.
         status = Path("/proc/self/status").read_text()

@@ -61,6 +61,17 @@ def find(backbone: str, suite: str, method: str) -> list[Figure]:
     return figures
 
 
+def averages(backbone: str, suite: str) -> dict[str, dict[str, Figure]]:
+    """generation -> method -> its first figure with an absolute accuracy."""
+    methods = dict.fromkeys(m for table in _content()["averages"] for m in table["rows"])
+    found: dict[str, dict[str, Figure]] = {}
+    for method in methods:
+        for figure in find(backbone, suite, method):
+            if figure.absolute is not None:
+                found.setdefault(figure.generation, {}).setdefault(method, figure)
+    return found
+
+
 def choose(figures: Iterable[Figure], generation: str) -> tuple[Figure | None, bool]:
     """The figure to set beside a number, and whether both are of the same checkpoints.
 

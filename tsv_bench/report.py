@@ -1,18 +1,14 @@
 """Tables as text: markdown, csv, LaTeX, and the terminal's hundred columns.
 
 Texts are percent; csv is data and keeps fractions. A layout is "runs", a table for each backbone
-and suite with everything known of it, or "paper", one table with all of them side by side.
+and suite with everything known of it, "leaderboard", the same by accuracy and with what each method
+takes, or "paper", one table with all of them side by side.
 """
 
-import csv
-import io
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tsv_bench import published
 from tsv_bench.cells import (
     PUBLISHED,
     accuracies,
@@ -22,16 +18,15 @@ from tsv_bench.cells import (
     signed,
     summary,
 )
+from tsv_bench.leaderboard import leaderboard_csv, leaderboard_sheet
 from tsv_bench.paper_layout import blocks, build_grids, paper_csv, paper_sheet
 from tsv_bench.plots import save_figures
-from tsv_bench.rows import Row
-from tsv_bench.sheets import Sheet, align, latex, markdown
-from tsv_bench.statistics import Estimate
+from tsv_bench.records import row_record, to_csv
+from tsv_bench.sheets import Sheet, align, latex, markdown, notes, terminal, wrap, wrap_label
 from tsv_bench.tables import Comparison, Table
 
-LAYOUTS = ("runs", "paper")
+LAYOUTS = {"runs": "table", "paper": "paper", "leaderboard": "leaderboard"}  # and their files
 HEADER = ("method", "absolute", "normalized", "alpha", "sec")
-LABEL_WIDTH = 28  # longer labels of methods continue on the next line
 MIN_TASK_WIDTH = 5  # as wide as "100.0"
 TASKS_A_BLOCK = 8
 
@@ -39,14 +34,14 @@ TASKS_A_BLOCK = 8
 def write_report(tables: Sequence[Table], out_folder: Path, layout: str = "runs") -> list[Path]:
     """Write the tables as .md, .csv and .tex, and each one's figures (svg, png); the paths.
 
-    ``layout`` "runs": table.*, a table for each backbone and suite; "paper": paper.*, the paper's.
+    ``layout`` "runs": table.*, a table for each backbone and suite; "paper": paper.*, the paper's;
+    "leaderboard": leaderboard.*, the best method first.
     """
     out_folder = Path(out_folder)
     renderings = {"md": render_markdown, "csv": render_csv, "tex": render_latex}
     texts = {end: render(tables, layout) for end, render in renderings.items()}
     out_folder.mkdir(parents=True, exist_ok=True)
-    stem = "paper" if layout == "paper" else "table"
-    paths = [out_folder / f"{stem}.{end}" for end in texts]
+    paths = [out_folder / f"{LAYOUTS[layout]}.{end}" for end in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         path.write_text(text, encoding="utf-8", newline="")
     return [*paths, *save_figures(tables, out_folder)]
@@ -58,6 +53,8 @@ def make_sheets(tables: Sequence[Table], layout: str = "runs") -> list[Sheet]:
         raise ValueError(f"layout={layout!r} is unknown; there are: {', '.join(LAYOUTS)}.")
     if layout == "paper":
         return [paper_sheet(grid) for grid in build_grids(tables)]
+    if layout == "leaderboard":
+        return [leaderboard_sheet(table) for table in tables]
     return [_sheet(table) for table in tables]
 
 
@@ -88,77 +85,41 @@ def render_terminal(tables: Sequence[Table], width: int = 100, layout: str = "ru
     """No line is longer than ``width``; what does not fit beside stands in blocks below."""
     if layout == "runs":
         parts = [_terminal_parts(table, width) for table in tables]
-    else:
+    elif layout == "paper":
         parts = [_paper_parts(sheet, width) for sheet in make_sheets(tables, layout)]
+    else:
+        parts = [[terminal(sheet, width)] for sheet in make_sheets(tables, layout)]
     return "\n\n\n".join("\n\n".join(part) for part in parts) + "\n"
 
 
 def _terminal_parts(table: Table, width: int) -> list[str]:
-    parts = [f"{_title(table)}\n{_wrap(_provenance(table), width)}", *_blocks(table, width)]
+    parts = [f"{_title(table)}\n{wrap(_provenance(table), width)}", *_blocks(table, width)]
     if table.has_published:
         parts.append(_published_block(table))
     if table.comparisons:
-        parts.append("\n".join(_wrap(_compared(c), width) for c in table.comparisons))
-    return [*parts, *_notes([*table.notes, *table.published_notes], width)]
+        parts.append("\n".join(wrap(_compared(c), width) for c in table.comparisons))
+    return [*parts, *notes([*table.notes, *table.published_notes], width)]
 
 
 def _paper_parts(sheet: Sheet, width: int) -> list[str]:
-    parts = [f"{sheet.title}\n{_wrap(sheet.caption, width)}"]
+    parts = [f"{sheet.title}\n{wrap(sheet.caption, width)}"]
     for rows in blocks(sheet):
-        parts.append(align([[_label(row[0]), *row[1:]] for row in rows], gap=2))
-    return [*parts, *_notes(sheet.notes, width)]
-
-
-def _notes(notes: Sequence[str], width: int) -> list[str]:
-    return ["\n".join(_wrap(f"note: {note}", width) for note in notes)] if notes else []
+        parts.append(align([[wrap_label(row[0]), *row[1:]] for row in rows], gap=2))
+    return [*parts, *notes(sheet.notes, width)]
 
 
 def render_csv(tables: Sequence[Table], layout: str = "runs") -> str:
-    """A line a row, full precision; accuracies, differences of none, in [0, 1].
-
-    Alpha is the mean over seeds. Suites with other tasks leave the columns of these empty.
-    """
+    """A line a row, full precision; accuracies, differences of none, in [0, 1]."""
     if layout == "paper":
         return paper_csv(build_grids(tables))
-    records = []
-    for table in tables:
-        for row in table.rows:
-            first = {"backbone": table.backbone, "suite": table.suite, "method": row.method}
-            first |= {"label": row.label, "seeds": " ".join(map(str, row.seeds))}
-            for name in ("absolute", "normalized"):
-                estimate: Estimate = getattr(row, name)
-                first[name] = estimate.value
-                for kind, interval in (("images", estimate.images), ("seeds", estimate.seeds)):
-                    first[f"{name}_{kind}_low"] = interval.low if interval else ""
-                    first[f"{name}_{kind}_high"] = interval.high if interval else ""
-            first |= {"alpha": math.fsum(row.alphas) / len(row.alphas), "seconds": row.seconds}
-            first |= _published_record(table, row) if table.has_published else {}
-            records.append(first | {f"accuracy_{t}": a for t, a in row.accuracy.items()})
-    names = dict.fromkeys(name for record in records for name in record)
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(names), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return file.getvalue()
-
-
-def _published_record(table: Table, row: Row) -> dict[str, Any]:
-    """Published figures and, of the same checkpoints only, the differences from them."""
-    figure = row.published
-    record: dict[str, Any] = {"generation": row.generation}
-    for name in ("absolute", "normalized", "generation", "source"):
-        record[f"published_{name}"] = getattr(figure, name, None)
-    for name in ("absolute", "normalized"):
-        record[f"difference_{name}"] = row.differences.get(name)
-    if figure:
-        single = published.accuracies(table.backbone, table.suite, row.method)
-        record |= {f"published_accuracy_{task}": value for task, value in single.items()}
-    return {name: "" if value is None else value for name, value in record.items()}
+    if layout == "leaderboard":
+        return leaderboard_csv(tables)
+    return to_csv([row_record(table, row) for table in tables for row in table.rows])
 
 
 def _blocks(table: Table, width: int) -> list[str]:
     """The table as aligned text: one block when every task fits beside the summary."""
-    left = [[_label(row[0]), *row[1:]] for row in [HEADER, *map(summary, table.rows)]]
+    left = [[wrap_label(row[0]), *row[1:]] for row in [HEADER, *map(summary, table.rows)]]
     methods = [row[0] for row in left]
     labels = list(table.tasks.values())
     numbers = [accuracies(row) for row in table.rows]
@@ -178,7 +139,7 @@ def _blocks(table: Table, width: int) -> list[str]:
             if max(len(line) for block in blocks for line in block.split("\n")) <= width:
                 pairs = zip(short, labels, strict=True)
                 legend = ", ".join(f"{s} = {label}" for s, label in pairs if s != label)
-                return [*blocks, _wrap(legend, width)] if legend else blocks
+                return [*blocks, wrap(legend, width)] if legend else blocks
     raise ValueError(f"the table does not fit {width} columns; read table.md instead.")
 
 
@@ -202,7 +163,7 @@ def _published_block(table: Table) -> str:
             found = row.differences.get(name)
             cells.append(text if row.comparable or text == "-" else f"[{text}]")
             cells.append("-" if found is None else signed(found))
-        rows.append([_label(row.label), *cells, getattr(row.published, "generation", "-")])
+        rows.append([wrap_label(row.label), *cells, getattr(row.published, "generation", "-")])
     return align(rows, gap=2)
 
 
@@ -222,13 +183,3 @@ def _title(table: Table) -> str:
 
 def _provenance(table: Table) -> str:
     return f"Percent, 95% intervals over {table.num_images:,} test images; {made_of(table.runs)}"
-
-
-def _label(text: str) -> str:
-    """Of a method, over more lines where it is long; an indented one stays so."""
-    indent = text[: len(text) - len(text.lstrip())]
-    return textwrap.indent(_wrap(text.strip(), LABEL_WIDTH - len(indent)), indent)
-
-
-def _wrap(text: str, width: int, indent: str = "  ") -> str:
-    return textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False)

@@ -10,10 +10,14 @@ import numpy as np
 from tsv_bench import statistics
 from tsv_bench.published import Figure, is_published
 from tsv_bench.runs import Run
-from tsv_bench.statistics import Estimate
+from tsv_bench.statistics import Estimate, Interval
 
 # Stages whose results all methods use: the first one to be evaluated would pay for the others.
 SHARED = ("data", "checkpoints")
+
+REFERENCES = ("zero_shot", "individual")  # no methods, but the ends of the scale
+# Of Runs from before Run.task_known, the methods that serve each task its own.
+TASK_KNOWN = ("tsv_compress", "magnitude_mask", "emr")
 
 # A Run and task -> bool for each test image; None where that is lost.
 Evaluated = tuple[Run, dict[str, np.ndarray] | None]
@@ -40,8 +44,19 @@ class Row:
         return tuple(run.seed for run in self.runs)
 
     @property
+    def task_known(self) -> bool:
+        """Whether each task is served its own, so that it must be known at inference."""
+        return self.method in TASK_KNOWN or any(run.task_known for run in self.runs)
+
+    @property
     def accuracy(self) -> dict[str, float]:
         return {t: _mean(run.test[t].accuracy for run in self.runs) for t in self.runs[0].tasks}
+
+    @property
+    def accuracy_intervals(self) -> dict[str, Interval]:
+        """Wilson's 95% interval of each task's accuracy."""
+        total = {task: score.total for task, score in self.runs[0].test.items()}
+        return {t: statistics.wilson(a, total[t]) for t, a in self.accuracy.items()}
 
     @property
     def generation(self) -> str:
@@ -111,18 +126,35 @@ def build_row(
         note("no intervals, the per-image correctness beside its json is lost.")
         return Row(label=label, runs=runs, correct=None, absolute=absolute, normalized=normalized)
     absolute = statistics.absolute(correct)
-    partners = [individual[run.seed] for run in runs if run.seed in individual]
-    known = not unknown and not others and len(partners) == len(runs)
-    if known and all(_is_normalizer(p, r) for (p, _), r in zip(partners, runs, strict=True)):
-        bits = _stack([bits for _, bits in partners], runs[0])
-        if bits is not None:
-            normalized = statistics.normalized(correct, bits)
-    elif not unknown and not others:
+    known = not unknown and not others
+    bits = normalizer_bits(runs, individual) if known else None
+    if bits is not None:
+        normalized = statistics.normalized(correct, bits)
+    elif known and not _partners(runs, individual):
         note(
             "no image interval of normalized accuracy, the individual models that normalize it "
             "have no Run here. Make it with: tsv-bench method=individual"
         )
     return Row(label=label, runs=runs, correct=correct, absolute=absolute, normalized=normalized)
+
+
+def normalizer_bits(
+    runs: Sequence[Run], individual: Mapping[int, Evaluated]
+) -> dict[str, np.ndarray] | None:
+    """Task -> seeds x images of the individual models that these Runs were divided by.
+
+    None where they have no Run here, or its per-image correctness is lost.
+    """
+    return _stack([bits for _, bits in _partners(runs, individual)], runs[0])
+
+
+def _partners(runs: Sequence[Run], individual: Mapping[int, Evaluated]) -> list[Evaluated]:
+    """The individual models' Run of each seed; [] unless all are what these were divided by."""
+    partners = [individual[run.seed] for run in runs if run.seed in individual]
+    if len(partners) < len(runs):
+        return []
+    divided = all(_is_normalizer(p, run) for (p, _), run in zip(partners, runs, strict=True))
+    return partners if divided else []
 
 
 def row_labels(runs: Sequence[Run]) -> list[str]:
@@ -143,13 +175,13 @@ def _as_yaml(value: object) -> str:
 
 def _is_normalizer(individual: Run, run: Run) -> bool:
     """Whether ``individual`` is what ``run`` was divided by; they may come from other sources."""
-    pairs = [(individual.test[task].accuracy, run.normalizer[task]) for task in run.tasks]
+    pairs = [(individual.test[t].accuracy, run.normalizer.get(t, math.nan)) for t in run.tasks]
     return all(math.isclose(*pair) for pair in pairs)
 
 
 def _stack(bits: list[dict[str, np.ndarray] | None], run: Run) -> dict[str, np.ndarray] | None:
-    """Task -> seeds x images, from one dict a seed; None when one is lost."""
-    if any(b is None for b in bits):
+    """Task -> seeds x images, from one dict a seed; None when there is none or one is lost."""
+    if not bits or any(b is None for b in bits):
         return None
     return {task: np.stack([b[task] for b in bits]) for task in run.tasks}
 

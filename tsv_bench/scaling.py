@@ -1,7 +1,10 @@
-"""Choosing alpha on validation, by the paper's rule: mean normalized accuracy, first maximum."""
+"""Choosing on validation, by the papers' rule: the first maximum.
+
+Alpha by mean normalized accuracy, a knob that each task has for itself by that task's accuracy.
+"""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 
 def choose_alpha(
@@ -32,6 +35,18 @@ def choose_alpha(
         if below == patience:
             break
     return max(scores, key=scores.__getitem__), scores
+
+
+def choose_by_task(
+    candidates: Sequence[float], score: Callable[[float], Mapping[str, float]]
+) -> dict[str, float]:
+    """For each task the candidate with its best score, the smallest one on a tie.
+
+    ``score`` gives each task's with a candidate.
+    """
+    scores = {candidate: score(candidate) for candidate in sorted(candidates)}
+    tasks = next(iter(scores.values()))
+    return {task: max(scores, key=lambda value: scores[value][task]) for task in tasks}
 
 
 def check_patience(patience: int | None) -> None:

@@ -1,5 +1,6 @@
 """Vectors that are computed layer by layer, while the next layer is being read."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -66,14 +67,23 @@ class LazyVector(Mapping[str, Tensor]):
 
 
 def blocks(
-    vectors: Sequence[Mapping[str, Tensor]], name: str, rule: Callable[[Tensor], Tensor]
+    vectors: Sequence[Mapping[str, Tensor]],
+    name: str,
+    rule: Callable[[Tensor], Any],
+    multiple: int = 1,
 ) -> list[Part]:
-    """One layer by an entrywise rule of the stacked deltas, in blocks of rows."""
+    """One layer by an entrywise rule of the stacked deltas, in blocks of rows.
+
+    The entries of a block, of one task, are a multiple of ``multiple``; but for the last one's.
+    """
     shape = shape_of(vectors[0], name)
     num_rows = shape[0] if shape else 1
     entries = len(vectors) * shape.numel()
     in_rows = bool(shape) and all(hasattr(vector, "rows") for vector in vectors)
     step = max(1, num_rows * BLOCK // max(entries, 1)) if in_rows else max(num_rows, 1)
+    if step < num_rows:
+        unit = multiple // math.gcd(multiple, shape.numel() // num_rows)
+        step = max(step // unit, 1) * unit
 
     def part(start: int) -> Part:
         stop = min(start + step, num_rows)

@@ -1,7 +1,8 @@
 """Runs become tables: a table for each suite, a row for each method, seeds averaged."""
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -13,6 +14,8 @@ from tsv_bench.beside import beside_published, has_published, source_notes
 from tsv_bench.rows import Evaluated, Row, build_row, row_labels
 from tsv_bench.runs import Run, find_runs, load_correct
 from tsv_bench.statistics import Estimate
+
+log = logging.getLogger(__name__)
 
 # Rows in this order; a method not listed stands before the individual models.
 ORDER = (
@@ -32,6 +35,9 @@ DIFFERENCES = (  # first minus second
     ("ties", "task_arithmetic"),
 )
 RATIOS = (("tsv_compress", "individual"),)
+
+RowKey = tuple[str, str]  # method, knobs as json
+Seeds = dict[int, Evaluated]  # fine-tuning seed -> Run
 
 
 @dataclass(frozen=True)
@@ -66,52 +72,71 @@ class Table:
         return sorted({run.seed for run in self.runs})
 
 
-def read_evaluated(folder: Path) -> list[Evaluated]:
-    """All Runs below ``folder``, with what they had right. ValueError when there is none."""
-    evaluated: list[Evaluated] = []
-    for path, run in find_runs(folder):
-        try:
-            evaluated.append((run, load_correct(path)))
-        except ValueError:  # the table says so where it matters
-            evaluated.append((run, None))
-    if not evaluated:
-        place = Path(folder).absolute()
-        raise ValueError(f"no Run in {place}. Make one with: tsv-bench method=tsv_merge")
-    return evaluated
-
-
 def read_tables(folder: Path) -> list[Table]:
     """The tables of all Runs below ``folder``. ValueError when there is none."""
     return build_tables(read_evaluated(folder))
 
 
+def read_evaluated(folder: Path) -> list[Evaluated]:
+    """All Runs below ``folder`` with their per-image correctness. ValueError when there is none."""
+    evaluated: list[Evaluated] = []
+    for path, run in find_runs(folder):
+        try:
+            correct = load_correct(path)
+            _check_counts(run, correct, path)
+        except ValueError as error:  # the table says so too where it matters
+            log.warning("%s", error)
+            correct = None
+        evaluated.append((run, correct))
+    if not evaluated:
+        place = Path(folder).absolute()
+        missing = "" if place.is_dir() else ", a folder that does not exist"
+        raise ValueError(
+            f"no Run in {folder}: looked for json files in {place} and below{missing}. Make one "
+            f"with: tsv-bench method=tsv_merge, or name the folder with paths.runs=FOLDER."
+        )
+    return evaluated
+
+
+def _check_counts(run: Run, correct: Mapping[str, np.ndarray], path: Path) -> None:
+    """ValueError unless the images are those that the Run counted.
+
+    They are another Run's where writing it was interrupted between its two files.
+    """
+    for task, score in run.test.items():
+        bits = correct.get(task, np.zeros(0, bool))
+        if (int(bits.sum()), bits.size) != (score.correct, score.total):
+            raise ValueError(
+                f"the per-image correctness beside {path} is of another Run: {task!r} has "
+                f"{int(bits.sum())} of {bits.size} images right, the Run {score.correct} of "
+                f"{score.total}. Run it again with overwrite=true."
+            )
+
+
 def build_tables(evaluated: Sequence[Evaluated]) -> list[Table]:
     """One table for each backbone, suite and selection of its tasks, in alphabetical order."""
+    return [_build_table(name, group) for name, group in group_runs(evaluated).items()]
+
+
+def group_runs(evaluated: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
+    """The Runs of each table, by the table's name."""
     groups: dict[tuple, list[Evaluated]] = {}
     for run, correct in evaluated:
         groups.setdefault((run.backbone, run.suite, tuple(run.tasks)), []).append((run, correct))
-    tables: list[Table] = []
+    named: dict[str, list[Evaluated]] = {}
+    before: list[tuple[str, str]] = []
     for (backbone, suite, _), group in sorted(groups.items(), key=lambda item: item[0]):
-        count = sum((table.backbone, table.suite) == (backbone, suite) for table in tables)
-        name = f"{backbone}-{suite}" + (f"-{count + 1}" if count else "")
-        tables.append(_build_table(name, group))
-    return tables
+        count = before.count((backbone, suite))
+        before.append((backbone, suite))
+        named[f"{backbone}-{suite}" + (f"-{count + 1}" if count else "")] = group
+    return named
 
 
 def _build_table(name: str, group: list[Evaluated]) -> Table:
     notes: list[str] = []
     newest = max((run for run, _ in group), key=lambda run: run.created)
-    by_row: dict[tuple[str, str], dict[int, Evaluated]] = {}
-    for run, correct in sorted(_comparable(group, newest, notes), key=lambda e: e[0].created):
-        seeds = by_row.setdefault((run.method, json.dumps(run.knobs, sort_keys=True)), {})
-        if run.seed in seeds:
-            notes.append(
-                f"{run.label}, seed {run.seed}: the newest of several Runs "
-                f"({run.fingerprint}, {run.created}) is shown, "
-                f"not {seeds[run.seed][0].fingerprint}."
-            )
-        seeds[run.seed] = (run, correct)
-    individual = next((s for (method, _), s in by_row.items() if method == "individual"), {})
+    by_row = newest_by_row(_comparable(group, newest, notes), notes)
+    individual = individual_of(by_row)
     labels = row_labels([seeds[min(seeds)][0] for seeds in by_row.values()])
     of_rows: dict[str, list[str]] = {}  # what is to be said of rows -> their labels
     rows = [
@@ -142,6 +167,26 @@ def _build_table(name: str, group: list[Evaluated]) -> Table:
     )
 
 
+def newest_by_row(group: Sequence[Evaluated], notes: list[str]) -> dict[RowKey, Seeds]:
+    """The Runs of each row, by seed; a note where there are several of one seed."""
+    by_row: dict[RowKey, Seeds] = {}
+    for run, correct in sorted(group, key=lambda evaluated: evaluated[0].created):
+        seeds = by_row.setdefault((run.method, json.dumps(run.knobs, sort_keys=True)), {})
+        if run.seed in seeds:
+            notes.append(
+                f"{run.label}, seed {run.seed}: the newest of several Runs "
+                f"({run.fingerprint}, {run.created}) is shown, "
+                f"not {seeds[run.seed][0].fingerprint}."
+            )
+        seeds[run.seed] = (run, correct)
+    return by_row
+
+
+def individual_of(by_row: Mapping[RowKey, Seeds]) -> Seeds:
+    """The individual models' Runs by seed; {} when there are none."""
+    return next((seeds for (method, _), seeds in by_row.items() if method == "individual"), {})
+
+
 def _comparable(group: list[Evaluated], newest: Run, notes: list[str]) -> list[Evaluated]:
     """The Runs on the test images of the newest; a note for each of the others."""
     kept = []
@@ -165,7 +210,7 @@ def _compare(rows: list[Row]) -> list[Comparison]:
                 seeds = sorted(set(first.seeds) & set(second.seeds))
                 if not seeds:
                     continue
-                outcomes = [_select(row, seeds) for row in (first, second)]
+                outcomes = [of_seeds(row, seeds) for row in (first, second)]
                 if kind == "difference":
                     text, estimate = "-", statistics.difference(*outcomes)
                 else:
@@ -236,7 +281,7 @@ def rank(method: str) -> float:
     return ORDER.index(method) if method in ORDER else len(ORDER) - 1.5
 
 
-def _select(row: Row, seeds: list[int]) -> dict[str, np.ndarray]:
+def of_seeds(row: Row, seeds: Sequence[int]) -> dict[str, np.ndarray]:
     """The per-image correctness of a row, of some of its seeds."""
     index = [row.seeds.index(seed) for seed in seeds]
     return {task: bits[index] for task, bits in row.correct.items()}

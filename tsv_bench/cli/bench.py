@@ -62,7 +62,12 @@ def main(config: DictConfig) -> None:
             }
             for name, task in tasks.items()
         },
-        "method": {"name": method.name, "knobs": method.knobs, "alphas": method.alphas},
+        "method": {
+            "name": method.name,
+            "knobs": method.knobs,
+            "alphas": method.alphas,
+            **({"candidates": list(method.choice.candidates)} if method.chosen_by_task else {}),
+        },
         "evaluation": {"normalizer": config.normalizer, **search.settings},
         "version": provenance.versions()["tsv_bench"],
     }
@@ -77,6 +82,7 @@ def main(config: DictConfig) -> None:
     if not config.overwrite and (path := finished_run(home, **same)):
         log.info(f"{method.label}: already there, {path} (overwrite=true evaluates it again)")
     else:
+        provenance.forget_peak_memory()
         seconds: dict[str, float] = {}
         checkpoints = collect(config, backbone, tasks, source, seconds)
         normalizer, origin = make_normalizer(config, backbone, tasks, method, checkpoints, settings)
@@ -183,6 +189,9 @@ def make_run(
         normalizer_source=normalizer_source,
         seconds=outcome.seconds,
         peak_memory=provenance.peak_memory(),
+        stored_bytes=outcome.stored_bytes,
+        task_known=outcome.task_known,
+        task_knobs=outcome.task_knobs,
         checkpoints={
             **hashes,
             "pretrained": {"sha256": backbone.fingerprint, "generation": backbone.name},

@@ -8,6 +8,7 @@ from tsv_bench import merging
 from tsv_bench.cli.factors import make_cache
 from tsv_bench.cli.launch import command, plain, set_up_machine
 from tsv_bench.cli.methods import make_method
+from tsv_bench.method import Method
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +35,20 @@ def main(config: DictConfig) -> None:
             f"finetuned={config.finetuned!r} does not name the tasks' checkpoints. As in: "
             f"finetuned='{{cars: cars.pt, dtd: dtd.pt}}'"
         )
+    alpha = chosen_alpha(config.alpha, method)
+    if method.chosen_by_task:
+        choice = method.choice
+        log.info(
+            f"{choice.knob}={choice.default:g} for every task: tsv-bench chooses it by task on "
+            f"validation, here there is none. method.{choice.knob}= takes another."
+        )
+        method = method.by_default()
     merged = merging.merge(
         method.serve,
         config.pretrained,
         {str(task): path for task, path in finetuned.items()},
         config.output,
-        alpha=config.alpha,
+        alpha=alpha,
         write=config.write,
         precision=config.precision,
         overwrite=config.overwrite,
@@ -49,13 +58,26 @@ def main(config: DictConfig) -> None:
         knobs=method.knobs,
     )
     if merged.stored:
-        print(merging.render_stored(merged.stored))
+        print(merged.stored)
     where = merged.outputs[0] if len(merged.outputs) == 1 else merged.outputs[0].parent
     log.info(
         f"{method.label} of {len(finetuned)} tasks -> {where} ({len(merged.outputs)} written, "
         f"{merged.num_bytes / 1e6:.1f} MB) in {merged.seconds:.1f} s, peak memory "
         f"{merged.peak_memory / 1e9:.2f} GB"
     )
+
+
+def chosen_alpha(alpha: float | None, method: Method) -> float:
+    """The alpha that is asked for, else the one that the method fixes, else 1."""
+    if alpha is not None:
+        return alpha
+    if len(method.alphas) == 1:
+        return method.alphas[0]
+    log.info(
+        f"alpha=1: tsv-bench chooses it on validation, from {min(method.alphas):.2g} to "
+        f"{max(method.alphas):.2g}, here there is none. alpha= takes another."
+    )
+    return 1.0
 
 
 if __name__ == "__main__":

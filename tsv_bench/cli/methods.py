@@ -4,9 +4,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from tsv_bench.cli.launch import plain
-from tsv_bench.method import Method
+from tsv_bench.method import Choice, Method
 
-NOT_KNOBS = {"name", "label", "paper", "alphas", "serve"}
+NOT_KNOBS = {"name", "label", "paper", "alphas", "serve", "choose"}
 
 
 def make_method(config: DictConfig) -> Method:
@@ -20,6 +20,7 @@ def make_method(config: DictConfig) -> Method:
         alphas=settings["alphas"],
         knobs=knobs,
         serve=instantiate(node.serve),
+        choice=Choice(**instantiate(node.choose, _convert_="all")) if "choose" in node else None,
     )
     method.check()
     if odd := set(knobs) ^ set(method.serve.keywords):

@@ -39,6 +39,7 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
     if any(flag.split("=")[0] in ("--config-dir", "-cd", "--config-path", "-cp") for flag in flags):
         return arguments
     texts = [re.sub(r"^(\+?)\+?suite\.tasks=", r"\1task@suite.tasks=", text) for text in texts]
+    texts = [quoted(text) if text.startswith("compare=[") else text for text in texts]
     try:
         overrides = OverridesParser.create().parse_overrides(texts)
     except OverrideParseException as error:
@@ -65,6 +66,14 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
         for override in keys:
             check_key(override, known, "".join(f" with {line}" for line in swept))
     return [*flags, *texts]
+
+
+def quoted(text: str) -> str:
+    """compare=[ties:density=0.1,ties] with quotes where Hydra's grammar has no = in a list."""
+    inside = text.removeprefix("compare=[").removesuffix("]")
+    if any(mark in inside for mark in "'\"[]"):
+        return text
+    return f"compare=[{','.join(repr(name.strip()) for name in inside.split(','))}]"
 
 
 def is_group(override: Override) -> bool:

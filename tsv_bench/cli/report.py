@@ -1,10 +1,12 @@
-"""tsv-report: tables and plots from the Runs in a folder."""
+"""tsv-report: tables and plots from the Runs in a folder, or two of its methods compared."""
 
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from tsv_bench.cli.launch import command
+from tsv_bench.cli.launch import command, plain
+from tsv_bench.compare_layout import comparison_terminal, write_comparison
+from tsv_bench.comparing import compare
 from tsv_bench.page import write_page
 from tsv_bench.report import make_sheets, render_terminal, write_report
 from tsv_bench.tables import build_tables, read_evaluated
@@ -12,14 +14,19 @@ from tsv_bench.tables import build_tables, read_evaluated
 
 @command("report")
 def main(config: DictConfig) -> None:
-    evaluated, folder = read_evaluated(Path(config.paths.runs)), Path(config.paths.report)
-    tables = build_tables(evaluated)
-    print(render_terminal(tables, layout=config.layout))
-    written = write_report(tables, folder, config.layout)
-    if config.html:
-        sheets = make_sheets(tables, config.layout)
-        written.append(write_page(evaluated, tables, sheets, folder))
-    for path in written:
+    evaluated, out_folder = read_evaluated(Path(config.paths.runs)), Path(config.paths.report)
+    if config.compare is not None:
+        compared, refused = compare(evaluated, plain(config)["compare"])
+        print(comparison_terminal(compared, refused))
+        paths = write_comparison(compared, refused, out_folder)
+    else:
+        tables = build_tables(evaluated)
+        print(render_terminal(tables, layout=config.layout))
+        paths = write_report(tables, out_folder, config.layout)
+        if config.html:
+            sheets = make_sheets(tables, config.layout)
+            paths.append(write_page(evaluated, tables, sheets, out_folder))
+    for path in paths:
         print(f"wrote {path}")
 
 

@@ -36,6 +36,7 @@ from tsv_bench.methods.singular_vectors import (
     tsv_low_rank,
     tsv_merge,
 )
+from tsv_bench.methods.tall_masks import tall_mask_ta, tall_mask_ties
 from tsv_bench.methods.wudi import wudi
 
 __all__ = [
@@ -57,6 +58,8 @@ __all__ = [
     "pcb",
     "subspace_boosting",
     "svc",
+    "tall_mask_ta",
+    "tall_mask_ties",
     "task_arithmetic",
     "ties",
     "tsv_compress",

@@ -1,12 +1,12 @@
 """EMR-Merging (elect, mask, rescale): https://arxiv.org/abs/2405.17461."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tsv_bench.methods.masks import serve_masked
 from tsv_bench.streaming import LazyVector, blocks, stream, watched
 from tsv_bench.task_vectors import TaskVectors, same_layers
 
@@ -18,15 +18,9 @@ def emr(task_vectors: TaskVectors) -> Mapping[str, Mapping[str, Tensor]]:
     that agree with it. A mask keeps the entries whose sign its task has. The rescaling, one number
     a task, gives back the mean magnitude of the task vector.
     """
-    vectors = list(task_vectors.values())
-    names = same_layers(vectors)
-    scales = rescalers(vectors)  # a pass of its own: they are those of whole task vectors
-
-    def served(index: int) -> LazyVector:
-        rule = partial(masked, index=index, scale=scales[index])
-        return LazyVector(names, lambda name: blocks(vectors, name, rule))
-
-    return {task: served(index) for index, task in enumerate(task_vectors)}
+    # A pass of its own: the rescalings are those of whole task vectors.
+    scales = rescalers(list(task_vectors.values()))
+    return serve_masked(task_vectors, unified, [agrees] * len(scales), scales)
 
 
 def unified(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "..."]:
@@ -38,10 +32,9 @@ def unified(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "..."]:
     return (deltas * sign).amax(dim=0).clamp_(min=0).mul_(sign)
 
 
-def masked(deltas: Float[Tensor, "tasks ..."], index: int, scale: float) -> Float[Tensor, "..."]:
-    """The unified entries that have the sign of one task's, times ``scale``."""
-    merged = unified(deltas)
-    return merged.mul_(deltas[index].sign() == merged.sign()).mul_(scale)
+def agrees(delta: Float[Tensor, "..."], merged: Float[Tensor, "..."]) -> Bool[Tensor, "..."]:
+    """Where a task's delta has the sign of the merged entry."""
+    return (delta.sign() == merged.sign()) & (merged != 0)
 
 
 def rescalers(vectors: Sequence[Mapping[str, Tensor]]) -> list[float]:
@@ -62,7 +55,7 @@ def magnitudes(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "2 tasks"]:
     """Of each task the sum of its own magnitudes, and of the unified ones that its mask keeps."""
     deltas = deltas.reshape(len(deltas), -1)
     merged = unified(deltas)
-    agreeing = deltas.sign() == merged.sign()
+    agreeing = agrees(deltas, merged)
     own = deltas.abs().sum(dim=1, dtype=torch.float64)
     kept = (merged.abs() * agreeing).sum(dim=1, dtype=torch.float64)
     return torch.stack([own, kept]).cpu()

@@ -188,6 +188,9 @@ class CompressedVector(LazyVector):
     def split_qkv(self) -> bool:
         return self._matrices.split_qkv
 
+    def shape(self, name: str) -> torch.Size:
+        return shape_of(self._vector, name)
+
     def factor_shapes(self, name: str) -> list[torch.Size] | None:
         """Of u, s and vh, with a leading axis where the layer is several matrices; None: whole."""
         shape = shape_of(self._vector, name)
