@@ -1,0 +1,194 @@
+"""Every method of conf/method/ on full-size random checkpoints, and the solvers of WUDI. On request:
+
+.venv/bin/python tests/bench_full_size_methods.py speed [METHOD ...]    # 8 ViT-B/32, 4 GB
+.venv/bin/python tests/bench_full_size_methods.py memory [METHOD ...]   # 20 ViT-L/14, 29 GB
+.venv/bin/python tests/bench_full_size_methods.py wudi                  # 8 ViT-B/32
+
+A method may carry knobs: wudi,method.iterations=10. Checkpoints as for bench_engine.py. A line is
+printed as soon as it is measured. Every figure is of a process of its own, on two threads:
+
+- whole: tsv-merge, imports, reading, checking and hashing all files, and writing included;
+- served: a method that serves each task its own writes as many models as there are tasks. This is
+  what it takes to compute all of them once (memory: that of one task), from opening the files on.
+
+Speed: TSV-M runs before and after every method in turn, so that a slow minute of the machine hits
+both; ratios are to the mean of the two. CPU seconds are less disturbed by what else runs.
+"""
+
+import argparse
+import json
+import re
+import resource
+import sys
+import time
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from bench_engine import THREADS, checkpoints, run, warm
+from hydra import compose, initialize_config_dir
+
+from tsv_bench.checkpoint_vectors import open_task_vector
+from tsv_bench.cli.launch import keep_freed_memory
+from tsv_bench.cli.methods import make_method
+from tsv_bench.cli.overrides import CONF, options
+from tsv_bench.methods import wudi
+from tsv_bench.provenance import peak_memory
+from tsv_bench.state_dicts import ReadOnce, open_state_dict
+from tsv_bench.streaming import stream
+from tsv_bench.task_vectors import is_changed
+
+REFERENCE = "tsv_merge"
+
+
+def split(method):
+    """The name of a method and the overrides of its knobs."""
+    name, *knobs = method.split(",")
+    return name, [f"method={name}", *knobs]
+
+
+def made(method):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return make_method(compose("merge", split(method)[1]))
+
+
+def serves_one(method):
+    served = made(method).serve({task: {"layer": torch.eye(2)} for task in ("a", "b")})
+    return served["a"] is served["b"]
+
+
+def whole(method, found, write="model"):
+    """tsv-merge as a process: wall and CPU seconds, peak in GB."""
+    pretrained, tasks = found
+    with TemporaryDirectory(dir=pretrained.parent) as folder:
+        finetuned = ", ".join(f"{task}: '{path}'" for task, path in tasks.items())
+        output = Path(folder) / ("merged.safetensors" if serves_one(method) else "merged")
+        return timed(
+            "-m", "tsv_bench.cli.merge", f"pretrained={pretrained}", f"finetuned={{{finetuned}}}",
+            f"output={output}", f"threads={THREADS}", "cache.folder=null", f"write={write}",
+            *split(method)[1],
+        )  # fmt: skip
+
+
+def served(method, backbone, num_tasks, num_served):
+    """Computing what is served in a process: wall and CPU seconds, peak in GB."""
+    return timed(__file__, "serve", method, backbone, num_tasks, num_served)
+
+
+def timed(*command):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall, said = run(sys.executable, *command)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return wall, cpu, float(re.findall(r"peak memory ([\d.]+) GB", said)[-1])
+
+
+def serve(method, backbone, num_tasks, num_served):
+    """In this process; what is served is dropped block by block."""
+    torch.set_num_threads(THREADS)
+    keep_freed_memory()
+    pretrained, tasks = checkpoints(backbone, num_tasks)
+    base = ReadOnce(open_state_dict(pretrained))
+    vectors = {t: open_task_vector(base, open_state_dict(p)) for t, p in tasks.items()}
+    distinct = {id(vector): vector for vector in made(method).serve(vectors).values()}
+    for vector in islice(distinct.values(), num_served):
+        for _ in stream(vector):
+            pass
+    print(f"peak memory {peak_memory() / 1e9:.2f} GB")
+
+
+def speed(methods):
+    found = checkpoints("vit_b32", 8)
+    print("| method | | wall, s | ratio | CPU, s | ratio | peak, GB |\n|-|-|-:|-:|-:|-:|-:|")
+    kinds = {
+        "whole": lambda method: whole(method, found),
+        "served": lambda method: served(method, "vit_b32", 8, 8),
+    }
+    for kind, measure in kinds.items():
+        chosen = [m for m in methods if kind == "whole" or not serves_one(m)]
+        before = None
+        for method in chosen:
+            if before is None:
+                warm(found)
+                before = measure(REFERENCE)
+            warm(found)
+            wall, cpu, peak = measure(method)
+            warm(found)
+            after = measure(REFERENCE)
+            walls, cpus = (before[i] + after[i] for i in (0, 1))
+            print(
+                f"| {method} | {kind} | {wall:.1f} | {2 * wall / walls:.2f} | {cpu:.1f} | "
+                f"{2 * cpu / cpus:.2f} | {peak:.2f} |  (TSV-M {before[0]:.1f} and {after[0]:.1f} s)",
+                flush=True,
+            )
+            before = after
+
+
+def memory(methods):
+    found = checkpoints("vit_l14", 20)
+    print("| method | | wall, s | CPU, s | peak, GB |\n|-|-|-:|-:|-:|")
+    for method in methods:
+        one = serves_one(method)
+        wall, cpu, peak = whole(method, found) if one else served(method, "vit_l14", 20, 1)
+        kind = "whole" if one else "served, one task"
+        print(f"| {method} | {kind} | {wall:.0f} | {cpu:.0f} | {peak:.2f} |", flush=True)
+
+
+def solvers():
+    """The objective of WUDI over all matrices, and seconds in this process, by way to solve."""
+    torch.set_num_threads(THREADS)
+    pretrained, tasks = checkpoints("vit_b32", 8)
+    compare_solvers(pretrained, tasks)
+
+
+def compare_solvers(pretrained, tasks):
+    method = made("wudi")
+    adam = {key: method.knobs[key] for key in ("iterations", "learning_rate")}
+    merge = partial(wudi.merge_matrix, **adam)
+    ways = {
+        "sum": lambda deltas: deltas.sum(dim=0),
+        f"adam, {adam['iterations']} iterations": partial(merge, solver="adam"),
+        "closed form": partial(merge, solver="closed_form"),
+    }
+    base = ReadOnce(open_state_dict(pretrained))
+    vectors = [open_task_vector(base, open_state_dict(path)) for path in tasks.values()]
+    matrices = wudi.Matrices()
+    names = [n for n in vectors[0] if matrices.is_matrix(n, vectors[0].shape(n))]
+    objective, seconds = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
+    for name in names:
+        if not is_changed(vectors[0], name):
+            continue
+        deltas = torch.stack([vector[name] for vector in vectors])
+        for way, solve in ways.items():
+            start = time.monotonic()
+            merged = solve(deltas)
+            seconds[way] += time.monotonic() - start
+            # Task by task: the products of all at once are large.
+            objective[way] += sum(
+                float(wudi.interference(merged.double(), delta[None].double())) for delta in deltas
+            )
+        print(json.dumps({"layer": name, "objective": objective, "seconds": seconds}), flush=True)
+    print("| solver | objective | of the sum's | s |\n|-|-:|-:|-:|")
+    for way, value in objective.items():
+        share = value / objective["sum"]
+        print(f"| {way} | {value:.4g} | {share:.4f} | {seconds[way]:.0f} |")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("speed", "memory"):
+        commands.add_parser(name).add_argument("methods", nargs="*", default=options("method"))
+    commands.add_parser("wudi")
+    one = commands.add_parser("serve")
+    for argument, kind in (("method", str), ("backbone", str), ("tasks", int), ("served", int)):
+        one.add_argument(argument, type=kind)
+    args = parser.parse_args()
+    if args.command == "serve":
+        serve(args.method, args.backbone, args.tasks, args.served)
+    elif args.command == "wudi":
+        solvers()
+    else:
+        {"speed": speed, "memory": memory}[args.command](args.methods)
