@@ -1,4 +1,4 @@
-"""Every method of conf/method/ on full-size random checkpoints, and the solvers of WUDI. On request:
+"""Every method of conf/method/ on full-size random checkpoints; the solvers of WUDI. On request:
 
 .venv/bin/python tests/bench_full_size_methods.py speed [METHOD ...]    # 8 ViT-B/32, 4 GB
 .venv/bin/python tests/bench_full_size_methods.py memory [METHOD ...]   # 20 ViT-L/14, 29 GB
@@ -101,7 +101,8 @@ def serve(method, backbone, num_tasks, num_served):
 
 def speed(methods):
     found = checkpoints("vit_b32", 8)
-    print("| method | | wall, s | ratio | CPU, s | ratio | peak, GB |\n|-|-|-:|-:|-:|-:|-:|")
+    print("| method | | wall, s | ratio | CPU, s | ratio | peak, GB | TSV-M, s |")
+    print("|-|-|-:|-:|-:|-:|-:|-|")
     kinds = {
         "whole": lambda method: whole(method, found),
         "served": lambda method: served(method, "vit_b32", 8, 8),
@@ -120,7 +121,7 @@ def speed(methods):
             walls, cpus = (before[i] + after[i] for i in (0, 1))
             print(
                 f"| {method} | {kind} | {wall:.1f} | {2 * wall / walls:.2f} | {cpu:.1f} | "
-                f"{2 * cpu / cpus:.2f} | {peak:.2f} |  (TSV-M {before[0]:.1f} and {after[0]:.1f} s)",
+                f"{2 * cpu / cpus:.2f} | {peak:.2f} | {before[0]:.1f}, {after[0]:.1f} |",
                 flush=True,
             )
             before = after
