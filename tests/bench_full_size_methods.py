@@ -5,18 +5,23 @@
 .venv/bin/python tests/bench_full_size_methods.py wudi                  # 8 ViT-B/32
 
 A method may carry knobs: wudi,method.iterations=10. Checkpoints as for bench_engine.py. A line is
-printed as soon as it is measured. Every figure is of a process of its own, on two threads:
+printed as soon as it is measured. BLOCKS=3 leaves out all but three of the transformer's blocks,
+which are alike: minutes become seconds, and what is in memory at once stays (kind "served" only).
+
+Every figure is of a process of its own, on two threads:
 
 - whole: tsv-merge, imports, reading, checking and hashing all files, and writing included;
 - served: a method that serves each task its own writes as many models as there are tasks. This is
   what it takes to compute all of them once (memory: that of one task), from opening the files on.
 
-Speed: TSV-M runs before and after every method in turn, so that a slow minute of the machine hits
-both; ratios are to the mean of the two. CPU seconds are less disturbed by what else runs.
+Speed: TSV-M runs before and after every method (EVERY=4: every four) in turn, so that a slow minute
+of the machine hits both; ratios are to the mean of the two. CPU seconds, of all threads together,
+are less disturbed by what else runs.
 """
 
 import argparse
 import json
+import os
 import re
 import resource
 import sys
@@ -34,13 +39,16 @@ from tsv_bench.checkpoint_vectors import open_task_vector
 from tsv_bench.cli.launch import keep_freed_memory
 from tsv_bench.cli.methods import make_method
 from tsv_bench.cli.overrides import CONF, options
-from tsv_bench.methods import wudi
+from tsv_bench.matrices import Matrices
+from tsv_bench.methods.wudi import interference, merge_matrix
 from tsv_bench.provenance import peak_memory
 from tsv_bench.state_dicts import ReadOnce, open_state_dict
 from tsv_bench.streaming import stream
 from tsv_bench.task_vectors import is_changed
 
 REFERENCE = "tsv_merge"
+BLOCKS = int(os.environ.get("BLOCKS", "0"))
+EVERY = int(os.environ.get("EVERY", "1"))
 
 
 def split(method):
@@ -85,13 +93,29 @@ def timed(*command):
     return wall, cpu, float(re.findall(r"peak memory ([\d.]+) GB", said)[-1])
 
 
+def opened(backbone, num_tasks):
+    pretrained, tasks = checkpoints(backbone, num_tasks)
+    base = ReadOnce(shortened(pretrained))
+    return {task: open_task_vector(base, shortened(path)) for task, path in tasks.items()}
+
+
+def shortened(path):
+    """A checkpoint without the blocks from number `BLOCKS` on."""
+    state = open_state_dict(path)
+    numbers = {name: re.search(r"resblocks\.(\d+)\.", name) for name in state}
+    state._part = {
+        name: part
+        for name, part in state._part.items()
+        if not BLOCKS or not numbers[name] or int(numbers[name][1]) < BLOCKS
+    }
+    return state
+
+
 def serve(method, backbone, num_tasks, num_served):
     """In this process; what is served is dropped block by block."""
     torch.set_num_threads(THREADS)
     keep_freed_memory()
-    pretrained, tasks = checkpoints(backbone, num_tasks)
-    base = ReadOnce(open_state_dict(pretrained))
-    vectors = {t: open_task_vector(base, open_state_dict(p)) for t, p in tasks.items()}
+    vectors = opened(backbone, num_tasks)
     distinct = {id(vector): vector for vector in made(method).serve(vectors).values()}
     for vector in islice(distinct.values(), num_served):
         for _ in stream(vector):
@@ -103,27 +127,26 @@ def speed(methods):
     found = checkpoints("vit_b32", 8)
     print("| method | | wall, s | ratio | CPU, s | ratio | peak, GB | TSV-M, s |")
     print("|-|-|-:|-:|-:|-:|-:|-|")
-    kinds = {
-        "whole": lambda method: whole(method, found),
-        "served": lambda method: served(method, "vit_b32", 8, 8),
-    }
-    for kind, measure in kinds.items():
+
+    def measured(kind, method):
+        warm(found)
+        return whole(method, found) if kind == "whole" else served(method, "vit_b32", 8, 8)
+
+    for kind in ("whole", "served"):
+        measure = partial(measured, kind)
         chosen = [m for m in methods if kind == "whole" or not serves_one(m)]
         before = None
-        for method in chosen:
-            if before is None:
-                warm(found)
-                before = measure(REFERENCE)
-            warm(found)
-            wall, cpu, peak = measure(method)
-            warm(found)
+        for first in range(0, len(chosen), EVERY):
+            before = before or measure(REFERENCE)
+            figures = {method: measure(method) for method in chosen[first : first + EVERY]}
             after = measure(REFERENCE)
             walls, cpus = (before[i] + after[i] for i in (0, 1))
-            print(
-                f"| {method} | {kind} | {wall:.1f} | {2 * wall / walls:.2f} | {cpu:.1f} | "
-                f"{2 * cpu / cpus:.2f} | {peak:.2f} | {before[0]:.1f}, {after[0]:.1f} |",
-                flush=True,
-            )
+            for method, (wall, cpu, peak) in figures.items():
+                print(
+                    f"| {method} | {kind} | {wall:.1f} | {2 * wall / walls:.2f} | {cpu:.1f} | "
+                    f"{2 * cpu / cpus:.2f} | {peak:.2f} | {before[0]:.1f}, {after[0]:.1f} |",
+                    flush=True,
+                )
             before = after
 
 
@@ -131,31 +154,25 @@ def memory(methods):
     found = checkpoints("vit_l14", 20)
     print("| method | | wall, s | CPU, s | peak, GB |\n|-|-|-:|-:|-:|")
     for method in methods:
-        one = serves_one(method)
-        wall, cpu, peak = whole(method, found) if one else served(method, "vit_l14", 20, 1)
-        kind = "whole" if one else "served, one task"
+        full = serves_one(method) and not BLOCKS
+        wall, cpu, peak = whole(method, found) if full else served(method, "vit_l14", 20, 1)
+        kind = "whole" if full else f"served, {BLOCKS or 'all'} blocks"
         print(f"| {method} | {kind} | {wall:.0f} | {cpu:.0f} | {peak:.2f} |", flush=True)
 
 
 def solvers():
     """The objective of WUDI over all matrices, and seconds in this process, by way to solve."""
     torch.set_num_threads(THREADS)
-    pretrained, tasks = checkpoints("vit_b32", 8)
-    compare_solvers(pretrained, tasks)
-
-
-def compare_solvers(pretrained, tasks):
     method = made("wudi")
     adam = {key: method.knobs[key] for key in ("iterations", "learning_rate")}
-    merge = partial(wudi.merge_matrix, **adam)
+    merge = partial(merge_matrix, **adam)
     ways = {
         "sum": lambda deltas: deltas.sum(dim=0),
         f"adam, {adam['iterations']} iterations": partial(merge, solver="adam"),
         "closed form": partial(merge, solver="closed_form"),
     }
-    base = ReadOnce(open_state_dict(pretrained))
-    vectors = [open_task_vector(base, open_state_dict(path)) for path in tasks.values()]
-    matrices = wudi.Matrices()
+    vectors = list(opened("vit_b32", 8).values())
+    matrices = Matrices()
     names = [n for n in vectors[0] if matrices.is_matrix(n, vectors[0].shape(n))]
     objective, seconds = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
     for name in names:
@@ -168,7 +185,7 @@ def compare_solvers(pretrained, tasks):
             seconds[way] += time.monotonic() - start
             # Task by task: the products of all at once are large.
             objective[way] += sum(
-                float(wudi.interference(merged.double(), delta[None].double())) for delta in deltas
+                float(interference(merged.double(), delta[None].double())) for delta in deltas
             )
         print(json.dumps({"layer": name, "objective": objective, "seconds": seconds}), flush=True)
     print("| solver | objective | of the sum's | s |\n|-|-:|-:|-:|")
