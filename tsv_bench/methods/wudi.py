@@ -105,7 +105,7 @@ def normal_equations(
     total = deltas.sum(dim=0).double()
     for delta, scale in zip(deltas, inverse_squares(deltas), strict=True):
         delta = delta.double()
-        gram = delta.mT @ delta * scale
+        gram = (delta.mT @ delta).mul_(scale)  # in place: of 4096 inputs it has 134 MB
         a += gram
         r += (delta - total) @ gram
     return a, r
@@ -124,8 +124,8 @@ def root_mean_square(deltas: Float[Tensor, "tasks m n"]) -> float:
 def solve(a: Float[Tensor, "n n"], r: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
     """The smallest d with d a = r."""
     values, vectors = torch.linalg.eigh(a)
-    kept = values > SMALLEST * values[-1]
-    values, vectors = values[kept], vectors[:, kept]
+    left_out = int((values <= SMALLEST * values[-1]).sum())  # ascending
+    values, vectors = values[left_out:], vectors[:, left_out:]
     return r @ vectors / values @ vectors.mT
 
 
