@@ -2,7 +2,7 @@
 
 .venv/bin/python tests/bench_full_size_methods.py speed [METHOD ...]    # 8 ViT-B/32, 4 GB
 .venv/bin/python tests/bench_full_size_methods.py memory [METHOD ...]   # 20 ViT-L/14, 29 GB
-.venv/bin/python tests/bench_full_size_methods.py wudi                  # 8 ViT-B/32
+.venv/bin/python tests/bench_full_size_methods.py wudi [METHOD ...]     # 8 ViT-B/32, or --files
 
 A method may carry knobs: wudi,method.iterations=10. Checkpoints as for bench_engine.py. A line is
 printed as soon as it is measured. BLOCKS=3 leaves out all but three of the transformer's blocks,
@@ -20,7 +20,6 @@ are less disturbed by what else runs.
 """
 
 import argparse
-import json
 import os
 import re
 import resource
@@ -34,6 +33,7 @@ from tempfile import TemporaryDirectory
 import torch
 from bench_engine import THREADS, checkpoints, run, warm
 from hydra import compose, initialize_config_dir
+from tqdm import tqdm
 
 from tsv_bench.checkpoint_vectors import open_task_vector
 from tsv_bench.cli.launch import keep_freed_memory
@@ -93,8 +93,7 @@ def timed(*command):
     return wall, cpu, float(re.findall(r"peak memory ([\d.]+) GB", said)[-1])
 
 
-def opened(backbone, num_tasks):
-    pretrained, tasks = checkpoints(backbone, num_tasks)
+def opened(pretrained, tasks):
     base = ReadOnce(shortened(pretrained))
     return {task: open_task_vector(base, shortened(path)) for task, path in tasks.items()}
 
@@ -115,7 +114,7 @@ def serve(method, backbone, num_tasks, num_served):
     """In this process; what is served is dropped block by block."""
     torch.set_num_threads(THREADS)
     keep_freed_memory()
-    vectors = opened(backbone, num_tasks)
+    vectors = opened(*checkpoints(backbone, num_tasks))
     distinct = {id(vector): vector for vector in made(method).serve(vectors).values()}
     for vector in islice(distinct.values(), num_served):
         for _ in stream(vector):
@@ -160,25 +159,23 @@ def memory(methods):
         print(f"| {method} | {kind} | {wall:.0f} | {cpu:.0f} | {peak:.2f} |", flush=True)
 
 
-def solvers():
+def solvers(methods, files):
     """The objective of WUDI over all matrices, and seconds in this process, by way to solve."""
     torch.set_num_threads(THREADS)
-    method = made("wudi")
-    adam = {key: method.knobs[key] for key in ("iterations", "learning_rate")}
-    merge = partial(merge_matrix, **adam)
-    ways = {
-        "sum": lambda deltas: deltas.sum(dim=0),
-        f"adam, {adam['iterations']} iterations": partial(merge, solver="adam"),
-        "closed form": partial(merge, solver="closed_form"),
-    }
-    vectors = list(opened("vit_b32", 8).values())
-    matrices = Matrices()
-    names = [n for n in vectors[0] if matrices.is_matrix(n, vectors[0].shape(n))]
+    vectors = list(opened(*(files or checkpoints("vit_b32", 8))).values())
+    names = [n for n in vectors[0] if Matrices().is_matrix(n, vectors[0].shape(n))]
+    names = [n for n in names if is_changed(vectors[0], n)]
+    ways = {"sum": lambda deltas: deltas.sum(dim=0)}
+    for method in methods:
+        knobs = dict(made(method).serve.keywords)
+        ways[method] = partial(
+            merge_matrix, **{k: v for k, v in knobs.items() if k not in ("exclude", "split_qkv")}
+        )
     objective, seconds = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
-    for name in names:
-        if not is_changed(vectors[0], name):
-            continue
+    sizes = []
+    for name in tqdm(names, unit="layer"):
         deltas = torch.stack([vector[name] for vector in vectors])
+        sizes.append(float(deltas.square().mean().sqrt()))
         for way, solve in ways.items():
             start = time.monotonic()
             merged = solve(deltas)
@@ -187,11 +184,13 @@ def solvers():
             objective[way] += sum(
                 float(interference(merged.double(), delta[None].double())) for delta in deltas
             )
-        print(json.dumps({"layer": name, "objective": objective, "seconds": seconds}), flush=True)
-    print("| solver | objective | of the sum's | s |\n|-|-:|-:|-:|")
+    print(
+        f"{len(vectors)} tasks, {len(names)} matrices; root mean square of a layer's deltas "
+        f"{min(sizes):.2g} to {max(sizes):.2g}\n\n"
+        f"| solver | interference | of the sum's | s |\n|-|-:|-:|-:|"
+    )
     for way, value in objective.items():
-        share = value / objective["sum"]
-        print(f"| {way} | {value:.4g} | {share:.4f} | {seconds[way]:.0f} |")
+        print(f"| {way} | {value:.4g} | {value / objective['sum']:.4f} | {seconds[way]:.0f} |")
 
 
 if __name__ == "__main__":
@@ -199,7 +198,9 @@ if __name__ == "__main__":
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("speed", "memory"):
         commands.add_parser(name).add_argument("methods", nargs="*", default=options("method"))
-    commands.add_parser("wudi")
+    ways = commands.add_parser("wudi")
+    ways.add_argument("methods", nargs="*", default=["wudi", "wudi,method.solver=closed_form"])
+    ways.add_argument("--files", nargs="+", type=Path, help="pretrained and fine-tuned")
     one = commands.add_parser("serve")
     for argument, kind in (("method", str), ("backbone", str), ("tasks", int), ("served", int)):
         one.add_argument(argument, type=kind)
@@ -207,6 +208,7 @@ if __name__ == "__main__":
     if args.command == "serve":
         serve(args.method, args.backbone, args.tasks, args.served)
     elif args.command == "wudi":
-        solvers()
+        files = args.files and (args.files[0], {path.stem: path for path in args.files[1:]})
+        solvers(args.methods, files)
     else:
         {"speed": speed, "memory": memory}[args.command](args.methods)
