@@ -6,6 +6,7 @@ from made_up_vectors import close, randn, random_vectors, read
 
 from tsv_bench import methods
 from tsv_bench.methods.wudi import interference, merge_matrix
+from tsv_bench.streaming import observer, stream
 
 SHAPES = [(12, 12), (30, 10), (10, 40)]
 shapes = pytest.mark.parametrize(("m", "n"), SHAPES)
@@ -137,6 +138,18 @@ def test_the_closed_form_knows_no_scale():
     torch.testing.assert_close(small * 1e4, merged, **close)
 
 
+def test_a_relative_learning_rate_is_in_units_of_the_deltas_and_knows_no_scale():
+    deltas = randn(3, 10, 6)
+    rms = float(deltas.square().mean().sqrt())
+    merged = merge_matrix(deltas, "adam", 50, 1e-5, relative_learning_rate=0.02)
+    # Beside entries of another size Adam's epsilon of 1e-8 counts differently.
+    absolute = merge_matrix(deltas, "adam", 50, 0.02 * rms)
+    torch.testing.assert_close(merged, absolute, rtol=1e-6, atol=1e-7)
+    small = merge_matrix(1e-4 * deltas, "adam", 50, 1e-5, relative_learning_rate=0.02)
+    torch.testing.assert_close(small * 1e4, merged, **close)
+    assert not merge_matrix(torch.zeros(2, 3, 4), "adam", 5, 1e-5, relative_learning_rate=1.0).any()
+
+
 @solvers
 def test_float32_is_as_good_as_float64(solver):
     deltas = 1e-3 * randn(6, 40, 30)
@@ -155,6 +168,24 @@ def test_what_is_no_matrix_is_averaged(solver):
         torch.testing.assert_close(served[name], average, **close)
 
 
+def test_every_step_within_a_layer_is_shown():
+    seen = []
+
+    def show(steps, total, label):
+        for step in steps:
+            seen.append((step, total, label))
+            yield step
+
+    vectors = {task: {"a": randn(6, 4), "b": randn(3, 7), "bias": randn(5)} for task in "xy"}
+    served = methods.wudi(vectors, solver="adam", iterations=3, learning_rate=1e-2)["x"]
+    token = observer.set(show)
+    for _ in stream(served):  # computes layers in threads of its own
+        pass
+    observer.reset(token)
+    expected = [(i, 3, f"Adam, {size}") for size in ("6 x 4", "3 x 7") for i in (1, 2, 3)]
+    assert sorted(seen) == sorted(expected)
+
+
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
@@ -162,6 +193,7 @@ def test_what_is_no_matrix_is_averaged(solver):
         ({"iterations": -1}, "iterations=-1 is not a whole number"),
         ({"learning_rate": 0.0}, "learning_rate=0.0 is not above 0"),
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
+        ({"relative_learning_rate": -1.0}, "relative_learning_rate=-1.0 is not above 0"),
         ({"exclude": "proj"}, "exclude='proj'"),
     ],
 )

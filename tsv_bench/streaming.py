@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ BLOCK = 2**20
 # Entries read, worked on or waiting to be taken: 1 GB in float32, but two layers at least.
 IN_FLIGHT = 2**28
 
-# Shows the progress of steps that come before the first layer; `merging` hangs a bar here.
+# Shows the progress of steps before the first layer, or within a long one; `merging` hangs
+# a bar here.
 observer: ContextVar[Callable[[Iterable, int, str], Iterable]] = ContextVar(
     "observer", default=lambda steps, total, label: steps
 )
@@ -147,7 +148,9 @@ def stream(vector: Mapping[str, Tensor]) -> Iterator[tuple[str, int, Tensor]]:
                 yield first.name, first.start, result.result()
                 num_entries -= first.num_entries
             material = reader.submit(part.read)
-            waiting.append((part, computers.submit(compute, part, material)))
+            # A thread has a context of its own, without the observer.
+            computed = computers.submit(copy_context().run, compute, part, material)
+            waiting.append((part, computed))
             num_entries += part.num_entries
             del material
         while waiting:

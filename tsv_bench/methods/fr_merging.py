@@ -58,13 +58,18 @@ def merge_filtered(
     align: bool,
 ) -> Float[Tensor, "m n"]:
     """Merge one layer's task matrices: filter each, weight it, add them up."""
-    filtered = high_pass(deltas, centre, radius)
-    scales = deltas.new_tensor(shares)
-    if align:
-        magnitudes = filtered.abs().mean(dim=(1, 2))
-        # A task that has nothing left there stays at nothing.
-        scales = scales * torch.where(magnitudes > 0, magnitudes.max() / magnitudes, 0.0)
-    return torch.tensordot(scales, filtered, dims=1)
+    kept = kept_frequencies(*deltas.shape[1:], centre, radius).to(deltas.device)
+    merged, largest = torch.zeros_like(deltas[0]), 0.0 if align else 1.0
+    for delta, share in zip(deltas, shares, strict=True):  # a second copy of all is too much
+        filtered = passed(delta, kept)
+        if align:
+            magnitude = float(filtered.abs().mean())
+            if not magnitude:  # a task that has nothing left there stays at nothing
+                continue
+            filtered.div_(magnitude)
+            largest = max(largest, magnitude)
+        merged.add_(filtered, alpha=share)
+    return merged.mul_(largest)
 
 
 def high_pass(
@@ -75,9 +80,13 @@ def high_pass(
     kept = kept_frequencies(m, n, centre, radius).to(matrices.device)
     filtered = torch.empty_like(matrices)
     for matrix, out in zip(matrices.reshape(-1, m, n), filtered.view(-1, m, n), strict=True):
-        # A real matrix: one half of its spectrum is the mirror image of the other.
-        out.copy_(torch.fft.irfft2(torch.fft.rfft2(matrix) * kept, s=(m, n)))
+        out.copy_(passed(matrix, kept))
     return filtered
+
+
+def passed(matrix: Float[Tensor, "m n"], kept: Bool[Tensor, "m half"]) -> Float[Tensor, "m n"]:
+    """The matrix of these frequencies alone: one half of them, the other is its mirror image."""
+    return torch.fft.irfft2(torch.fft.rfft2(matrix).mul_(kept), s=matrix.shape)
 
 
 def kept_frequencies(

@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tsv_bench.streaming import LazyVector, Part, blocks, shape_of, stream, watched
+from tsv_bench.streaming import BLOCK, LazyVector, Part, blocks, shape_of, stream, watched
 from tsv_bench.task_vectors import TaskVectors, dtype_of, merge_entries, same_layers
 
 CLAMPED = 1e-4  # share of entries at either end whose magnitude is clamped; authors' code
 DIGIT = 16  # bits that one pass settles
+MANY = 32  # tensors that wait to be counted: however small, they split the memory around them
 SMALLEST = 1e-12  # sum of scores that is divided by; authors' code
 
 
@@ -46,9 +47,15 @@ def balances(
     entry times the sum over tasks: below zero where it has another sign than the sum.
     """
     low, high = columns(ends, deltas)
-    share = deltas.abs().clamp_(low, high).sub_(low).div_(positive(high - low))
+    share = clamp(deltas.abs(), low, high).sub_(low).div_(positive(high - low))
     within = share.square_().mul_(len(deltas)).exp_()
-    return within.mul_((deltas * deltas.sum(dim=0)).tanh_())
+    across = deltas * deltas.sum(dim=0)
+    # Of what is smaller tanh is x itself to the last bit: x^2 / 3 is a twelfth of a unit in it. So
+    # are all products of fine-tuning, and tanh would be half of the time.
+    smallest = math.sqrt(torch.finfo(across.dtype).eps) / 2
+    if across.numel() and max(map(abs, torch.stack(across.aminmax()).tolist())) > smallest:
+        across.tanh_()
+    return within.mul_(across)
 
 
 def merge_balanced(
@@ -58,8 +65,8 @@ def merge_balanced(
 ) -> Float[Tensor, "..."]:
     """The mean of clamped entries, weighted by their scores' place in the range ``kept``."""
     low, high = columns(kept, deltas)
-    scores = balances(deltas, ends).clamp_(low, high).sub_(low).div_(positive(high - low))
-    clamped = deltas.abs().clamp_(*columns(ends, deltas)).mul_(deltas.sign())
+    scores = clamp(balances(deltas, ends), low, high).sub_(low).div_(positive(high - low))
+    clamped = clamp(deltas.abs(), *columns(ends, deltas)).mul_(deltas.sign())
     return clamped.mul_(scores).sum(dim=0).div_(scores.sum(dim=0).clamp_(min=SMALLEST))
 
 
@@ -70,6 +77,12 @@ def columns(
     low, high = pairs.to(deltas).unbind(dim=1)
     shape = -1, *[1] * (deltas.ndim - 1)
     return low.reshape(shape), high.reshape(shape)
+
+
+def clamp(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """``values.clamp_(low, high)``, which is four times slower with a bound for each task."""
+    torch.maximum(values, low, out=values)
+    return torch.minimum(values, high, out=values)
 
 
 def positive(width: Tensor) -> Tensor:
@@ -99,15 +112,28 @@ def order_statistics(
     below = torch.tensor([[num_entries - rank for rank in ranks]] * len(vectors))
     found = torch.zeros_like(below)
     for shift in range(bits - DIGIT, -1, -DIGIT):
+        starts = (found << DIGIT).tolist()
+        tallies = [{start: Tally() for start in of_task} for of_task in starts]
 
-        def digits(deltas: Tensor, shift: int = shift, found: Tensor = found) -> Tensor:
+        def digits(deltas: Tensor, shift: int = shift, starts: list = starts) -> list:
             # The bits of -0.0 are those of a number below zero.
-            values = rule(deltas).to(real).abs().reshape(len(deltas), -1).view(whole)
-            return histograms(values >> shift, found << DIGIT, shift == bits - DIGIT)
+            values = rule(deltas).to(real).abs().reshape(len(deltas), -1).view(whole) >> shift
+            everything = shift == bits - DIGIT
+            return [
+                {start: task if everything else following(task, start) for start in of_task}
+                for task, of_task in zip(values, starts, strict=True)
+            ]
 
-        counts = torch.zeros(*below.shape, 2**DIGIT, dtype=torch.int64)
-        for _, _, more in counted(vectors, names, digits, f"order of entries, {bits} bits"):
-            counts += more
+        for _, _, seen in counted(vectors, names, digits, f"order of entries, {bits} bits"):
+            for task, of_task in enumerate(seen):
+                for start, values in of_task.items():
+                    tallies[task][start].add(values)
+        counts = torch.stack(
+            [
+                torch.stack([tallies[task][start].counts() for start in of_task])
+                for task, of_task in enumerate(starts)
+            ]
+        )
         upto = counts.cumsum(dim=2)
         digit = torch.searchsorted(upto, below[..., None], right=True)
         before = upto.gather(2, (digit - 1).clamp(min=0)) * (digit > 0)
@@ -116,28 +142,43 @@ def order_statistics(
     return found.to(whole).view(real)
 
 
-def histograms(
-    values: Int[Tensor, "tasks entries"], first: Int[Tensor, "tasks shares"], everything: bool
-) -> Int[Tensor, "tasks shares digits"]:
-    """How often each of the 2^16 numbers from ``first`` on is among the values."""
-    counts = []
-    for task, starts in zip(values, first.tolist(), strict=True):
-        of_start = {}
-        for start in set(starts):
-            # Of the first pass all, of a later one few: those with the leading bits of ``start``.
-            inside = task if everything else task[task >> DIGIT == start >> DIGIT]
-            of_start[start] = torch.bincount(inside - start, minlength=2**DIGIT).cpu()
-        counts.append(torch.stack([of_start[start] for start in starts]))
-    return torch.stack(counts)
+def following(values: Int[Tensor, " entries"], start: int) -> Int[Tensor, " found"]:
+    """The last digit of those, mostly few, that have the leading bits of ``start``."""
+    return values[values >> DIGIT == start >> DIGIT] - start
+
+
+class Tally:
+    """How often each of the 2^16 digits has been seen; counted when there are many to count."""
+
+    def __init__(self) -> None:
+        self._counts = torch.zeros(2**DIGIT, dtype=torch.int64)
+        self._waiting: list[Tensor] = []
+        self._num_waiting = 0
+
+    def add(self, digits: Int[Tensor, " found"]) -> None:
+        self._waiting.append(digits)
+        self._num_waiting += len(digits)
+        if self._num_waiting > BLOCK or len(self._waiting) > MANY:
+            self._count()
+
+    def counts(self) -> Int[Tensor, " digits"]:
+        self._count()
+        return self._counts
+
+    def _count(self) -> None:
+        if self._num_waiting:
+            seen = torch.cat(self._waiting)
+            self._counts += torch.bincount(seen, minlength=len(self._counts)).cpu()
+        self._waiting, self._num_waiting = [], 0
 
 
 def counted(
     vectors: Sequence[Mapping[str, Tensor]],
     names: Sequence[str],
-    rule: Callable[[Tensor], Tensor],
+    rule: Callable[[Tensor], list],
     label: str,
-) -> Iterator[tuple[str, int, Tensor]]:
-    """What ``rule`` counts in each part of the vectors, one part after the other."""
+) -> Iterator[tuple[str, int, list]]:
+    """What ``rule`` makes of each part of the vectors, one part after the other."""
 
     def parts(name: str) -> list[Part]:
         return blocks(vectors, name, rule)

@@ -49,12 +49,13 @@ def plot_radar(table: Table) -> Figure:
     low, _ = _radii(rows)
     axes.set_ylim(low, 1)
     ticks = np.arange(low, 1.01, 0.1 if low > 0.5 else 0.2)
-    axes.set_yticks(ticks[1:])
-    axes.yaxis.set_major_formatter(PERCENT)
-    axes.set_rlabel_position(np.degrees(angles[1]) / 2)  # between two tasks
-    axes.tick_params(axis="y", labelsize=7, labelcolor=GREY)
-    for label in axes.get_yticklabels():
-        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.4, "alpha": 0.8})
+    axes.set_yticks(ticks[1:], [""] * (len(ticks) - 1))
+    for radius in ticks[(ticks > low) & (ticks < 0.99)]:  # above the lines, between two tasks
+        axes.text(
+            angles[1] / 2, radius, PERCENT(radius), fontsize=7, color=GREY, ha="center",
+            va="center", zorder=3,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4, "alpha": 0.8},
+        )  # fmt: skip
     axes.set_xticks(angles, [""] * len(angles))
     for angle, label in zip(angles, table.tasks.values(), strict=True):
         side = round(float(np.sin(angle)), 3)
