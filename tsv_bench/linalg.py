@@ -24,6 +24,7 @@ CORRECTABLE = 2e-3  # larger leaks do not shrink as perturbation theory has it
 CORRECTIONS = 2  # at most; a third would cost as much as float64 does
 EXTRA = 32  # eigenvectors beyond the wanted ones: they catch most of what rounding turns out
 WELL_CONDITIONED = 30  # multiplies rounding errors by this at most: 2e-6 in float32
+CHUNK = 4096  # rows that are widened to float64 at once: of twenty tasks at full rank all are GBs
 SMALL = 256  # columns up to which an eigendecomposition in float64 costs next to nothing
 
 
@@ -256,7 +257,7 @@ def polar_product(
     # Small matrices are multiplied with small ones for as long as there are any.
     right = s[:, None] * _polar(vh)
     if len(u) < len(s):
-        return InverseRoot(u.mT).times(u.double() @ right).to(u.dtype)
+        return InverseRoot(u.mT).times(_times(u[None], right[None])[0]).to(u.dtype)
     # The largest is multiplied last, and in its own type where its condition allows that.
     root = InverseRoot(u)
     wide = torch.float64 if root.condition > WELL_CONDITIONED else u.dtype
@@ -267,7 +268,8 @@ class InverseRoot:
     """(a^T a)^(-1/2) in float64, zero where ``a``, at least as tall as wide, spans nothing."""
 
     def __init__(self, a: Float[Tensor, "m n"]) -> None:
-        values, self._q = _eigh(_gram(a.double()))
+        gram = sum(_gram(rows.double()) for rows in a.split(CHUNK))
+        values, self._q = _eigh(gram)
         # The eigenvalues are squares, with errors of some float64 units of the largest.
         zero = max(singular_zero(a.dtype) ** 2, 100 * torch.finfo(torch.float64).eps)
         spanned = values > zero * values[-1:]

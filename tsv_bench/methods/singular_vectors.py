@@ -276,12 +276,20 @@ class Decomposition:
             # A GPU is quickest with all at once; a CPU need not gather them first.
             at_once = len(new) if read[new[0]].is_cuda else 1
             groups = [new[i : i + at_once] for i in range(0, len(new), at_once)]
-            found = [self.decompose([read[i] for i in group], rank) for group in groups]
+            # Not a list: each delta can go when its triplets are there.
+            found = (self.decompose([read[i] for i in group], rank) for group in groups)
             for i, (u, s, vh) in zip(new, (f for group in found for f in group), strict=True):
                 read[i] = u[..., : self.rank], s[..., : self.rank], vh[..., : self.rank, :]
                 if keep := getattr(self.vectors[i], "keep", None):
                     keep(self.name, (u, s, vh), self.kind)
-        return tuple(stacked(parts, len(read)) for parts in zip(*read, strict=True))
+        # One after the other, and none kept twice: at full rank these are as large as the deltas.
+        waiting = [list(parts) for parts in zip(*read, strict=True)]
+        read.clear()  # whoever has read them holds on to the list
+        stacks = []
+        while waiting:
+            parts = waiting.pop(0)
+            stacks.append(stacked(parts, len(parts)))
+        return tuple(stacks)
 
     def decompose(self, deltas: list[Float[Tensor, "..."]], rank: int) -> Iterator[Triplets]:
         """The triplets of each delta, with a leading axis for its pieces."""
