@@ -1,4 +1,4 @@
-"""What README and results/ show is what tsv-report renders from the Runs in results/runs."""
+"""What README and results/ show is what tsv-report renders from the Runs beside it."""
 
 import hashlib
 from pathlib import Path
@@ -9,11 +9,12 @@ from tsv_bench.report import render_csv, render_markdown
 from tsv_bench.tables import read_tables
 
 ROOT = Path(__file__).resolve().parent.parent
+EMBEDDED = ROOT / "results" / "embedded"
 
 
 @pytest.fixture(scope="module")
 def table():
-    (table,) = [t for t in read_tables(ROOT / "results" / "runs") if t.suite == "mini8"]
+    (table,) = [t for t in read_tables(EMBEDDED / "runs") if t.suite == "mini8"]
     return table
 
 
@@ -35,13 +36,13 @@ def test_readme_shows_the_rendered_table(table):
 
 
 def test_results_are_rendered_from_the_runs(table):
-    tables = read_tables(ROOT / "results" / "runs")
-    shown = (ROOT / "results" / "embedded.md").read_text(encoding="utf-8")
+    tables = read_tables(EMBEDDED / "runs")
+    shown = (EMBEDDED / "README.md").read_text(encoding="utf-8")
     for rendered in tables:
         # All but the heading: title, provenance, table, comparisons.
         assert render_markdown([rendered]).split("\n", 1)[1].strip() in shown
-    assert (ROOT / "results" / "table.md").read_text(encoding="utf-8") == render_markdown(tables)
-    assert (ROOT / "results" / "table.csv").read_text(encoding="utf-8") == render_csv(tables)
+    assert (EMBEDDED / "table.md").read_text(encoding="utf-8") == render_markdown(tables)
+    assert (EMBEDDED / "table.csv").read_text(encoding="utf-8") == render_csv(tables)
 
 
 def test_results_are_of_the_shipped_weights(table):

@@ -25,7 +25,9 @@ VALUES = {
     "exclude": (["proj"], ["in_proj_weight"]),
     "split_qkv": (False, True),
     "seed": (0, 1),
+    "relative_learning_rate": (0.03, 0.3),
 }
+UNMET = {"solver": "closed_form", "drop": "linear", "relative_learning_rate": 0.05}
 ROUNDING = {"svd"}  # the same but for rounding where it counts
 RULES = [
     (name, knob, other, wanted)
@@ -60,7 +62,7 @@ def test_what_the_yaml_says_of_a_knob_is_true(name, knob, other, wanted):
         assert met != unmet
     else:
         met = wanted
-        unmet = {"solver": "closed_form", "drop": "linear"}[other]
+        unmet = UNMET[other]
     for condition, same in ((unmet, True), (met, False)):
         first, second = (
             served(name, vectors, {knob: value, other: condition}) for value in VALUES[knob]

@@ -1,7 +1,7 @@
 """Faults of the cameras that the tasks' images are taken with; pretraining knows none of them.
 
 They are the domain shift between pretraining and the tasks: without them a backbone that
-was 42% pretrained came within eleven points or so of fine-tuned (results/embedded.md).
+was 42% pretrained came within eleven points or so of fine-tuned (results/embedded/README.md).
 """
 
 from collections.abc import Callable
