@@ -41,3 +41,16 @@ def test_table_of_compressed_files_is_the_readmes(folder):
     table = result.out.strip().splitlines()
     assert len(table) == 4 and all(line.rstrip() in SECTION for line in table)
     assert len(COMMANDS) == 2
+
+
+def test_table_of_an_analysis_is_the_readmes(folder):
+    [command] = re.findall(r"^    tsv-analyze (.*)$", SECTION, re.M)
+    result = tsv(folder, "analyze", *shlex.split(command), "cache.folder=null", "figures=false")
+    assert result.code == 0, result.err
+    shown = [line.split() for line in SECTION.splitlines()]
+    rows = [line.split() for line in result.out.splitlines() if "model.layers." in line]
+    assert len(rows) == 2 and rows[0][0] == "model.layers.0"
+    for block, matrices, raw, merged, *others in rows:
+        assert float(merged) < 1e-10  # rounding, so another number on another machine
+        [there] = [line for line in shown if line[:1] == [block]]
+        assert there[:3] + there[4:] == [block, matrices, raw, *others]
