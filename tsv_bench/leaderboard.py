@@ -55,8 +55,8 @@ def leaderboard_sheet(table: Table) -> Sheet:
         caption=f"Percent, by absolute accuracy; ± half a 95% interval, first over "
         f"{table.num_images:,} test images, then over seeds; {made_of(table.runs)} A method that "
         f"serves one model for each task must know the task at inference. sec: of the merge alone. "
-        f"GB: peak memory of the process by the end of the Run, in a multirun with all Runs before "
-        f"it. MB/task: stored beside the pretrained backbone, over the number of tasks.",
+        f"GB: peak resident memory of the process during the Run. MB/task: stored beside the "
+        f"pretrained backbone, over the number of tasks.",
         header=HEADER,
         rows=lines,
         notes=notes,
