@@ -135,6 +135,25 @@ def test_parts_are_computed_side_by_side():
     assert [int(tensor) for _, _, tensor in stream(vector)] == [0, 1, 2, 3]
 
 
+def test_a_part_that_wants_to_be_alone_is():
+    running, seen = set(), {}
+
+    def part(name):
+        def compute(read):
+            running.add(name)
+            time.sleep(0.02)  # others would start meanwhile
+            seen[name] = set(running), torch.get_num_threads()
+            running.remove(name)
+            return torch.zeros(1)
+
+        return Part(name, 0, 1, lambda: None, compute, alone=name == "c")
+
+    names = "abcdef"
+    assert [n for n, _, _ in stream(LazyVector(names, lambda name: [part(name)]))] == [*names]
+    assert seen["c"] == ({"c"}, 2)
+    assert all("c" not in others for name, (others, _) in seen.items() if name != "c")
+
+
 @pytest.mark.parametrize(("num_entries", "most"), [(10, 4), (15, 2), (25, 2), (1000, 2), (0, 9)])
 def test_no_more_than_the_bound_is_in_flight(num_entries, most, monkeypatch):
     """Two layers at least, and at most four for every thread beside the one in hand."""

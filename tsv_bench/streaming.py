@@ -39,6 +39,7 @@ class Part:
     num_entries: int  # read, of all tasks together
     read: Callable[[], Any]
     compute: Callable[[Any], Tensor]
+    alone: bool = False  # what it takes to compute leaves no memory for another
 
 
 class LazyVector(Mapping[str, Tensor]):
@@ -133,7 +134,7 @@ def stream(vector: Mapping[str, Tensor]) -> Iterator[tuple[str, int, Tensor]]:
     computers = ThreadPoolExecutor(threads, "compute")
 
     def compute(part: Part, material: Future) -> Tensor:
-        side_by_side = max(1, IN_FLIGHT // max(part.num_entries, 1))
+        side_by_side = 1 if part.alone else max(1, IN_FLIGHT // max(part.num_entries, 1))
         torch.set_num_threads(max(1, threads // side_by_side))
         return part.compute(material.result())
 
@@ -141,9 +142,10 @@ def stream(vector: Mapping[str, Tensor]) -> Iterator[tuple[str, int, Tensor]]:
     try:
         settings.enter_context(one_thread())
         for part in (part for name in vector for part in vector.parts(name)):
-            while len(waiting) > 1 and (
+            alone = part.alone or any(other.alone for other, _ in waiting)
+            while waiting and alone or len(waiting) > 1 and (
                 num_entries + part.num_entries > IN_FLIGHT or len(waiting) > 4 * threads
-            ):
+            ):  # fmt: skip
                 first, result = waiting.popleft()
                 yield first.name, first.start, result.result()
                 num_entries -= first.num_entries

@@ -16,8 +16,10 @@ from tsv_bench.linalg import (
 )
 from tsv_bench.matrices import EMBEDDINGS_AND_HEADS, NOT_MERGED, Matrices
 from tsv_bench.ranks import check_rank_fraction, kept_rank
-from tsv_bench.streaming import LazyVector, Part, blocks, shape_of, stacked, stream
+from tsv_bench.streaming import IN_FLIGHT, LazyVector, Part, blocks, shape_of, stacked, stream
 from tsv_bench.task_vectors import TaskVectors, Triplets, mean, same_layers
+
+WORK = 4  # times the deltas is what merging takes in memory, were all singular vectors kept
 
 
 def tsv_merge(
@@ -101,7 +103,9 @@ def merge_by_triplets(
             triplets = zip(*(x.unbind(1) for x in layer.compute(read)), strict=True)
             return matrices.join(name, shape, [merge_one(*x) for x in triplets])
 
-        return [Part(name, 0, len(vectors) * shape.numel(), layer.read, merge)]
+        entries = len(vectors) * shape.numel()
+        alone = WORK * entries * layer.rank > IN_FLIGHT * layer.full_rank
+        return [Part(name, 0, entries, layer.read, merge, alone)]
 
     return dict.fromkeys(task_vectors, LazyVector(same_layers(vectors), parts))
 
