@@ -65,6 +65,7 @@ def make_run(method="tsv_merge", seed=0, tasks=TASKS, num_images=200, **changes)
         "normalizer_source": "fine-tuned here, same images",
         "seconds": {"merge": 0.7 + number / 100, "alpha": 3.1, "test": 1 / 3},
         "peak_memory": 700_000_000,
+        "task_known": method in ("tsv_compress", "individual"),
         "checkpoints": {
             "pretrained": {"sha256": "0" * 64, "generation": "pretrain"},
             **{t: {"sha256": f"{seed}{t}", "generation": "finetune"} for t in tasks},

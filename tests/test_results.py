@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tsv_bench.cli.overrides import options
 from tsv_bench.report import render_csv, render_markdown
 from tsv_bench.tables import read_tables
 
@@ -43,6 +44,26 @@ def test_results_are_rendered_from_the_runs(table):
         assert render_markdown([rendered]).split("\n", 1)[1].strip() in shown
     assert (EMBEDDED / "table.md").read_text(encoding="utf-8") == render_markdown(tables)
     assert (EMBEDDED / "table.csv").read_text(encoding="utf-8") == render_csv(tables)
+
+
+@pytest.mark.parametrize("name, layout", [("leaderboard", "leaderboard"), ("rank_sweep", "runs")])
+def test_other_results_are_rendered_from_their_runs(name, layout):
+    folder = ROOT / "results" / name
+    tables = read_tables(folder / "runs")
+    stem = "table" if layout == "runs" else layout
+    for end, render in (("md", render_markdown), ("csv", render_csv)):
+        assert (folder / f"{stem}.{end}").read_text(encoding="utf-8") == render(tables, layout)
+
+
+def test_the_leaderboard_is_whole():
+    """All methods, of three seeds, at one commit; every image of the README's Runs the same."""
+    folder = ROOT / "results" / "leaderboard"
+    [table] = read_tables(folder / "runs")
+    assert {row.method for row in table.rows} == set(options("method"))
+    assert all(row.seeds == (0, 1, 2) for row in table.rows)
+    assert len({run.commit for run in table.runs}) == 1
+    rendered = (folder / "leaderboard.md").read_text(encoding="utf-8").split("\n", 1)[1].strip()
+    assert rendered in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_results_are_of_the_shipped_weights(table):

@@ -16,8 +16,6 @@ from tsv_bench.statistics import Estimate, Interval
 SHARED = ("data", "checkpoints")
 
 REFERENCES = ("zero_shot", "individual")  # no methods, but the ends of the scale
-# Of Runs from before Run.task_known, the methods that serve each task its own.
-TASK_KNOWN = ("tsv_compress", "magnitude_mask", "emr")
 
 # A Run and task -> bool for each test image; None where that is lost.
 Evaluated = tuple[Run, dict[str, np.ndarray] | None]
@@ -46,7 +44,7 @@ class Row:
     @property
     def task_known(self) -> bool:
         """Whether each task is served its own, so that it must be known at inference."""
-        return self.method in TASK_KNOWN or any(run.task_known for run in self.runs)
+        return any(run.task_known for run in self.runs)
 
     @property
     def accuracy(self) -> dict[str, float]:

@@ -25,7 +25,7 @@ def plot_ranks(table: Table) -> Figure:
     NothingToPlot when no method has Runs of two rank fractions.
     """
     curves = _curves(table)
-    num_columns = 2 if any(curve.sizes for curve in curves) else 1
+    num_columns = 2 if any(map(_grows, curves)) else 1
     figure = new_figure(4.6 * num_columns, 3.6 * len(curves))
     panels = figure.subplots(len(curves), num_columns, sharey="row", squeeze=False)
     for (axes, *others), curve in zip(panels, curves, strict=True):
@@ -36,16 +36,25 @@ def plot_ranks(table: Table) -> Figure:
         axes.yaxis.set_major_formatter(PERCENT)
         axes.set_title(curve.label, fontsize=10, loc="left")
         for other in others:
-            if curve.sizes:
+            if _grows(curve):
                 _panel(other, curve, [size / 1e6 for size in curve.sizes], "stored MB a task")
             else:
                 other.remove()
-    axes = panels[0, 0]
+    marks = {  # not every panel has all
+        label: handle
+        for axes in panels[:, 0]
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
     figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside upper center", ncols=2 * num_columns,
+        marks.values(), marks.keys(), loc="outside upper center", ncols=2 * num_columns,
         frameon=False, fontsize=9,
     )  # fmt: skip
     return figure
+
+
+def _grows(curve: RankCurve) -> bool:
+    """Whether what is stored depends on the ranks; one merged model is as large at any."""
+    return bool(curve.sizes) and max(curve.sizes) > 1.01 * min(curve.sizes)
 
 
 def caption_ranks(table: Table) -> str:
