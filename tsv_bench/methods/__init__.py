@@ -15,6 +15,7 @@ evaluation adds to the pretrained backbone: pretrained + alpha * served[task].
 Their paper, label, candidates for alpha and knobs are in conf/method/, one file each.
 """
 
+from tsv_bench.methods.ablations import tsv_interference_only, tsv_low_rank
 from tsv_bench.methods.arithmetic import individual, task_arithmetic, weight_average, zero_shot
 from tsv_bench.methods.centered import cart
 from tsv_bench.methods.consensus import consensus_ta, consensus_ties
@@ -30,12 +31,7 @@ from tsv_bench.methods.pcb import pcb
 from tsv_bench.methods.random_drop import dare_ta, dare_ties
 from tsv_bench.methods.sign_election import ties
 from tsv_bench.methods.singular_values import subspace_boosting, svc
-from tsv_bench.methods.singular_vectors import (
-    tsv_compress,
-    tsv_interference_only,
-    tsv_low_rank,
-    tsv_merge,
-)
+from tsv_bench.methods.singular_vectors import tsv_compress, tsv_merge
 from tsv_bench.methods.tall_masks import tall_mask_ta, tall_mask_ties
 from tsv_bench.methods.wudi import wudi
 

@@ -42,43 +42,6 @@ def tsv_merge(
     )
 
 
-def tsv_low_rank(
-    task_vectors: TaskVectors,
-    *,
-    rank_fraction: float | int | None = None,
-    svd: str = "gram",
-    exclude: Sequence[str] | None = None,
-    split_qkv: bool = False,
-) -> Mapping[str, Mapping[str, Tensor]]:
-    """TSV-M without its polar factors: the sum of what each task keeps, served to every task.
-
-    The paper's ablation of the removal of interference, Tables 4 to 6.
-    """
-    return merge_by_triplets(task_vectors, rank_fraction, svd, exclude, split_qkv, sum_triplets)
-
-
-def tsv_interference_only(
-    task_vectors: TaskVectors,
-    *,
-    svd: str = "gram",
-    polar: str = "eigen",
-    exclude: Sequence[str] | None = None,
-    split_qkv: bool = False,
-) -> Mapping[str, Mapping[str, Tensor]]:
-    """TSV-M at full rank: interference is removed, nothing is left out; served to every task.
-
-    The paper's ablation of the low rank, Tables 4 to 6.
-    """
-    return tsv_merge(
-        task_vectors,
-        rank_fraction=1.0,
-        svd=svd,
-        polar=polar,
-        exclude=exclude,
-        split_qkv=split_qkv,
-    )
-
-
 def merge_by_triplets(
     task_vectors: TaskVectors,
     rank_fraction: float | int | None,
@@ -146,14 +109,6 @@ def merge_triplets(
 def is_real(s: Float[Tensor, "tasks k"]) -> Bool[Tensor, "tasks k"]:
     """Whether a task's singular value is more than a rounding error of zero."""
     return s > singular_zero(s.dtype) * s[:, :1]
-
-
-def sum_triplets(
-    u: Float[Tensor, "tasks m k"], s: Float[Tensor, "tasks k"], vh: Float[Tensor, "tasks k n"]
-) -> Float[Tensor, "m n"]:
-    """The singular triplets of all tasks, concatenated and multiplied as they are."""
-    m, n = u.shape[1], vh.shape[2]
-    return (u * s[:, None]).transpose(0, 1).reshape(m, -1) @ vh.reshape(-1, n)
 
 
 def tsv_compress(
