@@ -8,11 +8,8 @@ from made_up_vectors import close, randn, random_vectors
 
 from tsv_bench import methods
 from tsv_bench.linalg import polar_factor
-from tsv_bench.methods.singular_vectors import (
-    merge_matrix,
-    tsv_interference_only,
-    tsv_low_rank,
-)
+from tsv_bench.methods.ablations import tsv_interference_only, tsv_low_rank
+from tsv_bench.methods.singular_vectors import merge_matrix
 
 SHAPES = [(24, 24), (40, 24), (24, 40)]
 ROUTES = ["svd", "eigen"]
