@@ -1,7 +1,7 @@
 """PCB-Merging (parameter competition balancing): https://arxiv.org/abs/2410.02396."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -177,7 +177,7 @@ def counted(
     names: Sequence[str],
     rule: Callable[[Tensor], list],
     label: str,
-) -> Iterator[tuple[str, int, list]]:
+) -> Iterable:  # not of what: a type checker would take the first
     """What ``rule`` makes of each part of the vectors, one part after the other."""
 
     def parts(name: str) -> list[Part]:
