@@ -285,7 +285,8 @@ def bars(progress: bool) -> Iterator[None]:
     """Bars for the steps that a method takes before its first layer."""
 
     def bar(steps: Iterable, total: int, label: str) -> Iterable:
-        return tqdm(steps, total=total, desc=label, disable=not progress)
+        # leave: the one of a step within another's goes when it is done.
+        return tqdm(steps, total=total, desc=label, disable=not progress, leave=None)
 
     token = observer.set(bar)
     try:
