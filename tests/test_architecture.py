@@ -17,15 +17,26 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # Rooms that see tensors only, and what of the package each may import.
 TENSOR_ROOMS = {
     "lapack": set(),
+    "inverse_roots": {"lapack"},
     "linalg": {"lapack"},
+    "row_spaces": {"inverse_roots", "lapack", "linalg"},
     "matrices": set(),
     "ranks": set(),
     "streaming": {"lapack"},
     "task_vectors": {"linalg", "matrices", "streaming"},
-    "methods": {"linalg", "matrices", "ranks", "streaming", "task_vectors", "methods"},
+    "methods": {
+        "linalg",
+        "matrices",
+        "ranks",
+        "row_spaces",
+        "streaming",
+        "task_vectors",
+        "methods",
+    },
     "interference": {"linalg", "matrices", "ranks", "streaming", "task_vectors", "methods"},
 }
-LIBRARIES = {"lapack": {"scipy", "threadpoolctl"}}  # what one of them is there to know
+# What one of them is there to know.
+LIBRARIES = {"lapack": {"scipy", "threadpoolctl"}, "inverse_roots": {"scipy"}}
 # Files, data sets and networks know nothing of experiments.
 FILE_ROOMS = {"checkpoints", "data", "models"}
 EXPERIMENT_ROOMS = {"cli", "report", "page", "plots", "tracking", "runs"}

@@ -8,7 +8,7 @@ from made_up_vectors import close, randn, random_vectors
 
 from tsv_bench import methods
 from tsv_bench.linalg import polar_factor
-from tsv_bench.methods.ablations import tsv_interference_only, tsv_low_rank
+from tsv_bench.methods.ablations import merge_full_rank, tsv_interference_only, tsv_low_rank
 from tsv_bench.methods.singular_vectors import merge_matrix
 
 SHAPES = [(24, 24), (40, 24), (24, 40)]
@@ -157,6 +157,42 @@ def test_interference_only_is_the_full_concatenation_made_orthonormal(shape, rou
     served = tsv_interference_only(vectors_of(deltas), polar=route)["task0"]
     torch.testing.assert_close(served["proj"], expected, **close)
     assert not torch.allclose(served["proj"], deltas.sum(0)), "these tasks do interfere"
+
+
+@pytest.mark.parametrize("num_tasks", [1, 2, 3, 7])
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 1), (1, 5), (12, 50)])
+def test_interference_only_needs_no_singular_vectors(shape, num_tasks):
+    """Fewer rows than columns in all and no task too many, with one that changed nothing."""
+    deltas = randn(num_tasks + 1, *shape)
+    deltas[num_tasks // 2] = 0
+    expected = merge_matrix(deltas, rank_fraction=1.0, svd="svd", polar="svd")
+    torch.testing.assert_close(merge_full_rank(deltas), expected, **close)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_interference_only_of_deltas_without_full_rank(shape):
+    deltas = randn(3, *shape)
+    deltas[1] = randn(shape[0], 9) @ randn(9, shape[1])
+    expected = merge_matrix(deltas, rank_fraction=1.0, svd="svd", polar="svd")
+    torch.testing.assert_close(merge_full_rank(deltas), expected, **close)
+
+
+def test_interference_only_averages_square_matrices_of_full_rank():
+    """Whatever interferes: singular vectors are complete, and what all tasks span is everything."""
+    deltas = randn(4, 24, 24)
+    deltas[1] = deltas[0] + 0.1 * deltas[1]
+    torch.testing.assert_close(merge_full_rank(deltas), deltas.mean(dim=0), **close)
+    mean = deltas[:, :, :20].mean(dim=0)
+    assert not torch.allclose(merge_full_rank(deltas[:, :, :20]), mean, rtol=0.1)
+
+
+@pytest.mark.parametrize("alike", [1.0, 1e-2, 0.0])
+def test_interference_only_in_float32(alike):
+    """Tasks that are alike leave a sum of projections that float32, or any type, cannot invert."""
+    deltas = alike * randn(4, 24, 60) + randn(24, 60)
+    expected = merge_matrix(deltas, rank_fraction=1.0, svd="svd", polar="svd")
+    error = (merge_full_rank(deltas.float()).double() - expected).norm() / expected.norm()
+    assert error < (1e-6 if alike == 1 else 1e-4)
 
 
 @pytest.mark.parametrize(("rank_fraction", "rank"), [(None, 8), (0.25, 6), (1.0, 24)])

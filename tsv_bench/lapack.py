@@ -1,4 +1,4 @@
-"""The few leading eigenvectors of a symmetric matrix, by LAPACK's steps one by one.
+"""Symmetric matrices made tridiagonal, and their few leading eigenvectors, by LAPACK's steps.
 
 torch.linalg.eigh computes every eigenvector of the tridiagonal matrix and turns each back into the
 coordinates of the original. That is most of its time, and of 768 eigenvectors 70 may be wanted.
@@ -8,6 +8,7 @@ is called through the pointers that scipy.linalg.cython_lapack publishes for com
 """
 
 import ctypes
+import math
 from contextlib import AbstractContextManager
 from functools import cache
 
@@ -21,6 +22,44 @@ BLOCK = 64  # columns that LAPACK's blocked routines work on together
 # Of n eigenvectors, up to a share of 1 / FEW is quicker found one by one, by bisection and inverse
 # iteration, than all together by divide and conquer: of 768, 70 in 10 ms, all in 16.
 FEW = 8
+LETTERS = {torch.float32: "s", torch.float64: "d"}  # that the names of LAPACK's routines begin with
+
+
+class Tridiagonal:
+    """A symmetric matrix as q t q^T with t tridiagonal.
+
+    ``matrix``: [n, n], float32 or float64 on the CPU; only its lower triangle is read.
+    ArithmeticError where LAPACK gives up.
+    """
+
+    def __init__(self, matrix: Float[Tensor, "n n"]) -> None:
+        if matrix.dtype not in LETTERS or matrix.is_cuda:
+            raise TypeError(
+                f"float32 or float64 on the CPU is wanted, not {matrix.dtype} on {matrix.device}."
+            )
+        n = len(matrix)
+        self._letter = LETTERS[matrix.dtype]
+        self._reflectors = matrix.clone(memory_format=torch.contiguous_format)
+        self.diagonal, self._beside, self._scales = (matrix.new_empty(n) for _ in range(3))
+        self._work = matrix.new_empty(BLOCK * n)
+        # LAPACK goes by columns: the lower triangle of ours is the upper one of its.
+        call(
+            f"{self._letter}sytrd", b"U", n, self._reflectors, n, self.diagonal, self._beside,
+            self._scales, self._work, len(self._work),
+        )  # fmt: skip
+
+    @property
+    def beside(self) -> Float[Tensor, " n-1"]:
+        """The entries next to t's diagonal."""
+        return self._beside[:-1]
+
+    def turn(self, rows: Float[Tensor, "count n"], transposed: bool = False) -> None:
+        """Rows for t to rows for the matrix, in place: rows @ q^T; transposed, back: rows @ q."""
+        count, n = rows.shape
+        call(
+            f"{self._letter}ormtr", b"L", b"U", b"T" if transposed else b"N", n, count,
+            self._reflectors, n, self._scales, rows, n, self._work, len(self._work),
+        )  # fmt: skip
 
 
 class LeadingEigenvectors:
@@ -34,14 +73,8 @@ class LeadingEigenvectors:
         if gram.dtype != torch.float32 or gram.is_cuda:
             raise TypeError(f"float32 on the CPU is wanted, not {gram.dtype} on {gram.device}.")
         n = len(gram)
-        self._reflectors = gram.clone(memory_format=torch.contiguous_format)
-        self._diagonal, self._beside = gram.new_empty(n), gram.new_empty(n)
-        self._scales, self._work = gram.new_empty(n), gram.new_empty(BLOCK * n)
-        # LAPACK goes by columns: the lower triangle of ours is the upper one of its.
-        _call(
-            "ssytrd", b"U", n, self._reflectors, n, self._diagonal, self._beside, self._scales,
-            self._work, len(self._work),
-        )  # fmt: skip
+        self._tridiagonal = Tridiagonal(gram)
+        self._diagonal, self._beside = self._tridiagonal.diagonal, self._tridiagonal.beside
         self._all: tuple[Tensor, Tensor] | None = None  # of the tridiagonal matrix, by `_divide`
         self._places: tuple[Tensor, Tensor] | None = None  # of its blocks, by `_bisect`
         if count <= n // FEW:
@@ -68,7 +101,7 @@ class LeadingEigenvectors:
             values, rows = self._diagonal.clone(), self._diagonal.new_empty(n, n)
             work = values.new_empty(1 + 4 * n + n * n)
             whole = torch.empty(3 + 5 * n, dtype=torch.int32)
-            _call(
+            call(
                 "sstedc", b"I", n, values, self._beside.clone(), rows, n,
                 work, len(work), whole, len(whole),
             )  # fmt: skip
@@ -81,7 +114,7 @@ class LeadingEigenvectors:
         values, unused, found = self._diagonal.new_empty(n), torch.zeros(1), _integers(2)
         blocks, ends = _integers(n), _integers(n)
         work, whole = values.new_empty(4 * n), _integers(3 * n)
-        _call(
+        call(
             "sstebz", b"I", b"B", n, unused, unused, n - count + 1, n, unused, self._diagonal,
             self._beside, found[:1], found[1:], values, blocks, ends, work, whole,
         )  # fmt: skip
@@ -95,7 +128,7 @@ class LeadingEigenvectors:
         n, values = len(self._diagonal), self.values[len(self.values) - count :].clone()
         rows, failed = values.new_empty(count, n), _integers(count)
         work, whole = values.new_empty(5 * n), _integers(n)
-        _call(
+        call(
             "sstein", n, self._diagonal, self._beside, count, values, *self._places, rows, n,
             work, whole, failed,
         )  # fmt: skip
@@ -103,12 +136,21 @@ class LeadingEigenvectors:
 
     def _turned(self, rows: Float[Tensor, "count n"]) -> Float[Tensor, "n count"]:
         """Rows for the tridiagonal matrix as columns for the original."""
-        count, n = rows.shape
-        _call(
-            "sormtr", b"L", b"U", b"N", n, count, self._reflectors, n, self._scales, rows, n,
-            self._work, len(self._work),
-        )  # fmt: skip
+        self._tridiagonal.turn(rows)
         return rows.mT
+
+
+def condition(factor: Float[Tensor, "n n"]) -> float:
+    """At least the condition number of a a^T, by the lower Cholesky factor of that in float64.
+
+    Its trace times the 1-norm of its inverse; LAPACK estimates the latter, hardly ever at less than
+    a third.
+    """
+    n, by_columns = len(factor), factor.mT.contiguous()
+    trace = factor.square().sum().reshape(1)
+    reciprocal, work = factor.new_empty(1), factor.new_empty(3 * n)
+    call("dpocon", b"L", n, by_columns, n, trace, reciprocal, work, _integers(n))
+    return 3 / float(reciprocal) if reciprocal else math.inf
 
 
 def _integers(count: int) -> Tensor:
@@ -120,8 +162,11 @@ def one_thread() -> AbstractContextManager:
     return threadpool_limits(1, user_api="blas")
 
 
-def _call(routine: str, *arguments: bytes | int | Tensor) -> None:
-    """Call a LAPACK routine whose last argument, left out here, is its info."""
+def call(routine: str, *arguments: bytes | int | Tensor) -> None:
+    """Call a LAPACK routine whose last argument, left out here, is its info.
+
+    ArithmeticError where that says that the routine gave up.
+    """
     info = ctypes.c_int()
     passed = [
         a if isinstance(a, bytes)

@@ -86,7 +86,7 @@ def _subspace(a: Float[Tensor, "batch m n"], rank: int) -> Float[Tensor, "batch 
     n = a.shape[-1]
     width = min(rank + EXTRA, n)
     leak = torch.full((len(a),), torch.inf, device=a.device)
-    gram = _gram(a) if n > SMALL and width < n // 2 else None
+    gram = lower_gram(a) if n > SMALL and width < n // 2 else None
     if gram is not None and (gram.diagonal(dim1=1, dim2=2) < LARGE_SQUARE).all():
         values, leading, others = _leading_eigh(gram, width)
         gap = values[:, -rank] - values[:, 0]
@@ -105,7 +105,7 @@ def _subspace(a: Float[Tensor, "batch m n"], rank: int) -> Float[Tensor, "batch 
                 rest = (found[within] for found in others())
                 basis[within] = _corrected(_chosen(a, within), *rest, basis[within])
     if not within.all():
-        basis[~within] = _eigh(_gram(_chosen(a, ~within).double()))[1][..., -width:]
+        basis[~within] = _eigh(lower_gram(_chosen(a, ~within).double()))[1][..., -width:]
     return basis
 
 
@@ -135,7 +135,7 @@ def _corrected(
     return basis + (others @ (others.mT @ residual / apart)).double()
 
 
-def _gram(a: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch n n"]:
+def lower_gram(a: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch n n"]:
     """The lower triangle of a^T a, all that `torch.linalg.eigh` reads; half the work of all."""
     n, block = a.shape[-1], 192
     gram = a.new_zeros(*a.shape[:-2], n, n)
@@ -268,7 +268,7 @@ class InverseRoot:
     """(a^T a)^(-1/2) in float64, zero where ``a``, at least as tall as wide, spans nothing."""
 
     def __init__(self, a: Float[Tensor, "m n"]) -> None:
-        gram = sum(_gram(rows.double()) for rows in a.split(CHUNK))
+        gram = sum(lower_gram(rows.double()) for rows in a.split(CHUNK))
         values, self._q = _eigh(gram)
         # The eigenvalues are squares, with errors of some float64 units of the largest.
         zero = max(singular_zero(a.dtype) ** 2, 100 * torch.finfo(torch.float64).eps)
