@@ -94,6 +94,9 @@ YAML_MISTAKES = [
     (("  power: ${..power}\n", ""), "my_method.my_method takes the knob 'power', which the yaml"),
     (("power: 0.5 ", "other: 1\npower: 0.5 "), "the knob 'other' of my_method does not reach"),
     (("power: 0.5 ", "power: 2 "), "power=2 is not in [0, 1]: 0 is the plain sum"),
+    (("  power: ${..power}\n", "  o: {power: ${..power}}\n"), "my_method.yaml, line 8, is not YAML"
+     ": expected ',' or '}', but got '{'. Between braces"),
+    (("serve:\n", "\tserve:\n"), "is not YAML: found character '\\t' that cannot start any token"),
     (("name: my_method", "name: ties"), "calls itself ties, as a packaged one does"),
 ]  # fmt: skip
 

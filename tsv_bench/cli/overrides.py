@@ -12,7 +12,15 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from tsv_bench.cli.search_path import CONF, groups, misplaced, options, overriding, own_folders
+from tsv_bench.cli.search_path import (
+    CONF,
+    check_yaml,
+    groups,
+    misplaced,
+    options,
+    overriding,
+    own_folders,
+)
 
 
 def checked(config_name: str, arguments: list[str]) -> list[str]:
@@ -95,6 +103,7 @@ def check_options(override: Override, own: Sequence[Path] = ()) -> None:
                     f"There are: {', '.join(known)}"
                     + ("." if own else "; your own in a folder that --config-dir names.")
                 )
+            check_yaml(group, name, own)
 
 
 def check_added(config_name: str, chosen: list[Override], own: Sequence[Path] = ()) -> None:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import yaml
 from hydra.core.override_parser.types import Override
 
 PACKAGE = Path(__file__).parents[1]
@@ -77,6 +78,18 @@ def options(group: str, folders: Iterable[Path] = ()) -> list[str]:
         for path in home.rglob("*.yaml")
     }
     return sorted(found)
+
+
+def check_yaml(group: str, name: str, folders: Iterable[Path]) -> None:
+    """ValueError where the user's own file of that name is not YAML; Hydra has only a traceback."""
+    for path in (folder / group / f"{name}.yaml" for folder in folders):
+        try:
+            yaml.safe_load(path.read_text()) if path.is_file() else None
+        except yaml.MarkedYAMLError as error:
+            raise ValueError(
+                f"{path}, line {error.problem_mark.line + 1}, is not YAML: {error.problem}. "
+                f"Between braces or brackets a value such as ${{..knob}} stands in quotes."
+            ) from error
 
 
 def misplaced(group: str, name: str, folders: Iterable[Path]) -> str:
