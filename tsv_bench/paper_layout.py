@@ -4,8 +4,6 @@ Below a method stand the published figures, a line for each generation of checkp
 differences from those that are of the same checkpoints as ours.
 """
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -15,6 +13,7 @@ from typing import NamedTuple
 from tsv_bench import published
 from tsv_bench.beside import source_notes
 from tsv_bench.cells import made_of
+from tsv_bench.records import to_csv
 from tsv_bench.rows import Row, row_labels
 from tsv_bench.sheets import Sheet
 from tsv_bench.tables import Table, rank
@@ -176,12 +175,7 @@ def paper_csv(grids: Sequence[Grid]) -> str:
                         value = getattr(cell, name, None)
                         record[f"{name}_{backbone}_{suite}"] = "" if value is None else value
                 records.append(record)
-    names = dict.fromkeys(name for record in records for name in record)
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(names), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return file.getvalue()
+    return to_csv(records)
 
 
 def _label(line: Line) -> str:
