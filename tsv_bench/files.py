@@ -49,3 +49,10 @@ def check_room(
             f"{folder} has {free / 1e6:.0f} MB free, {num_bytes / 1e6:.0f} MB are needed. Make "
             f"room, or choose a folder on another disk."
         )
+
+
+def check_place(folder: Path, num_bytes: int) -> None:
+    """OSError unless ``folder`` can be written and has room. It is not made yet: a merge that is
+    refused leaves nothing behind."""
+    place = folder.absolute()
+    check_room(next(f for f in (place, *place.parents) if f.exists()), num_bytes, "output=")

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsv_bench.interference import Layer, Matrix, Place, energy_shares, place_of
-from tsv_bench.sheets import align
+from tsv_bench.analysis.measures import Layer, Matrix, Place, energy_shares, place_of
+from tsv_bench.columns import align
 
 PIECES = ("q", "k", "v")  # of a fused projection that split_qkv takes as three matrices
 

@@ -6,10 +6,9 @@ from dataclasses import fields
 from omegaconf import DictConfig
 
 from tsv_bench import analysis
-from tsv_bench.cli.checkpoint_paths import checkpoint_paths
-from tsv_bench.cli.factors import make_cache
+from tsv_bench.analysis.measures import Settings
+from tsv_bench.cli.config.checkpoint_files import checkpoint_paths, make_cache
 from tsv_bench.cli.launch import command, plain, set_up_machine
-from tsv_bench.interference import Settings
 
 log = logging.getLogger(__name__)
 

@@ -3,35 +3,36 @@
 import hashlib
 import json
 import logging
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from tsv_bench import evaluation, provenance
-from tsv_bench.benchmark import Outcome, evaluate_method, open_task_vectors, stage
-from tsv_bench.checkpoint_sources import Source
-from tsv_bench.checkpoints import Checkpoint
-from tsv_bench.cli import comparison, experiment
-from tsv_bench.cli.factors import make_cache
-from tsv_bench.cli.fetch import check_fetched
+from tsv_bench import provenance
+from tsv_bench.benchmark.evaluate import evaluate_method, open_task_vectors, stage
+from tsv_bench.benchmark.record import finished_run, make_run
+from tsv_bench.benchmark.runs import find_runs, load_run, save_run
+from tsv_bench.benchmark.weights import write_weights
+from tsv_bench.checkpoints.checkpoint import Checkpoint
+from tsv_bench.checkpoints.source import Source
+from tsv_bench.cli import multirun
+from tsv_bench.cli.config import objects
+from tsv_bench.cli.config.checkpoint_files import make_cache
+from tsv_bench.cli.config.method import make_method
+from tsv_bench.cli.config.needs import check_fetched
+from tsv_bench.cli.config.normalizer import check_normalizer, make_normalizer
+from tsv_bench.cli.config.tasks import make_tasks, suite_name
 from tsv_bench.cli.launch import command, set_up_machine
-from tsv_bench.cli.methods import make_method
-from tsv_bench.cli.normalizers import check_normalizer, make_normalizer
 from tsv_bench.data import SPLITS, Task
-from tsv_bench.distributed import torchrun
 from tsv_bench.files import check_room
-from tsv_bench.method import Method
 from tsv_bench.models import Backbone
-from tsv_bench.report import render_terminal, write_report
-from tsv_bench.runs import Run, find_runs, load_correct, load_run, save_run
-from tsv_bench.tracking import NoTracker
-from tsv_bench.weights import write_weights
+from tsv_bench.models.distributed import torchrun
+from tsv_bench.report.text.render import render_terminal
+from tsv_bench.report.tracking import NoTracker
+from tsv_bench.report.write_report import write_report
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +46,14 @@ def main(config: DictConfig) -> None:
         )
     device = set_up_machine(config)
     method = make_method(config)
-    tasks = experiment.make_tasks(config.suite.tasks)
+    tasks = make_tasks(config.suite.tasks)
     check_normalizer(config, tasks)
-    search = experiment.make_evaluation(config, device)
-    tracker = experiment.make_tracker(config)
+    search = objects.make_evaluation(config, device)
+    tracker = objects.make_tracker(config)
     factors = make_cache(config)
     check_fetched(config)
-    backbone = experiment.make_backbone(config)
-    source = experiment.make_source(config, device)
+    backbone = objects.make_backbone(config)
+    source = objects.make_source(config, device)
     settings = {
         "backbone": {"name": backbone.name, "fingerprint": backbone.fingerprint},
         "tasks": {
@@ -72,7 +73,7 @@ def main(config: DictConfig) -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN or not isinstance(tracker, NoTracker):
         check_room(Path(config.paths.report), 1_000_000)
 
-    suite = experiment.suite_name(config)
+    suite = suite_name(config)
     same = {"backbone": backbone.name, "suite": suite, "fingerprint": fingerprint}
     home = Path(config.paths.runs) / backbone.name / suite
     if not config.overwrite and (path := finished_run(home, **same)):
@@ -83,11 +84,11 @@ def main(config: DictConfig) -> None:
         seconds: dict[str, float] = {}
         checkpoints = collect(config, backbone, tasks, source, seconds)
         normalizer, origin = make_normalizer(config, backbone, tasks, method, checkpoints, settings)
-        load = experiment.make_loader(config, backbone)
+        load = objects.make_loader(config, backbone)
         with stage("open", seconds):
             vectors = open_task_vectors(backbone, checkpoints, device, factors)
         with stage("heads", seconds):
-            heads = experiment.make_heads(config, backbone, tasks, source)
+            heads = objects.make_heads(config, backbone, tasks, source)
             evaluator = search.evaluator(backbone, heads)
         outcome = evaluate_method(
             tasks, method, vectors, evaluator, load, normalizer, search.patience
@@ -104,13 +105,13 @@ def main(config: DictConfig) -> None:
         )
         weights = partial(write_weights, run, backbone.pretrained, outcome.served)
     if not isinstance(tracker, NoTracker):  # what is finished, too: one W&B run a job
-        written = write_report(comparison.tables_of([path]), Path(config.paths.report))
+        written = write_report(multirun.tables_of([path]), Path(config.paths.report))
         tracker.log_run(run, [plot for plot in written if plot.suffix == ".png"], weights)
-    comparison.finished.append(path)
+    multirun.finished.append(path)
     if HydraConfig.get().mode == RunMode.RUN:
         # The individual models' Run, where there is one, gives the normalized accuracy's interval.
         individual = find_runs(home, method="individual", seed=config.seed)
-        tables = comparison.tables_of([path, *(p for p, _ in individual)])
+        tables = multirun.tables_of([path, *(p for p, _ in individual)])
         print(render_terminal(tables, layout=config.layout))
 
 
@@ -124,8 +125,8 @@ def collect(
     """Each task's checkpoint; what could keep one from being made is found before the first is."""
     missing = {name: task for name, task in tasks.items() if source.needed(backbone, [task])}
     splits = {name: SPLITS if name in missing else ("val", "test") for name in tasks}
-    experiment.check_data(config, backbone, tasks, splits)
-    load = experiment.make_loader(config, backbone)
+    objects.check_data(config, backbone, tasks, splits)
+    load = objects.make_loader(config, backbone)
     if missing:
         check_room(Path(source.folder), source.needed(backbone, list(missing.values())))
         with stage("data", seconds):  # a damaged image, too, before hours of training
@@ -138,71 +139,6 @@ def collect(
             name: source.checkpoint(backbone, task, lambda split, task=task: load(task, split))
             for name, task in bar
         }
-
-
-def finished_run(folder: Path, **equal: Any) -> Path | None:
-    """The first Run with these fields whose per-image correctness is there too."""
-    for path, _ in find_runs(folder, **equal):
-        try:
-            load_correct(path)
-        except ValueError as error:
-            log.warning(f"{error} Evaluating again.")
-        else:
-            return path
-    return None
-
-
-def make_run(
-    backbone: Backbone,
-    suite: str,
-    tasks: dict[str, Task],
-    method: Method,
-    checkpoints: dict[str, Checkpoint],
-    outcome: Outcome,
-    normalizer_source: str,
-    *,
-    seed: int,
-    settings: dict[str, Any],
-    fingerprint: str,
-    device: str,
-) -> Run:
-    hashes = {
-        name: {"sha256": c.sha256, "generation": c.generation} for name, c in checkpoints.items()
-    }
-    return Run(
-        backbone=backbone.name,
-        suite=suite,
-        method=method.name,
-        label=method.label,
-        seed=seed,
-        knobs=method.knobs,
-        tasks={name: task.label for name, task in tasks.items()},
-        alpha=outcome.alpha,
-        alpha_curve=[{"alpha": a, "normalized": n} for a, n in outcome.curve.items()],
-        test={task: evaluation.score(hits) for task, hits in outcome.test.items()},
-        val={task: evaluation.score(hits) for task, hits in outcome.val.items()},
-        absolute=outcome.absolute,
-        normalized=outcome.normalized,
-        normalizer=outcome.normalizer,
-        normalizer_source=normalizer_source,
-        seconds=outcome.seconds,
-        peak_memory=provenance.peak_memory(),
-        stored_bytes=outcome.stored_bytes,
-        task_known=outcome.task_known,
-        task_knobs=outcome.task_knobs,
-        checkpoints={
-            **hashes,
-            "pretrained": {"sha256": backbone.fingerprint, "generation": backbone.name},
-        },
-        data={name: task.fingerprint for name, task in tasks.items()},
-        variants={name: task.variant for name, task in tasks.items() if task.variant},
-        settings=settings,
-        fingerprint=fingerprint,
-        versions=provenance.versions(),
-        commit=provenance.commit(),
-        machine=provenance.machine(device),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from tsv_bench.cli import experiment
-from tsv_bench.cli.fetch import check_fetched
+from tsv_bench.cli.config import objects
+from tsv_bench.cli.config.needs import check_fetched
+from tsv_bench.cli.config.tasks import make_tasks
 from tsv_bench.cli.launch import command, set_up_machine
 from tsv_bench.data import SPLITS
-from tsv_bench.distributed import processes, take_own_gpu
 from tsv_bench.files import check_room
+from tsv_bench.models.distributed import processes, take_own_gpu
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +21,13 @@ def main(config: DictConfig) -> None:
     take_own_gpu()
     device = set_up_machine(config)
     team = processes(device)
-    tasks = experiment.make_tasks(config.task)
+    tasks = make_tasks(config.task)
     check_fetched(config)
-    backbone = experiment.make_backbone(config)
-    source = experiment.make_source(config, device)
-    experiment.check_data(config, backbone, tasks, dict.fromkeys(tasks, SPLITS))
+    backbone = objects.make_backbone(config)
+    source = objects.make_source(config, device)
+    objects.check_data(config, backbone, tasks, dict.fromkeys(tasks, SPLITS))
     check_room(Path(source.folder), source.needed(backbone, list(tasks.values())))
-    load = experiment.make_loader(config, backbone)
+    load = objects.make_loader(config, backbone)
     for task in tasks.values():
         made = source.checkpoint(backbone, task, lambda split, task=task: load(task, split))
         if team.first:

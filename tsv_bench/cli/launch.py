@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-import logging
 import os
 import platform
 import shlex
@@ -17,11 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from tsv_bench.cli.overrides import checked
-from tsv_bench.cli.search_path import CONF, names_own_folder
-from tsv_bench.cli.void_settings import warn_of_void_settings
-
-log = logging.getLogger(__name__)
+from tsv_bench.cli.config.overrides import checked
+from tsv_bench.cli.config.search_path import CONF, names_own_folder
+from tsv_bench.cli.config.void_settings import warn_of_void_settings
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 

@@ -4,12 +4,11 @@ import logging
 
 from omegaconf import DictConfig
 
-from tsv_bench import merging
-from tsv_bench.cli.checkpoint_paths import checkpoint_paths
-from tsv_bench.cli.factors import make_cache
+from tsv_bench.cli.config.checkpoint_files import checkpoint_paths, make_cache
+from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.launch import command, set_up_machine
-from tsv_bench.cli.methods import make_method
-from tsv_bench.method import Method
+from tsv_bench.merging import merge_files
+from tsv_bench.methods.method import Method
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ def main(config: DictConfig) -> None:
             f"validation, here there is none. method.{choice.knob}= takes another."
         )
         method = method.by_default()
-    merged = merging.merge(
+    merged = merge_files.merge(
         method.serve,
         config.pretrained,
         finetuned,

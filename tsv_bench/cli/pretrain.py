@@ -10,12 +10,12 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from tsv_bench import pretraining
 from tsv_bench.cli.launch import command
 from tsv_bench.files import replace_atomically
-from tsv_bench.models import build_mini, save_mini
-from tsv_bench.models.backbone import compact_tokens, normalize
-from tsv_bench.training import train
+from tsv_bench.models import build_mini, pretraining, save_mini
+from tsv_bench.models.backbone import normalize
+from tsv_bench.models.mini import compact_tokens
+from tsv_bench.models.training import train
 
 log = logging.getLogger(__name__)
 

@@ -5,11 +5,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from tsv_bench.cli.launch import command, plain
-from tsv_bench.compare_layout import comparison_terminal, write_comparison
-from tsv_bench.comparing import compare
-from tsv_bench.page import write_page
-from tsv_bench.report import make_sheets, render_terminal, write_report
-from tsv_bench.tables import build_tables, read_evaluated
+from tsv_bench.report.page import write_page
+from tsv_bench.report.tables.table import build_tables, read_evaluated
+from tsv_bench.report.tables.two_methods import compare
+from tsv_bench.report.text.render import make_sheets, render_terminal
+from tsv_bench.report.text.two_methods import comparison_terminal, write_comparison
+from tsv_bench.report.write_report import write_report
 
 
 @command("report")

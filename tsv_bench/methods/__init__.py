@@ -15,25 +15,31 @@ evaluation adds to the pretrained backbone: pretrained + alpha * served[task].
 Their paper, label, candidates for alpha and knobs are in conf/method/, one file each.
 """
 
-from tsv_bench.methods.ablations import tsv_interference_only, tsv_low_rank
-from tsv_bench.methods.arithmetic import individual, task_arithmetic, weight_average, zero_shot
-from tsv_bench.methods.centered import cart
-from tsv_bench.methods.consensus import consensus_ta, consensus_ties
-from tsv_bench.methods.cover_bases import dc_merge
-from tsv_bench.methods.emr import emr
-from tsv_bench.methods.fr_merging import fr_merging
-from tsv_bench.methods.isotropic import iso_c, iso_cts
-from tsv_bench.methods.largest_magnitude import magmax
-from tsv_bench.methods.lata import lata
-from tsv_bench.methods.magnitude_bands import breadcrumbs
-from tsv_bench.methods.magnitude_masks import magnitude_mask
-from tsv_bench.methods.pcb import pcb
-from tsv_bench.methods.random_drop import dare_ta, dare_ties
-from tsv_bench.methods.sign_election import ties
-from tsv_bench.methods.singular_values import subspace_boosting, svc
-from tsv_bench.methods.singular_vectors import tsv_compress, tsv_merge
-from tsv_bench.methods.tall_masks import tall_mask_ta, tall_mask_ties
-from tsv_bench.methods.wudi import wudi
+from tsv_bench.methods.entrywise.arithmetic import (
+    individual,
+    task_arithmetic,
+    weight_average,
+    zero_shot,
+)
+from tsv_bench.methods.entrywise.breadcrumbs import breadcrumbs
+from tsv_bench.methods.entrywise.dare import dare_ta, dare_ties
+from tsv_bench.methods.entrywise.lata import lata
+from tsv_bench.methods.entrywise.magmax import magmax
+from tsv_bench.methods.entrywise.pcb import pcb
+from tsv_bench.methods.entrywise.ties import ties
+from tsv_bench.methods.masked.consensus import consensus_ta, consensus_ties
+from tsv_bench.methods.masked.emr import emr
+from tsv_bench.methods.masked.magnitude_mask import magnitude_mask
+from tsv_bench.methods.masked.tall_mask import tall_mask_ta, tall_mask_ties
+from tsv_bench.methods.matrixwise.cart import cart
+from tsv_bench.methods.matrixwise.dc_merge import dc_merge
+from tsv_bench.methods.matrixwise.fr_merging import fr_merging
+from tsv_bench.methods.matrixwise.iso import iso_c, iso_cts
+from tsv_bench.methods.matrixwise.subspace_boosting import subspace_boosting
+from tsv_bench.methods.matrixwise.svc import svc
+from tsv_bench.methods.matrixwise.tsv import tsv_compress, tsv_merge
+from tsv_bench.methods.matrixwise.tsv_ablations import tsv_interference_only, tsv_low_rank
+from tsv_bench.methods.matrixwise.wudi import wudi
 
 __all__ = [
     "breadcrumbs",

@@ -1,9 +1,10 @@
 """Pretrained networks: image towers, and zero-shot heads from their text towers."""
 
-from .backbone import Backbone, build_mini, load_mini, normalize, save_mini
-from .class_token import class_token_only
-from .clip import clip_needs, load_clip
-from .head import zero_shot_head, zero_shot_heads
+from tsv_bench.models.backbone import Backbone, normalize
+from tsv_bench.models.class_token import class_token_only
+from tsv_bench.models.clip import clip_needs, load_clip
+from tsv_bench.models.head import zero_shot_head, zero_shot_heads
+from tsv_bench.models.mini import build_mini, load_mini, save_mini
 
 __all__ = [
     "Backbone",

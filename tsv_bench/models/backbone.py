@@ -1,24 +1,13 @@
 """Backbones: open_clip models, the image tower in one hand and the text tower in the other."""
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.transforms import v2
-
-FOLDER = Path(__file__).parent
-open_clip.add_model_config(FOLDER)
-
-# Rows of the token embedding that the weights hold; the others were never seen in pretraining.
-TOKENS, ROWS = "token_embedding.ids", "token_embedding.rows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,83 +44,3 @@ def normalize(pixels: Tensor) -> Tensor:
     mean = torch.tensor(OPENAI_DATASET_MEAN, device=pixels.device).view(1, 3, 1, 1) * 255
     std = torch.tensor(OPENAI_DATASET_STD, device=pixels.device).view(1, 3, 1, 1) * 255
     return (pixels.float() - mean) / std
-
-
-def build_mini(architecture: str, num_tokens: int) -> nn.Module:
-    """An untrained CLIP of ``models/<architecture>.json``, its vocabulary cut to ``num_tokens``."""
-    settings = open_clip.get_model_config(architecture)
-    if settings is None:
-        raise ValueError(
-            f"unknown architecture {architecture!r}: there is no {architecture}.json in "
-            f"{FOLDER.name}/. Write one, or choose mini."
-        )
-    settings["text_cfg"]["vocab_size"] = num_tokens
-    return open_clip.CLIP(**settings)
-
-
-def compact_tokens(architecture: str, texts: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Token ids that the texts use, sorted, and every text as indices into them [context]."""
-    texts = list(dict.fromkeys(texts))
-    table = open_clip.get_tokenizer(architecture)(texts)
-    ids = table.unique()
-    return ids, dict(zip(texts, torch.searchsorted(ids, table), strict=True))
-
-
-def save_mini(model: nn.Module, ids: Tensor, path: Path, metadata: dict[str, str]) -> None:
-    """Write the weights as float16, the token embedding as the rows that were trained."""
-    tensors = {name: p.detach().half().contiguous() for name, p in model.state_dict().items()}
-    tensors[ROWS] = tensors.pop("token_embedding.weight")
-    tensors[TOKENS] = ids.int()
-    tensors.pop("attn_mask", None)
-    save_file(tensors, path, metadata)
-
-
-def load_mini(*, name: str, label: str, architecture: str, weights: str, sha256: str) -> Backbone:
-    """The embedded backbone from its shipped weights (a file name in models/, or a path).
-
-    Raises ``ValueError`` when the file is not the one whose hash the yaml gives (null: any).
-    """
-    path = FOLDER / weights
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if sha256 and found != sha256:
-        raise ValueError(
-            f"{path.name} has sha256 {found[:12]}..., conf/backbone/{name}.yaml expects "
-            f"{sha256[:12]}.... Restore the file, or put its own hash into the yaml."
-        )
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}.") from error
-    if not {TOKENS, ROWS} <= set(tensors):
-        raise ValueError(f"{path} was not written by tsv-pretrain: it holds no {ROWS!r}.")
-    ids = tensors.pop(TOKENS)
-    tensors["token_embedding.weight"] = tensors.pop(ROWS)
-    model = build_mini(architecture, len(ids))
-    try:
-        model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
-    except RuntimeError as error:  # its second line names the first parameter that does not fit
-        raise ValueError(f"{path} does not fit architecture {architecture!r}: {error}") from error
-    model.eval().requires_grad_(False)
-    tokenizer = open_clip.get_tokenizer(architecture)
-
-    def encode_text(prompts: list[str]) -> Tensor:
-        tokens = tokenizer(prompts)
-        unseen = ~torch.isin(tokens, ids)
-        if unseen.any():
-            row = int(unseen.any(dim=1).nonzero()[0])
-            word = tokenizer.decode([int(tokens[row][unseen[row]][0])]).strip()
-            raise ValueError(
-                f"{name} was never shown the word piece {word!r} of the prompt {prompts[row]!r}. "
-                f"Its vocabulary is that of the embedded suite: choose other words."
-            )
-        return model.encode_text(torch.searchsorted(ids.long(), tokens))
-
-    return Backbone(
-        name=name,
-        label=label,
-        image_size=model.visual.image_size[0],
-        visual=model.visual,
-        fingerprint=found,
-        logit_scale=model.logit_scale.exp().item(),
-        encode_text=torch.no_grad()(encode_text),
-    )

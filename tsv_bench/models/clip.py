@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tsv_bench import hub
 from tsv_bench.models.backbone import Backbone
-from tsv_bench.state_dicts import WEIGHTS, StateDict, open_state_dict
+from tsv_bench.state_dicts.state_dict import WEIGHTS, StateDict, open_state_dict
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,172 @@
+"""A knob chosen for each task on validation, by the benchmark; its default, in merges."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from made_up.merges import made, merge, same, write_checkpoints
+from made_up.vectors import random_vectors
+from stand_ins.commands import SMALL, TASKS, runs, tsv
+
+from tsv_bench import methods
+from tsv_bench.benchmark.evaluate import choose_knob, computed
+from tsv_bench.benchmark.stored_bytes import stored_bytes
+from tsv_bench.methods.masked.masked_vector import PackedVector
+from tsv_bench.methods.method import Choice, Method
+from tsv_bench.methods.served import serves_one
+from tsv_bench.state_dicts.state_dict import open_state_dict
+
+
+def choice(**changes):
+    settings = {
+        "knob": "mask_lambda",
+        "candidates": [0.2, 0.4, 0.6],
+        "default": 0.4,
+        "serve": methods.tall_mask_ta,
+    }
+    return Choice(**settings | changes)
+
+
+def tall(mask_lambda=None, **changes):
+    return Method(
+        name="tall_mask_ta", label="TALL", alphas=[1.0], knobs={"mask_lambda": mask_lambda},
+        serve=partial(methods.tall_mask_ta, mask_lambda=mask_lambda), choice=choice(**changes),
+    )  # fmt: skip
+
+
+class Judge:
+    """Stands for an evaluator: a task likes masks that keep a certain number of entries."""
+
+    liked = {"task0": 0.2, "task1": 0.6, "task2": 0.4}
+
+    def correct(self, served, alpha, splits, done):
+        assert alpha == 1.0
+        found = {}
+        for task in splits:
+            assert isinstance(served[task], PackedVector)
+            kept = served[task]["proj"].count_nonzero()
+            wanted = methods.tall_mask_ta(self.vectors, mask_lambda=self.liked[task])[task]["proj"]
+            found[task] = np.arange(10) < (9 if kept == wanted.count_nonzero() else 4)
+            done()
+        return found
+
+
+@pytest.mark.parametrize("name", ["tall_mask_ta", "consensus_ta"])
+def test_each_task_gets_the_candidate_that_its_mask_is_best_with(name):
+    vectors, judge = random_vectors(3), Judge()
+    judge.vectors = vectors
+    method = tall()
+    if name == "consensus_ta":  # decided by the TALL masks, whatever they are then used for
+        serve = partial(methods.consensus_ta, mask_lambda=None, min_tasks=2)
+        method = replace(method, name=name, serve=serve)
+    found = choose_knob(method, vectors, judge, dict.fromkeys(vectors))
+    assert found == judge.liked
+    served = method.with_knob(found).serve(vectors)
+    expected = getattr(methods, name)(
+        vectors, mask_lambda=judge.liked, **({"min_tasks": 2} if name == "consensus_ta" else {})
+    )
+    for task in vectors:
+        assert torch.equal(served[task]["proj"], expected[task]["proj"])
+
+
+def test_a_knob_that_is_given_is_not_chosen():
+    assert tall().chosen_by_task and not tall(0.3).chosen_by_task
+    assert tall(0.3).by_default().serve.keywords == {"mask_lambda": 0.3}
+    assert tall().by_default().serve.keywords == {"mask_lambda": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"candidates": []}, r"choose.candidates=\[\] are no distinct values of mask_lambda"),
+        ({"candidates": [0.2, 0.2]}, "no distinct values"),
+        ({"candidates": [0.2, -1]}, "mask_lambda=-1 is not a number from 0 on"),
+        ({"default": float("nan")}, "mask_lambda=nan is not a number from 0 on"),
+    ],
+)
+def test_candidates_are_checked_before_any_work(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tall(**changes).check()
+
+
+def test_whether_a_method_serves_one_is_told_without_warnings(caplog):
+    consensus = partial(methods.consensus_ta, mask_lambda=0.4, min_tasks=3)
+    assert serves_one(consensus, ["a", "b", "c"])
+    assert not serves_one(partial(methods.tall_mask_ta, mask_lambda=0.4), ["a"])
+    assert not serves_one(methods.individual, ["a"])
+    assert not caplog.records
+
+
+SIZE = sum(d.numel() for name, d in random_vectors(1)["task0"].items() if name != "frozen")
+BITS = sum(-(-d.numel() // 8) for name, d in random_vectors(1)["task0"].items() if name != "frozen")
+FACTORS = {"in_proj_weight": (30, 10), "proj": (12, 12), "c_proj.weight": (10, 40),
+           "text_projection": (6, 6)}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("serve", "expected"),
+    [
+        (methods.zero_shot, 0),
+        (methods.task_arithmetic, 4 * SIZE),
+        (methods.individual, 3 * 4 * SIZE),
+        (partial(methods.tall_mask_ta, mask_lambda=0.4), 4 * SIZE + 3 * BITS),
+        (methods.emr, 4 * SIZE + 3 * BITS),
+        (
+            partial(methods.tsv_compress, rank_fraction=0.5),
+            3 * 4 * (
+                SIZE - sum(m * n for m, n in FACTORS.values())
+                + sum((m + n + 1) * (min(m, n) // 2) for m, n in FACTORS.values())
+            ),
+        ),
+    ],
+)  # fmt: skip
+def test_stored_bytes_are_those_of_the_files(serve, expected):
+    """Frozen layers are in none of them; what tasks share counts once."""
+    vectors = random_vectors(3)
+    assert stored_bytes(computed(serve(vectors), "made up"), vectors) == expected
+
+
+def test_the_benchmark_chooses_and_says_what(tmp_path):
+    methods_ = ["individual", "tall_mask_ta", "consensus_ta", "tsv_compress"]
+    alphas = "method.alphas=[0.3,0.6]"
+    for name in methods_:
+        extra = [alphas] if name == "consensus_ta" else []
+        result = tsv(tmp_path, "bench", f"method={name}", *SMALL, *extra)
+        assert result.code == 0, result.err
+    found = runs(tmp_path)
+    masks, consensus = found["tall_mask_ta"], found["consensus_ta"]
+    assert list(masks.task_knobs) == list(TASKS)
+    for knobs in masks.task_knobs.values():
+        assert list(knobs) == ["mask_lambda"] and knobs["mask_lambda"] in (0.2, 0.3, 0.4, 0.5, 0.6)
+    assert consensus.task_knobs == masks.task_knobs
+    assert "knobs" in masks.seconds and len(consensus.alpha_curve) == 2
+    assert masks.settings["method"]["candidates"] == [0.2, 0.3, 0.4, 0.5, 0.6]
+    known = {name: run.task_known for name, run in found.items()}
+    assert known == dict(zip(methods_, (True, True, False, True), strict=True))
+    whole = found["individual"].stored_bytes
+    assert found["consensus_ta"].stored_bytes <= whole / 2
+    # The sum, half as large as both tasks, and for each of them a bit where it has 32.
+    assert masks.stored_bytes == pytest.approx(whole * (1 / 2 + 1 / 32), rel=1e-3)
+    fixed = tsv(tmp_path, "bench", "method=tall_mask_ta", "method.mask_lambda=0.3", *SMALL)
+    assert fixed.code == 0, fixed.err
+
+
+def test_a_merge_takes_the_default_and_says_so(tmp_path):
+    write_checkpoints(tmp_path)
+    result = merge(tmp_path, "out.safetensors", "method=consensus_ta", "method.min_tasks=1")
+    assert "mask_lambda=0.4 for every task" in result.err
+    assert "alpha=1: tsv-bench chooses it on validation, from 0.033 to 1" in result.err
+    knobs = {"mask_lambda": 0.4, "min_tasks": 1}
+    [expected] = made(tmp_path, "consensus_ta", "there.safetensors", knobs=knobs)
+    same(open_state_dict(tmp_path / "out.safetensors"), expected)
+
+
+@pytest.mark.parametrize(("arguments", "alpha"), [([], 0.5), (["alpha=1"], 1.0)])
+def test_a_merge_takes_the_alpha_that_a_method_fixes(tmp_path, arguments, alpha):
+    write_checkpoints(tmp_path)
+    result = merge(tmp_path, "out.safetensors", "method=magmax", *arguments)
+    assert "alpha=" not in result.err
+    [expected] = made(tmp_path, "magmax", "there.safetensors", alpha=alpha)
+    same(open_state_dict(tmp_path / "out.safetensors"), expected)

@@ -1,0 +1,149 @@
+"""Runs on disk: exact round trip, nothing half written, damaged files named and skipped."""
+
+import json
+import logging
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_up.runs import make_run
+
+from tsv_bench.benchmark.runs import find_runs, load_correct, load_run, save_run
+
+
+def test_round_trip_is_exact(tmp_path):
+    # 1/3 and the like need all 17 digits; -0.0 and a denormal lose their sign or value easily.
+    run, correct = make_run(seconds={"merge": 1 / 3, "alpha": 5e-324, "test": -0.0})
+    path = save_run(run, correct, tmp_path)
+    assert path == tmp_path / "mini" / "mini8" / f"tsv_merge-{run.fingerprint}.json"
+    assert load_run(path) == run
+    assert str(load_run(path).seconds["test"]) == "-0.0"
+    loaded = load_correct(path)
+    assert list(loaded) == list(correct)
+    for task, bits in correct.items():
+        assert loaded[task].dtype == bool
+        np.testing.assert_array_equal(loaded[task], bits)
+
+
+def test_order_of_tasks_survives(tmp_path):
+    run, correct = make_run(tasks=("street", "digits", "land"))
+    assert list(load_run(save_run(run, correct, tmp_path)).tasks) == ["street", "digits", "land"]
+
+
+def test_same_settings_replace(tmp_path):
+    run, correct = make_run(commit="old")
+    save_run(run, correct, tmp_path)
+    run, correct = make_run(commit="new")
+    path = save_run(run, correct, tmp_path)
+    assert [(path, run)] == find_runs(tmp_path)
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        path.name,
+        path.with_suffix(".npz").name,
+    ]
+
+
+@pytest.mark.parametrize("dies_at", ["savez_compressed", "replace_json"])
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch, dies_at):
+    old, correct = make_run(commit="old")
+    path = save_run(old, correct, tmp_path)
+
+    def full_disk(file, **arrays):
+        file.write(b"half")
+        raise OSError("no space left on device")
+
+    def no_json(source, target):
+        if str(target).endswith(".json"):
+            raise OSError("no space left on device")
+        replace(source, target)
+
+    replace = os.replace
+    if dies_at == "savez_compressed":
+        monkeypatch.setattr(np, "savez_compressed", full_disk)
+    else:
+        monkeypatch.setattr(os, "replace", no_json)
+    new, _ = make_run(commit="new")
+    with pytest.raises(OSError, match="no space left"):
+        save_run(new, correct, tmp_path)
+    assert load_run(path) == old
+    assert load_correct(path).keys() == correct.keys()
+    assert len(list(path.parent.iterdir())) == 2, "temporary files stay behind"
+
+
+def test_nan_is_not_json(tmp_path):
+    run, correct = make_run(normalized=float("nan"))
+    with pytest.raises(ValueError, match="JSON"):
+        save_run(run, correct, tmp_path)
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_counts_must_be_those_of_the_bits(tmp_path):
+    run, correct = make_run()
+    correct["land"] = ~correct["land"]
+    with pytest.raises(AssertionError, match="land"):
+        save_run(run, correct, tmp_path)
+
+
+def test_find_runs_filters(tmp_path):
+    for method in ("ties", "tsv_merge"):
+        for seed in (0, 1):
+            save_run(*make_run(method, seed), tmp_path)
+    assert len(find_runs(tmp_path)) == 4
+    assert [r.seed for _, r in find_runs(tmp_path, method="ties")] == [0, 1]
+    assert [r.method for _, r in find_runs(tmp_path, seed=1)] == ["ties", "tsv_merge"]
+    assert find_runs(tmp_path, backbone="vit_b32") == []
+
+
+def test_a_folder_that_is_not_there_holds_no_runs(tmp_path):
+    assert find_runs(tmp_path / "runs") == []
+
+
+def test_runs_of_before_there_were_variants_load(tmp_path):
+    run, correct = make_run(variants={"land": "prompts of the paper"})
+    path = save_run(run, correct, tmp_path)
+    assert load_run(path).variants == {"land": "prompts of the paper"}
+    content = json.loads(path.read_text())
+    del content["variants"]
+    path.write_text(json.dumps(content))
+    assert load_run(path) == replace(run, variants={})
+
+
+def damaged(text):
+    content = json.loads(text)
+    test = content.pop("test")
+    yield "cut", text[: len(text) // 2]
+    yield "empty", ""
+    yield "foreign", '{"loss": 0.1}'
+    yield "a list", "[1, 2]"
+    yield "a field short", json.dumps(content)
+    yield "scores that are none", json.dumps(content | {"test": [0.5]})
+    yield "a score short", json.dumps(content | {"test": {t: {"total": 3} for t in test}})
+
+
+@pytest.mark.parametrize("index", range(7))
+def test_damaged_files_are_named_and_skipped(tmp_path, caplog, index):
+    run, correct = make_run()
+    text = save_run(run, correct, tmp_path).read_text()
+    _, content = list(damaged(text))[index]
+    (tmp_path / "broken.json").write_text(content)
+    with caplog.at_level(logging.WARNING, logger="tsv_bench.benchmark.runs"):
+        assert [r for _, r in find_runs(tmp_path)] == [run]
+    (message,) = caplog.messages
+    assert "broken.json" in message
+    with pytest.raises(ValueError, match="broken.json"):
+        load_run(tmp_path / "broken.json")
+
+
+def test_bytes_that_are_no_text_are_skipped_too(tmp_path, caplog):
+    (tmp_path / "broken.json").write_bytes(b"\xff\xfe\x00{")
+    assert find_runs(tmp_path) == []
+    assert "broken.json" in caplog.text
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut"])
+def test_lost_bits_are_named(tmp_path, content):
+    path = save_run(*make_run(), tmp_path)
+    bits = path.with_suffix(".npz")
+    bits.unlink() if content is None else bits.write_bytes(content)
+    with pytest.raises(ValueError, match=bits.name):
+        load_correct(path)

@@ -1,0 +1,86 @@
+"""The user's own checkpoints: told by their content, refused before a long run begins."""
+
+import made_up.tasks
+import pytest
+import torch
+from made_up import backbones
+from made_up import tower_files as saved
+from made_up.pickles import Encoder, pickle_as
+from safetensors.torch import save_file
+
+from tsv_bench.checkpoints.source import Folder
+from tsv_bench.files import sha256
+from tsv_bench.state_dicts import integrity
+from tsv_bench.state_dicts.integrity import content_hash
+from tsv_bench.state_dicts.state_dict import open_state_dict
+
+CARS = made_up.tasks.task("cars")
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    return backbones.load(
+        backbones.save(backbones.clip(), tmp_path_factory.mktemp("clip") / "clip")
+    )
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    return backbones.clip(seed=3).visual.state_dict()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".bin"])
+@pytest.mark.parametrize("layout", ["visual", "open_clip", "paper"])
+def test_own_checkpoints_have_any_suffix_and_layout(suffix, layout, backbone, tuned, tmp_path):
+    if suffix == ".safetensors":
+        content = {name: t.clone() for name, t in torch_content(layout, tuned, tmp_path).items()}
+        save_file(content, tmp_path / "cars.safetensors")
+    else:
+        torch.save(torch_content(layout, tuned, tmp_path), tmp_path / f"cars{suffix}")
+    source = Folder(folder=tmp_path, generation="original")
+    found = source.checkpoint(backbone, CARS, pytest.fail)
+    assert found.path == tmp_path / f"cars{suffix}" and found.layout == layout
+    assert found.generation == "original" and found.sha256 == sha256(found.path)
+
+
+def torch_content(layout, tower, folder):
+    path = saved.save(tower, layout, folder, backbones.SMALL)
+    content = dict(open_state_dict(path))
+    path.unlink()
+    return content
+
+
+def test_two_own_checkpoints_of_one_task_are_one_too_many(tmp_path):
+    for suffix in (".pt", ".bin"):
+        (tmp_path / f"cars{suffix}").write_bytes(b"")
+    with pytest.raises(ValueError, match="holds cars.pt and cars.bin: which of them"):
+        Folder(folder=tmp_path, generation="other").path("small", CARS)
+
+
+def test_a_foreign_checkpoint_is_refused_before_any_is_read(backbone, tmp_path):
+    tower = {
+        name: t.clone() for name, t in backbones.clip(backbones.OTHER).visual.state_dict().items()
+    }
+    save_file(tower, tmp_path / "cars.safetensors")
+    source = Folder(folder=tmp_path, generation="other")
+    with pytest.raises(ValueError, match="of cars at .*it holds 'transformer.resblocks.2"):
+        source.checkpoint(backbone, CARS, pytest.fail)
+
+
+def test_a_file_is_hashed_once_until_it_changes(tmp_path, monkeypatch):
+    path, read = tmp_path / "file", []
+    monkeypatch.setattr(integrity, "sha256", lambda p: read.append(p) or sha256(p))
+    path.write_bytes(b"one")
+    first = content_hash(path)
+    assert content_hash(path) == first == sha256(path) and len(read) == 1
+    path.write_bytes(b"another")
+    assert content_hash(path) == sha256(path) != first and len(read) == 2
+
+
+def test_a_whole_pickled_encoder_is_named_by_who_writes_such(backbone, tmp_path):
+    pickle_as(Encoder(), tmp_path / "cars.pt", "src.modeling", "ImageEncoder")
+    source = Folder(folder=tmp_path, generation="other")
+    with pytest.raises(
+        ValueError, match="checkpoint of cars at .*pickled module, as mlfoundations/task_vectors"
+    ):
+        source.checkpoint(backbone, CARS, pytest.fail)

@@ -1,0 +1,170 @@
+"""What is wrong on a command line is found before Hydra sees it, with the nearest right name."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from tsv_bench.cli.config.overrides import CONF, checked, nearest
+
+MINI8 = ["digits", "street", "signs", "textures", "land", "greek", "symbols", "shapes"]
+
+
+def tasks(*arguments):
+    """The suite's tasks that Hydra composes from the checked arguments."""
+    overrides = checked_here(*arguments)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return list(compose("bench", overrides).suite.tasks)
+
+
+def checked_here(*arguments):
+    return checked("bench", list(arguments))
+
+
+MISSPELT = {
+    "method=tsv_mrge": "unknown method 'tsv_mrge'; did you mean 'tsv_merge'",
+    "suite=mini9": "unknown suite 'mini9'; did you mean 'mini8'",
+    "backbone=mimi": "unknown backbone 'mimi'; did you mean 'mini'",
+    "tracker=wadnb": "unknown tracker 'wadnb'; did you mean 'wandb'",
+    "checkpoints=finetuned": "unknown checkpoints 'finetuned'; did you mean 'finetune'",
+    "experiment=embeded": "unknown experiment 'embeded'; did you mean 'embedded'",
+    "suite.tasks=[digits,sings]": "unknown task 'sings'; did you mean 'signs'",
+    "+suite.tasks=[latn]": "unknown task 'latn'; did you mean 'latin'",
+    "metod=ties": "unknown key 'metod'; did you mean 'method'",
+    "sede=1": "unknown key 'sede'; did you mean 'seed'",
+    "method.polr=eigen": "unknown key 'polr' in method; did you mean 'polar'",
+    "paths.rnus=elsewhere": "unknown key 'rnus' in paths; did you mean 'runs'",
+    "pathes.runs=elsewhere": "unknown key 'pathes'; did you mean 'paths'",
+    "suite.tasks.sings.epochs=1": "unknown key 'sings' in suite.tasks; did you mean 'signs'",
+    "suite.tasks.signs.epoch=1": "unknown key 'epoch' in suite.tasks.signs; did you mean 'epochs'",
+    "suite.tasks.signs.source.num_images.tarin=1": "did you mean 'train'",
+    "~suite.tasks.lnad": "unknown key 'lnad' in suite.tasks; did you mean 'land'",
+    "backbone.finetune.rat=1": "unknown key 'rat' in backbone.finetune; did you mean 'rate'",
+}
+
+
+@pytest.mark.parametrize("argument", MISSPELT)
+def test_a_misspelt_name_is_answered_with_the_nearest(argument):
+    with pytest.raises(ValueError) as caught:
+        checked_here(argument)
+    assert MISSPELT[argument] in str(caught.value)
+
+
+def test_a_name_like_no_other_is_answered_with_all_of_them():
+    with pytest.raises(ValueError, match=r"unknown method 'xyz'\. There are: breadcrumbs, cart"):
+        checked_here("method=xyz")
+
+
+def test_a_knob_of_another_method_is_unknown():
+    with pytest.raises(ValueError, match="unknown key 'density' in method"):
+        checked_here("method=tsv_merge", "method.density=0.1")
+    assert checked_here("method=ties", "method.density=0.1")
+    assert checked_here("method.density=0.1", "method=ties")  # in any order
+
+
+def test_a_key_of_another_command_is_unknown():
+    with pytest.raises(ValueError, match="unknown key 'overwrite'"):
+        checked("finetune", ["overwrite=true"])
+
+
+def test_tasks_are_selected_in_the_order_given():
+    assert tasks("suite.tasks=[shapes,signs]") == ["shapes", "signs"]
+    assert tasks("suite.tasks=[ 'shapes', signs ]") == ["shapes", "signs"]
+    assert tasks("suite=mini14", "suite.tasks=[latin]") == ["latin"]
+
+
+def test_one_task_needs_no_brackets():
+    assert tasks("suite.tasks=signs") == ["signs"]
+
+
+def test_a_task_is_dropped():
+    assert tasks("~suite.tasks.land") == [task for task in MINI8 if task != "land"]
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["+suite.tasks=[latin]", "+suite.tasks=latin", "++suite.tasks=[latin]",
+     "+task@suite.tasks=latin", f"suite.tasks=[{','.join(MINI8)},latin]"],
+)  # fmt: skip
+def test_a_task_is_added(argument):
+    assert tasks(argument) == [*MINI8, "latin"]
+
+
+def test_tasks_are_added_and_dropped():
+    arguments = ["+suite.tasks=[latin,math]", "~suite.tasks.land", "suite.tasks.math.epochs=1"]
+    assert tasks(*arguments) == [*(task for task in MINI8 if task != "land"), "latin", "math"]
+
+
+def test_a_selected_task_has_its_knobs():
+    assert checked_here("suite.tasks=[latin]", "suite.tasks.latin.epochs=1")
+    with pytest.raises(ValueError, match="unknown key 'signs' in suite.tasks"):
+        checked_here("suite.tasks=[latin]", "suite.tasks.signs.epochs=1")
+
+
+@pytest.mark.parametrize("value", ["[]", "null", "[null]"])
+def test_an_empty_suite_is_refused(value):
+    with pytest.raises(ValueError, match="the suite has no tasks: name at least one"):
+        checked_here(f"suite.tasks={value}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["suite.tasks=[signs,land,signs]"], ["+suite.tasks=[signs]"], ["+suite.tasks=[math,math]"],
+     ["+suite.tasks=[math]", "suite=mini14"], ["suite=mini8,mini14", "+suite.tasks=[math]"],
+     ["suite.tasks=[signs],[math,math]"]],
+)  # fmt: skip
+def test_the_same_task_twice_is_refused(arguments):
+    with pytest.raises(ValueError, match="twice; name each task once"):
+        checked_here(*arguments)
+
+
+def test_a_selection_and_an_addition_do_not_go_together():
+    with pytest.raises(ValueError, match="name all tasks in"):  # Hydra would drop the addition
+        checked_here("suite.tasks=[signs]", "+suite.tasks=[latin]")
+
+
+def test_every_option_of_a_sweep_is_checked():
+    assert checked_here("--multirun", "method=ties,tsv_merge", "seed=0,1")
+    with pytest.raises(ValueError, match="unknown method 'tsv_merg'"):
+        checked_here("--multirun", "method=ties,tsv_merg")
+    with pytest.raises(ValueError, match="unknown method 'tie'"):
+        checked_here("--multirun", "method=choice(tie,tsv_merge)")
+    with pytest.raises(ValueError, match="unknown task 'sign'"):
+        checked_here("--multirun", "suite.tasks=[signs,land],[sign]")
+
+
+def test_every_option_of_a_sweep_must_have_the_knob():
+    assert checked_here("--multirun", "method=tsv_merge,tsv_compress", "method.rank_fraction=0.1")
+    with pytest.raises(ValueError, match="'density' in method with method=tsv_merge"):
+        checked_here("--multirun", "method=ties,tsv_merge", "method.density=0.1")
+
+
+def test_selections_of_tasks_are_swept():
+    arguments = ["--multirun", "suite.tasks=[signs,land],[signs]"]
+    assert checked_here(*arguments)[1] == "task@suite.tasks=[signs,land],[signs]"
+
+
+def test_a_glob_sweeps_the_options_it_matches():
+    assert checked_here("--multirun", "method=glob([tsv_m*,tsv_c*])", "method.rank_fraction=0.1")
+    with pytest.raises(ValueError, match="unknown method"):
+        checked_here("--multirun", "method=glob(q*)")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["hydra.job.name=x"], ["hydra.verbose=true"], ["+new.key=1"], ["++new=1"], ["--cfg", "job"],
+     ["--multirun"], ["seed=${oc.env:HOME}"], ["method.alphas=[0.1,0.2]"],
+     ["--config-dir", "elsewhere", "--config-name", "mine", "method=mine"]],
+)  # fmt: skip
+def test_what_is_for_hydra_passes_unchanged(arguments):
+    assert sorted(checked_here(*arguments)) == sorted(arguments)
+
+
+@pytest.mark.parametrize("argument", ["seed=1,,2", "a=b=c", "seed=[1"])
+def test_what_cannot_be_parsed_is_an_error_without_hydras_links(argument):
+    with pytest.raises(ValueError) as caught:
+        checked_here(argument)
+    assert "hydra.cc" not in str(caught.value)
+
+
+def test_nearest():
+    assert nearest("tie", ["ties", "tsv_merge"]) == "; did you mean 'ties'?"
+    assert nearest("xyz", ["ties", "tsv_merge"]) == "."

@@ -1,0 +1,101 @@
+"""What is wrong with a command is said before long work: one message, exit code 1, nothing made."""
+
+import pytest
+import torch
+from huggingface_hub import constants
+from stand_ins.commands import SMALL, checkpoints, tsv
+
+from tsv_bench.cli.config import objects
+from tsv_bench.data import cache
+
+
+@pytest.fixture(autouse=True)
+def no_work(monkeypatch, tmp_path):
+    """The data come first; a mistake that is not found by then fails the test there."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(cache, "build_dataset", lambda *args: pytest.fail("went to work"))
+
+
+# Found before the data are built and before any fine-tuning.
+MISTAKES = {
+    "method=tsv_mrge": "unknown method 'tsv_mrge'; did you mean 'tsv_merge'",
+    "suite.tasks=[sings]": "unknown task 'sings'; did you mean 'signs'",
+    "suite.tasks=[]": "the suite has no tasks",
+    "metod=ties": "unknown key 'metod'; did you mean 'method'",
+    "+method.rank_fractoin=0.1": "knob 'rank_fractoin' of tsv_merge does not reach its function",
+    "method.rank_fraction=2": "rank_fraction=2 is not in (0, 1]",
+    "method.rank_fraction=half": "rank_fraction",
+    "method.polar=qr": "polar='qr'",
+    "method.alphas=[]": "method.alphas is empty",
+    "method.alphas=[0.1,nan]": "every alpha is a number above zero",
+    "tracker=wandb tracker.mode=onlin": "tracker.mode='onlin' is unknown",
+    "method=ties method.density=0": "density=0 is not in (0, 1]",
+    "method=ties method.merge=max": "merge='max'",
+    "device=cuda": "device=cuda asks for a GPU and torch finds none",
+    "~suite.tasks.signs ~suite.tasks.shapes suite.tasks=[signs,shapes]": "the suite has no tasks",
+    "suite.tasks=[signs] suite.tasks.signs.templates=[a sign]": "needs templates with {}",
+    "backbone.load.sha256=abc": "mini.safetensors has sha256",
+    "backbone.load.weights=nowhere": "nowhere",
+    "tsv_merge": "tsv_merge",
+    "task=signs": "suite.tasks=[...], not task=",
+    "backbone.finetune.batch_size=0": "batch_size=0 is not a whole number of at least 1",
+    "backbone.finetune.rate=fast": "rate='fast' is not a number",
+    "normalizer=theirs": "normalizer='theirs' is not one of own, published",
+    "normalizer=published": "no accuracy of individual models of 'mini' is published",
+    "evaluation.precision=float8": "evaluation.precision='float8' is not one of float32",
+    "evaluation.batch_size=0": "evaluation.batch_size=0 is not a whole number of at least 1",
+    "evaluation.patience=0": "evaluation.patience=0 is not a whole number of at least 1",
+    "suite=vision8 backbone=vit_b32": "9 of the 9 things that are needed from the hub are not here",
+    "suite=vision14 suite.tasks.fer2013.prompts=wrong": "has prompts=wrong; it takes one of: corr",
+    "suite.tasks=[signs] suite.tasks.signs.epochs=0": "epochs=0; fine-tuning needs at least one",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_message_and_nothing_is_made(mistake, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    arguments = mistake.replace("[a sign]", "[a%sign]").split(" ")
+    result = tsv(tmp_path, "bench", *(a.replace("%", " ") for a in arguments))
+    assert result.code == 1
+    assert MISTAKES[mistake] in result.err
+    assert "Traceback" not in result.err and result.out == ""
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_memory_too_small_for_the_model_is_a_message(tmp_path, monkeypatch):
+    def fill(config):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(objects, "make_backbone", fill)
+    result = tsv(tmp_path, "bench")
+    assert result.code == 1 and "error: CUDA out of memory." in result.err
+    assert "Traceback" not in result.err
+
+
+def test_torchrun_is_for_fine_tuning_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = tsv(tmp_path, "bench")
+    assert result.code == 1 and "Fine-tune by torchrun with tsv-finetune" in result.err
+
+
+@pytest.mark.parametrize("command", ["runs", "data", "checkpoints", "runs -m", "report -m"])
+def test_a_folder_that_cannot_be_written_is_found_before_fine_tuning(command, tmp_path):
+    (tmp_path / "there").write_text("a file")
+    folder, *flags = command.split()
+    result = tsv(tmp_path, "bench", *flags, f"paths.{folder}=there/{folder}", *SMALL)
+    assert result.code == 1
+    assert f"cannot write to there/{folder}" in result.err and "Traceback" not in result.err
+    assert "building" not in result.err and not checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize("mistake", ["task=sings", "tsk=signs", "task.signs.epoch=1", "seed=one"])
+def test_mistakes_of_other_commands(mistake, tmp_path):
+    result = tsv(tmp_path, "finetune", "task=signs", mistake)
+    assert result.code == 1 and "Traceback" not in result.err
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_traceback_is_there_for_who_wants_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match="unknown method"):
+        tsv(tmp_path, "bench", "method=tsv_mrge")

@@ -1,0 +1,131 @@
+"""The README's own method: its code, its yaml and its commands, run as they stand there."""
+
+import copy
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import stand_ins.own_methods
+import torch
+from made_up.merges import pretrained, write_checkpoints
+from safetensors.torch import load_file
+from stand_ins.commands import PROCESS, SMALL, checkpoints, runs, tsv
+
+from tsv_bench.benchmark.runs import find_runs, load_correct
+from tsv_bench.cli import bench
+from tsv_bench.cli.config import objects
+from tsv_bench.cli.config.overrides import checked, composed
+from tsv_bench.cli.config.tasks import make_tasks
+from tsv_bench.models import zero_shot_heads
+from tsv_bench.models.accuracy import correct_images
+
+README_RUN = shlex.split(stand_ins.own_methods.command("tsv-bench"))
+ALONE = ["--config-dir", "my_conf", "method=my_method", *SMALL]
+
+
+def console_script(folder, command, *arguments):
+    """A process whose path is that of a console script: without the folder it is started in."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", PROCESS.format(command), *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(bench.__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """(folder, what the README's comparison printed on two small tasks)."""
+    folder = stand_ins.own_methods.write(tmp_path_factory.mktemp("own"))
+    return folder, console_script(folder, "bench", *README_RUN, *SMALL).stdout
+
+
+@pytest.fixture
+def forgotten(monkeypatch):
+    """What a command in this process imports from its folder, and how it finds it, is forgotten."""
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.delitem(sys.modules, "my_method", raising=False)
+    yield
+    sys.modules.pop("my_method", None)
+
+
+def merged_directly(states, base, power):
+    """The README's rule called on each stacked matrix, the mean of what is none: no engine."""
+    namespace = {}
+    exec(stand_ins.own_methods.CODE, namespace)
+    merged = {}
+    for name in base:
+        deltas = torch.stack([state[name] - base[name] for state in states])
+        is_matrix = deltas.ndim == 3 and name != "text_projection"
+        rule = namespace["levelled_sum"]
+        merged[name] = rule(deltas, power) if is_matrix else deltas.mean(dim=0)
+    return merged
+
+
+def test_table_has_the_numbers_of_the_rule_called_directly(compared):
+    folder, printed = compared
+    config = composed("bench", checked("bench", SMALL))
+    config.paths.data = str(folder / "data")
+    backbone, tasks = objects.make_backbone(config), make_tasks(config.suite.tasks)
+    load, base = objects.make_loader(config, backbone), backbone.pretrained
+    states = [load_file(path) for path in checkpoints(folder)]
+    assert len(states) == len(tasks) == 2
+    merged = merged_directly(states, base, 0.5)
+
+    run = runs(folder)["my_method"]
+    assert run.knobs == {"power": 0.5} and run.label == "My method"
+    assert [point["alpha"] for point in run.alpha_curve] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    before = backbone.visual.state_dict()
+    served = copy.deepcopy(backbone.visual)
+    served.load_state_dict({n: before[n] + run.alpha * merged[n] for n in before})
+    heads = zero_shot_heads(backbone, tasks, folder / "heads")
+    [(path, _)] = find_runs(folder / "runs", method="my_method")
+    correct = load_correct(path)
+    accuracies = []
+    for name, task in tasks.items():
+        hits = correct_images(served, heads[name], load(task, "test"), "cpu")
+        assert hits.tolist() == correct[name].tolist()
+        accuracies.append(100 * hits.mean())
+    row = next(line for line in printed.splitlines() if line.startswith("My method"))
+    cells = re.findall(r"\d+\.\d+", row)
+    assert cells[0] == f"{sum(accuracies) / 2:.1f}"
+    assert cells[-2:] == [f"{accuracy:.1f}" for accuracy in accuracies]
+    for label in ("Weight average", "TSV-M"):
+        assert any(line.startswith(label) for line in printed.splitlines())
+
+
+def test_an_edited_method_is_evaluated_again(compared, forgotten):
+    folder, _ = compared
+    again = tsv(folder, "bench", *ALONE)
+    assert again.code == 0 and "My method: already there" in again.err
+    source = folder / stand_ins.own_methods.FILE
+    source.write_text(stand_ins.own_methods.CODE.replace(".sum(dim=0)", ".mean(dim=0)"))
+    sys.modules.pop("my_method")
+    edited = tsv(folder, "bench", *ALONE)
+    assert edited.code == 0 and "already there" not in edited.err
+    source.write_text(stand_ins.own_methods.CODE)
+    fingerprints = {run.fingerprint for _, run in find_runs(folder / "runs", method="my_method")}
+    assert len(fingerprints) == 2
+
+
+def test_checkpoint_files_are_merged_by_it(tmp_path):
+    states = list(write_checkpoints(stand_ins.own_methods.write(tmp_path)).values())
+    line = stand_ins.own_methods.command("tsv-merge")
+    assert "pretrained=P " in line and "finetuned='{a: A, b: B}'" in line and "output=OUT" in line
+    for name, path in {"P": "base", "A": "a", "B": "b", "OUT": "out"}.items():
+        line = re.sub(rf"\b{name}\b", f"{path}.safetensors", line)
+    done = console_script(tmp_path, "merge", *shlex.split(line), "cache.folder=null")
+    assert "My method of 2 tasks -> out.safetensors" in done.stderr
+    base = {n: t for n, t in pretrained().items() if t.is_floating_point()}
+    merged = merged_directly(states, base, 0.5)
+    written = load_file(tmp_path / "out.safetensors")
+    for name in base:
+        # float32, sums of two: rounding is about 1e-7 of entries of about 1.
+        torch.testing.assert_close(written[name], base[name] + merged[name], rtol=0, atol=1e-6)

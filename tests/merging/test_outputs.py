@@ -1,0 +1,137 @@
+"""tsv-merge in folders: shards and their index, one output each, and Ctrl-C in the middle."""
+
+import json
+import shlex
+import signal
+
+import pytest
+import torch
+from made_up.merges import TASKS, files, made, merge, pretrained, same, write_checkpoints
+from made_up.state_dicts import save, save_sharded
+from safetensors import safe_open
+from safetensors.torch import load_file
+from stand_ins.commands import interrupt, start, tsv
+
+from tsv_bench.methods.matrixwise import tsv as tsv_method
+from tsv_bench.state_dicts.state_dict import open_state_dict
+
+BESIDE = {"config.json": '{"hidden_size": 12}', "tokenizer.json": "{}", "merges.txt": "a b\n"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_checkpoints(tmp_path)
+    for kind in ("safetensors", "bin"):
+        save_sharded(tmp_path / kind, kind, content=pretrained())
+        for name, text in BESIDE.items():
+            (tmp_path / kind / name).write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+def single(folder):
+    """What one file gives."""
+    return made(folder, "tsv_merge", "single.safetensors")[0]
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_folder_is_laid_out_like_the_pretrained_one(folder, single, kind):
+    merge(folder, "out", base=kind)
+    out = folder / "out"
+    shards = ["model-1.safetensors", "model-2.safetensors"]
+    index = "model.safetensors.index.json"
+    assert {p.name for p in out.iterdir()} == {*BESIDE, *shards, index}
+    assert {name: (out / name).read_text() for name in BESIDE} == BESIDE
+    parts = [load_file(out / shard) for shard in shards]
+    same(parts[0] | parts[1], single)
+    same(open_state_dict(out), single)
+    found = json.loads((out / index).read_text())
+    assert found["weight_map"] == {n: shards[n not in parts[0]] for n in single}
+    assert len(parts[0]) == 2
+    assert found["metadata"]["total_size"] == sum(tensor.nbytes for tensor in single.values())
+    for shard in shards:
+        with safe_open(out / shard, "pt") as file:
+            about = json.loads(file.metadata()["tsv_bench"])
+            assert file.metadata()["format"] == "pt"  # transformers looks for it
+        kinds = {name.rpartition(".")[2] for name in about["inputs"]["pretrained"]}
+        assert len(about["inputs"]["pretrained"]) == 2 and kinds == {kind}
+
+
+def test_a_folder_may_be_merged_into_one_file(folder, single):
+    same(made(folder, "tsv_merge", "one.safetensors", base="bin")[0], single)
+
+
+def test_a_folder_with_one_file_gives_such_a_folder(folder, single):
+    (folder / "base").mkdir()
+    save(pretrained(), folder / "base" / "pytorch_model.bin", "torch")
+    (folder / "base" / "config.json").write_text("{}")
+    same(made(folder, "tsv_merge", "out", base="base")[0], single)
+    names = {p.name for p in (folder / "out").iterdir()}
+    assert names == {"model.safetensors", "config.json"}
+
+
+def test_a_sharded_vector_leaves_integers_out(folder):
+    [vector] = made(folder, "tsv_merge", "vector", base="safetensors", write="vector")
+    assert set(vector) == set(pretrained()) - {"steps", "position_ids"}
+
+
+@pytest.mark.parametrize("method", ["individual", "tsv_compress"])
+def test_each_task_has_a_folder_like_the_pretrained_one(folder, method):
+    merge(folder, "out", f"method={method}", base="safetensors")
+    expected = made(folder, method, "files")
+    assert sorted(p.name for p in (folder / "out").iterdir()) == [*TASKS]
+    for task, model in zip(TASKS, expected, strict=True):
+        assert set(BESIDE) < {p.name for p in (folder / "out" / task).iterdir()}
+        same(open_state_dict(folder / "out" / task), model)
+        assert not torch.equal(model["visual.proj"], pretrained()["visual.proj"])
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Ctrl-C while visual.proj, the only square matrix, is computed."""
+    merge_triplets = tsv_method.merge_triplets
+
+    def until_square(u, s, vh, polar):
+        if u.shape[1] == vh.shape[2] == 12:
+            raise KeyboardInterrupt
+        return merge_triplets(u, s, vh, polar)
+
+    monkeypatch.setattr(tsv_method, "merge_triplets", until_square)
+
+
+@pytest.mark.parametrize("output", ["out", "single.safetensors", "new/out.safetensors"])
+def test_an_interrupted_merge_leaves_what_was_there(folder, single, output, request):
+    made(folder, "tsv_merge", "out", base="safetensors")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    request.getfixturevalue("stopped")
+    tuned = ", ".join(f"{task}: {path}" for task, path in files().items())
+    arguments = ["pretrained=safetensors", f"finetuned={{{tuned}}}", f"output={output}"]
+    arguments += ["overwrite=true", "cache.folder=null", "alpha=0.5"]
+    result = tsv(folder, "merge", *arguments)
+    assert result.code == 130 and "Traceback" not in result.err
+    assert "merging:   0%" in result.err
+    line = result.err.strip().splitlines()[-1]
+    assert "tsv-merge: interrupted" in line
+    assert shlex.split(line.partition("go on with: ")[2])[1:] == arguments
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_control_c_stops_the_command(tmp_path):
+    """In a process of its own, with seconds of work left when it comes."""
+    base = {f"layers.{i}.weight": torch.randn(400, 300) for i in range(100)}
+    save(base, tmp_path / "base.safetensors")
+    for task in TASKS:
+        state = {name: weight + 0.01 * torch.randn(400, 300) for name, weight in base.items()}
+        save(state, tmp_path / f"{task}.safetensors")
+    (tmp_path / "out.safetensors").write_bytes(b"what was there")
+    before = {p.name for p in tmp_path.iterdir()}
+    process = start(
+        tmp_path, "pretrained=base.safetensors", "output=out.safetensors", "overwrite=true",
+        f"finetuned={{a: {files()['a']}, b: {files()['b']}}}", "threads=1", "cache.folder=null",
+        command="merge",
+    )  # fmt: skip
+    err = interrupt(process, "merging:   0%|", signal.SIGINT)  # later counts may be skipped
+    assert process.returncode == 130 and "100/100" not in err
+    assert "Traceback" not in err and "tsv-merge: interrupted" in err
+    assert {p.name for p in tmp_path.iterdir()} == before
+    assert (tmp_path / "out.safetensors").read_bytes() == b"what was there"

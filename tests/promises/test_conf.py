@@ -1,0 +1,199 @@
+"""Every yaml composes with its command, and fits the Python that it configures."""
+
+import inspect
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class, get_method, instantiate
+from omegaconf import OmegaConf
+from stand_ins.configurations import composed
+
+from tsv_bench import methods
+from tsv_bench.cli import analyze, bench, fetch, finetune, merge, pretrain, report
+from tsv_bench.cli.config import tasks
+from tsv_bench.cli.config.method import NOT_KNOBS, make_method
+from tsv_bench.cli.config.search_path import CONF, groups, options
+from tsv_bench.cli.config.tasks import switched
+
+COMMANDS = {
+    "analyze": analyze,
+    "bench": bench,
+    "fetch": fetch,
+    "finetune": finetune,
+    "merge": merge,
+    "pretrain": pretrain,
+    "report": report,
+}
+PAIRS = [(group, option) for group in groups() for option in options(group)]
+EXTRA = {name: ["checkpoints.folder=mine"] for name in ("folder", "reference")}  # has no default
+ABLATIONS = ["tsv_interference_only", "tsv_low_rank"]
+# Alphas of the paper's protocol: k / 10 where the merged vector is of one task's size, else k / 30.
+TENTHS = ["tsv_merge", "dc_merge", "fr_merging", "iso_c", "iso_cts", *ABLATIONS]
+THIRTIETHS = [
+    "task_arithmetic", "ties", "breadcrumbs", "consensus_ta", "consensus_ties", "dare_ta",
+    "dare_ties", "lata", "subspace_boosting",
+]  # fmt: skip
+VISION = tasks.named_tasks("vision20")  # their images lie on the hub: test_vision_tasks.py
+EMBEDDED = [task for task in options("task") if task not in VISION]
+
+
+def fits(node, *more, **keywords):
+    """The node's function or class takes its keys; TypeError otherwise."""
+    settings = OmegaConf.to_container(node, resolve=True)
+    target, partial = settings.pop("_target_"), settings.pop("_partial_", False)
+    found = get_class(target) if target.rpartition(".")[2][0].isupper() else get_method(target)
+    bind = inspect.signature(found)
+    (bind.bind_partial if partial else bind.bind)(*more, **settings, **keywords)
+
+
+@pytest.mark.parametrize(("group", "option"), PAIRS, ids=lambda name: name)
+def test_every_yaml_composes_with_its_command(group, option):
+    command = "finetune" if group == "task" else "bench"
+    config = composed(command, f"{group}={option}", *EXTRA.get(option, []))
+    OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_composes_and_leaves_no_log_file(command):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(command, return_hydra_config=True)
+    logging = OmegaConf.to_container(config.hydra.job_logging, resolve=True)
+    assert list(logging["handlers"]) == logging["root"]["handlers"] == ["console"]
+    OmegaConf.set_struct(config, False)
+    config.pop("hydra")
+    OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job", "--resolve"]])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_and_configuration_are_shown(command, flags, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [f"tsv-{command}", *flags])
+    try:
+        COMMANDS[command].main()
+    except SystemExit as exit:
+        assert not exit.code
+    assert f"{list(composed(command))[0]}:" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", options("method"))
+class TestMethod:
+    def test_config_fits_its_function(self, method):
+        serve = instantiate(composed("bench", f"method={method}").method.serve)
+        assert serve.func is getattr(methods, method)
+        inspect.signature(serve.func).bind({}, **serve.keywords)
+        chosen = make_method(composed("bench", f"method={method}")).by_default()
+        assert dict(chosen.serve({})) == {}
+
+    def test_name_is_the_file_name_and_texts_are_there(self, method):
+        node = composed("bench", f"method={method}").method
+        assert node.name == method
+        assert node.label and "arXiv:" in node.paper
+
+    def test_every_knob_reaches_the_function(self, method):
+        """Each one offered is passed on from where a user sets it, and none is kept back."""
+        node = composed("bench", f"method={method}").method
+        knobs = set(node) - NOT_KNOBS
+        taken = set(inspect.signature(getattr(methods, method)).parameters) - {"task_vectors"}
+        assert knobs == taken == {key for key in node.serve if not key.startswith("_")}
+        for knob in knobs:
+            changed = composed("bench", f"method={method}", f"method.{knob}=changed")
+            assert changed.method.serve[knob] == "changed"
+
+    def test_a_knob_that_would_not_reach_it_is_refused(self, method):
+        for key in ("method.knob", "method.serve.knob"):
+            config = composed("bench", f"method={method}", f"+{key}=1")
+            with pytest.raises((ValueError, TypeError), match="knob"):
+                make_method(config)
+
+    def test_alphas_are_those_of_the_paper_to_the_last_digit(self, method):
+        alphas = composed("bench", f"method={method}").method.alphas
+        grids = {
+            **dict.fromkeys(TENTHS, [k / 10 for k in range(1, 31)]),
+            **dict.fromkeys(THIRTIETHS, [k / 30 for k in range(1, 31)]),
+            "magmax": [0.5],
+            "pcb": [0.8, 0.9, 1.0, 1.1, 1.2, 1.3],
+        }
+        assert list(alphas) == grids.get(method, [1.0])  # one where alpha is fixed
+
+
+@pytest.mark.parametrize("task", options("task"))
+class TestTask:
+    def test_config_fits(self, task):
+        node = composed("finetune", f"task={task}").task
+        assert list(node) == [task]
+        fits(switched(node[task]))
+        fits(node[task].source, *(["train"] if task in EMBEDDED else []))
+
+    def test_key_file_and_name_are_one(self, task):
+        assert tasks.make_tasks(composed("finetune", f"task={task}").task)[task].name == task
+
+
+@pytest.mark.parametrize("task", EMBEDDED)
+def test_labels_of_the_first_images_have_class_names(task):
+    made = tasks.make_tasks(composed("finetune", f"task={task}").task)[task]
+    pairs = made.source("val")
+    labels = [label for _, (_, label) in zip(range(100), pairs, strict=False)]
+    assert set(labels) == set(range(len(made.class_names)))
+
+
+@pytest.mark.parametrize("checkpoints", options("checkpoints"))
+def test_checkpoint_sources_fit(checkpoints):
+    node = composed("bench", f"checkpoints={checkpoints}", *EXTRA.get(checkpoints, [])).checkpoints
+    fits(node, **({"device": "cpu"} if "finetuning" in node else {}))
+
+
+@pytest.mark.parametrize("backbone", options("backbone"))
+def test_backbones_fit(backbone):
+    node = composed("bench", f"backbone={backbone}").backbone
+    assert node.name == backbone == node.load.name
+    fits(node.load)
+    fits(node.finetune)
+
+
+@pytest.mark.parametrize("tracker", options("tracker"))
+def test_trackers_fit(tracker):
+    instantiate(composed("bench", f"tracker={tracker}").tracker)
+
+
+def test_pretraining_has_captions_for_every_embedded_task():
+    config = composed("pretrain")
+    assert set(config.tasks) == set(config.captions) == set(config.generic) == set(EMBEDDED)
+    fits(config.recipe)
+
+
+def test_recipe_of_the_yaml_is_usable_by_torch():
+    recipe = instantiate(composed("pretrain").recipe)
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=recipe.rate, betas=recipe.betas)
+
+
+@pytest.mark.parametrize("suite", options("suite"))
+def test_suite_lists_tasks_once_under_their_own_names(suite):
+    config = composed("bench", f"suite={suite}")
+    listed = tasks.named_tasks(suite)
+    assert config.suite.name == suite == tasks.suite_name(config)
+    assert list(config.suite.tasks) == listed == list(dict.fromkeys(listed))
+    assert list(tasks.make_tasks(config.suite.tasks)) == listed
+
+
+def test_mini8_is_the_beginning_of_mini14():
+    assert tasks.named_tasks("mini14")[:8] == tasks.named_tasks("mini8")
+
+
+def test_another_selection_of_tasks_is_another_suite():
+    def name(*overrides):
+        return tasks.suite_name(composed("bench", *overrides))
+
+    assert name("suite=mini8", "task@suite.tasks=[signs,shapes]") == "signs+shapes"
+    dropped = name("~suite.tasks.land")
+    assert dropped.startswith("7-tasks-")
+    assert dropped != name("~suite.tasks.signs") != name("+task@suite.tasks=latin") != "mini8"
+
+
+def test_the_leaderboard_compares_every_method():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("bench", ["experiment=leaderboard"], return_hydra_config=True)
+    compared = config.hydra.sweeper.params.method.replace(" ", "").split(",")
+    assert sorted(compared) == options("method")

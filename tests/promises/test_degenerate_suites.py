@@ -1,0 +1,127 @@
+"""Suites at the limits of what methods are made for: finite vectors, and a word where they fail."""
+
+import pytest
+import torch
+from made_up.every_method import METHODS
+from made_up.vectors import close, random_vectors, read
+
+from tsv_bench import methods
+from tsv_bench.methods import ranks
+from tsv_bench.methods.masked import consensus
+from tsv_bench.methods.matrixwise import iso
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Of matrices as small as these a second thread makes nothing but work for itself."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+
+
+def copied(vectors):
+    return {task: {n: d.clone() for n, d in vector.items()} for task, vector in vectors.items()}
+
+
+def degenerate(case):
+    if case == "T > r":
+        return random_vectors(15)
+    if case == "T = 1":
+        return random_vectors(1)
+    vectors = random_vectors(3)
+    first = vectors["task0"]
+    for t, vector in enumerate(vectors.values()):
+        for name, delta in vector.items():
+            if case == "all zero" or (case == "one zero task" and t == 1):
+                vector[name] = torch.zeros_like(delta)
+            elif case == "identical":
+                vector[name] = first[name].clone()
+            elif case == "collinear":
+                vector[name] = (t - 1.5) * first[name]
+            elif case == "rank one" and delta.ndim == 2:
+                vector[name] = delta[:, :1] @ delta[:1]
+    return vectors
+
+
+CASES = ["identical", "collinear", "rank one", "all zero", "one zero task", "T > r", "T = 1"]
+
+
+@every_method
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_degenerate_suites_give_finite_repeatable_vectors(method, case, dtype):
+    vectors = degenerate(case)
+    for vector in vectors.values():
+        vector.update({name: delta.to(dtype) for name, delta in vector.items()})
+    served, again = read(method(vectors)), read(method(copied(vectors)))
+    torch.testing.assert_close(served, again, rtol=0, atol=0)
+    for vector in served.values():
+        for name, delta in vector.items():
+            assert delta.isfinite().all(), name
+            assert delta.dtype == dtype
+            if case == "all zero":
+                assert not delta.any(), name
+
+
+def warnings(caplog, method, num_tasks, **knobs):
+    """What is logged while a suite is merged, whatever was said before."""
+    for remembered in (
+        ranks._warn_that_one_is_kept,
+        iso._warn_that_no_task_has_its_own,
+        consensus._warn_that_nothing_is_left,
+    ):
+        remembered.cache_clear()
+    caplog.clear()
+    served = read(getattr(methods, method)(random_vectors(num_tasks), **knobs))
+    return served["task0"], " ".join(caplog.messages)
+
+
+def test_less_than_one_triplet_for_a_task_is_a_warning(caplog):
+    for method in ("tsv_merge", "tsv_low_rank", "tsv_compress", "dc_merge"):
+        _, said = warnings(caplog, method, 15)
+        assert "share of 1/15 of 10 singular vectors is less than one; each of 15" in said, method
+        assert not warnings(caplog, method, 3)[1]
+    assert not warnings(caplog, "tsv_interference_only", 15)[1]  # keeps all
+    assert not warnings(caplog, "cart", 15)[1]  # its rank is no share of the tasks
+    assert "share of 0.01 of 10" in warnings(caplog, "cart", 3, rank_fraction=0.01)[1]
+
+
+def test_iso_cts_without_room_for_the_tasks_says_that_it_is_iso_c(caplog):
+    merged, said = warnings(caplog, "iso_cts", 15)
+    assert "common_fraction=0.8 leaves less than one of 10 directions for each of 15 tasks" in said
+    torch.manual_seed(0)
+    expected = read(methods.iso_c(random_vectors(15)))["task0"]
+    torch.testing.assert_close(merged, expected, **close)
+    assert not warnings(caplog, "iso_cts", 2)[1]
+    assert not warnings(caplog, "iso_cts", 15, common_fraction=1)[1]  # asked for
+
+
+def test_consensus_of_fewer_tasks_than_must_agree_is_a_warning(caplog):
+    merged, said = warnings(caplog, "consensus_ta", 1, mask_lambda=0.4, min_tasks=2)
+    assert "min_tasks=2 is more than there are tasks (1): nothing is left" in said
+    assert not any(delta.any() for delta in merged.values())
+    assert not warnings(caplog, "consensus_ta", 2, mask_lambda=0.4, min_tasks=2)[1]
+
+
+def test_lata_of_one_task_says_that_it_tells_no_layers_apart(caplog):
+    _, said = warnings(caplog, "lata", 1, drop="linear", threshold=0.95)
+    assert "every layer has the same weight, 0.5: all are equally like the mean" in said
+    merged, said = warnings(caplog, "lata", 1, drop="threshold", threshold=0.95)
+    assert "drops every layer" in said and "threshold=0.95. The pretrained model is served" in said
+    assert not any(delta.any() for delta in merged.values())
+    assert not warnings(caplog, "lata", 3, drop="linear", threshold=0.95)[1]
+
+
+def test_other_methods_of_one_task_and_of_many_say_nothing_that_is_not_so(caplog):
+    """They do what they do with any number of tasks; what that is with one, test_methods says."""
+    degenerate = ("lata", "consensus", "iso_cts", "tsv_merge", "tsv_low_rank", "tsv_compress")
+    for name, method in METHODS.items():
+        if not name.startswith((*degenerate, "dc_merge")):
+            for num_tasks in (1, 15):
+                caplog.clear()
+                read(method(random_vectors(num_tasks)))
+                assert not caplog.messages, (name, num_tasks)

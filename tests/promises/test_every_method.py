@@ -1,0 +1,193 @@
+"""What holds for every method: order, inputs, laziness, degenerate suites, knobs."""
+
+import weakref
+from collections import Counter
+from collections.abc import Mapping
+
+import pytest
+import torch
+from made_up.every_method import MASKS, METHODS, ONE_EACH, ONE_TASK_IS_CHANGED, PASSES, ROUNDED
+from made_up.vectors import close, randn, random_vectors, read
+
+from tsv_bench import methods
+
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+
+
+def test_no_method_is_forgotten():
+    tried = {getattr(method, "func", method).__name__ for method in METHODS.values()}
+    assert tried == set(methods.__all__)
+
+
+def copied(vectors):
+    return {task: {n: d.clone() for n, d in vector.items()} for task, vector in vectors.items()}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_task_order_does_not_matter(name):
+    vectors = random_vectors(4)
+    flipped = dict(reversed(vectors.items()))
+    served, other = read(METHODS[name](vectors)), read(METHODS[name](flipped))
+    near = ROUNDED.get(name, close)
+    torch.testing.assert_close(dict(sorted(other.items())), served, **near)
+
+
+@every_method
+def test_inputs_are_left_alone_and_the_result_is_repeatable(method):
+    vectors = random_vectors(3)
+    before = copied(vectors)
+    first, second = read(method(vectors)), read(method(vectors))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    torch.testing.assert_close(vectors, before, rtol=0, atol=0)
+
+
+@every_method
+def test_every_task_is_served_every_layer(method):
+    vectors = random_vectors(3)
+    served = method(vectors)
+    assert list(served) == list(vectors)
+    for task, vector in served.items():
+        assert list(vector) == list(vectors[task])
+        for name, delta in vector.items():
+            assert delta.shape == vectors[task][name].shape
+            assert delta.dtype == torch.float64
+        assert not vector["frozen"].any()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_vector_for_all_is_one_object(name):
+    served = METHODS[name](random_vectors(3))
+    own = name in [*ONE_EACH, *MASKS]
+    assert len({id(vector) for vector in served.values()}) == (3 if own else 1)
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - set(ONE_TASK_IS_CHANGED)))
+def test_one_task_is_served_unchanged(name):
+    vectors = random_vectors(1)
+    torch.testing.assert_close(read(METHODS[name](vectors)), vectors, **close)
+
+
+@pytest.mark.parametrize("name", ONE_TASK_IS_CHANGED)
+def test_no_exemption_from_that_is_one_for_nothing(name):
+    vectors = random_vectors(1)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(read(METHODS[name](vectors)), vectors, **close)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"individual"}))
+def test_half_precision_is_worked_on_in_float32(name, dtype):
+    vectors = random_vectors(3, dtype)
+    wide = {task: {n: d.float() for n, d in vector.items()} for task, vector in vectors.items()}
+    served, expected = read(METHODS[name](vectors)), read(METHODS[name](wide))
+    torch.testing.assert_close(served, expected, rtol=0, atol=0)
+
+
+@every_method
+def test_no_tasks_only_checks_the_knobs(method):
+    assert method({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "knobs", "message"),
+    [
+        (methods.ties, {"density": 0}, r"density=0 is not in \(0, 1\]"),
+        (methods.ties, {"density": 20}, r"density=20 is not in \(0, 1\]"),
+        (methods.ties, {"density": float("nan")}, "density=nan"),
+        (methods.ties, {"density": 0.2, "merge": "max"}, "merge='max'.*'mean', 'sum'"),
+        (methods.tsv_merge, {"polar": "qr"}, "polar='qr'.*'eigen', 'svd'"),
+        (methods.tsv_merge, {"rank_fraction": 0.0}, "at least one and at most all"),
+        (methods.tsv_compress, {"rank_fraction": 1.5}, "at least one and at most all"),
+        (methods.tsv_low_rank, {"rank_fraction": 1.5}, "at least one and at most all"),
+        (methods.tsv_low_rank, {"svd": "qr"}, "svd='qr'"),
+        (methods.tsv_interference_only, {"polar": "qr"}, "polar='qr'.*'eigen', 'svd'"),
+        (methods.tsv_interference_only, {"exclude": "proj"}, "exclude='proj'"),
+    ],
+)
+def test_knobs_out_of_range_are_refused_before_anything_is_read(method, knobs, message):
+    with pytest.raises(ValueError, match=message):
+        method({}, **knobs)
+
+
+class Watched(Mapping):
+    """A lazy task vector that counts how many of the tensors it gave are alive."""
+
+    def __init__(self, vector, alive, reads):
+        self.vector, self.alive, self.reads = vector, alive, reads
+
+    def __getitem__(self, name):
+        delta = self.vector[name].clone()
+        self.reads.append((name, len(self.alive) + 1))
+        self.alive.add(delta)
+        return delta
+
+    def shape(self, name):
+        return self.vector[name].shape
+
+    def dtype(self, name):
+        return self.vector[name].dtype
+
+    def __iter__(self):
+        return iter(self.vector)
+
+    def __len__(self):
+        return len(self.vector)
+
+
+class WeakTensors:
+    def __init__(self):
+        self.refs = {}
+
+    def add(self, tensor):
+        self.refs[id(tensor)] = weakref.ref(tensor)
+
+    def __len__(self):
+        return sum(ref() is not None for ref in self.refs.values())
+
+
+def watch(vectors):
+    """Watched vectors and their reads, (layer, tensors then alive).
+
+    The type checker of the tests looks at a mapping's first item: it is given one of its own.
+    """
+    alive, reads = WeakTensors(), []
+    watched = {t: Watched({"first": randn(2)} | v, alive, reads) for t, v in vectors.items()}
+    return watched, reads
+
+
+def but_the_first(reads):
+    return [(layer, alive) for layer, alive in reads if layer != "first"]
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"zero_shot", *ONE_EACH}))
+def test_merging_reads_one_layer_of_every_task_when_it_is_wanted(name):
+    vectors = random_vectors(4)
+    watched, reads = watch(vectors)
+    served, layers = METHODS[name](watched)["task0"], list(vectors["task0"])
+    before = [layer for layer, _ in but_the_first(reads)]
+    assert Counter(before) == Counter(dict.fromkeys(layers, 4 * PASSES.get(name, 0)))
+    reads.clear()
+    for layer in layers:
+        served[layer]
+    reads = but_the_first(reads)
+    assert [layer for layer, _ in reads] == [layer for layer in layers for _ in range(4)]
+    assert max(alive for _, alive in reads) <= 4
+
+
+@pytest.mark.parametrize("name", ["zero_shot", *ONE_EACH])
+def test_serving_each_its_own_reads_on_access(name):
+    watched, reads = watch(random_vectors(4))
+    served = METHODS[name](watched)
+    assert but_the_first(reads) == []
+    served["task2"]["proj"]
+    assert but_the_first(reads) == [("proj", 1)]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_run_where_their_vectors_are(name):
+    vectors = random_vectors(3)
+    moved = {task: {n: d.cuda() for n, d in vector.items()} for task, vector in vectors.items()}
+    served, expected = read(METHODS[name](moved)), read(METHODS[name](vectors))
+    assert all(d.is_cuda for vector in served.values() for d in vector.values())
+    torch.testing.assert_close(served, expected, check_device=False, **close)

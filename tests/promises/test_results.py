@@ -1,0 +1,90 @@
+"""What README and results/ show is what tsv-report renders from the Runs beside it."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from tsv_bench.cli.config.overrides import options
+from tsv_bench.report.tables.table import read_tables
+from tsv_bench.report.text.render import render_csv, render_markdown
+
+ROOT = Path(__file__).resolve().parents[2]
+EMBEDDED = ROOT / "results" / "embedded"
+
+
+@pytest.fixture(scope="module")
+def table():
+    (table,) = [t for t in read_tables(EMBEDDED / "runs") if t.suite == "mini8"]
+    return table
+
+
+@pytest.fixture(scope="module")
+def rows(table):
+    return {row.method: row for row in table.rows}
+
+
+def lines(text, start):
+    return [line for line in text.splitlines() if line.startswith(start)]
+
+
+def test_readme_shows_the_rendered_table(table):
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    rendered = lines(render_markdown([table]), "|")
+    assert len(rendered) == 2 + 7
+    assert "\n".join(rendered) in shown
+    assert "\n".join(lines(render_markdown([table]), "- ")) in shown
+
+
+def test_results_are_rendered_from_the_runs(table):
+    tables = read_tables(EMBEDDED / "runs")
+    shown = (EMBEDDED / "README.md").read_text(encoding="utf-8")
+    for rendered in tables:
+        # All but the heading: title, provenance, table, comparisons.
+        assert render_markdown([rendered]).split("\n", 1)[1].strip() in shown
+    assert (EMBEDDED / "table.md").read_text(encoding="utf-8") == render_markdown(tables)
+    assert (EMBEDDED / "table.csv").read_text(encoding="utf-8") == render_csv(tables)
+
+
+@pytest.mark.parametrize("name, layout", [("leaderboard", "leaderboard"), ("rank_sweep", "runs")])
+def test_other_results_are_rendered_from_their_runs(name, layout):
+    folder = ROOT / "results" / name
+    tables = read_tables(folder / "runs")
+    stem = "table" if layout == "runs" else layout
+    for end, render in (("md", render_markdown), ("csv", render_csv)):
+        assert (folder / f"{stem}.{end}").read_text(encoding="utf-8") == render(tables, layout)
+
+
+def test_the_leaderboard_is_whole():
+    """All methods, of three seeds, at one commit; every image of the README's Runs the same."""
+    folder = ROOT / "results" / "leaderboard"
+    [table] = read_tables(folder / "runs")
+    assert {row.method for row in table.rows} == set(options("method"))
+    assert all(row.seeds == (0, 1, 2) for row in table.rows)
+    assert len({run.commit for run in table.runs}) == 1
+    rendered = (folder / "leaderboard.md").read_text(encoding="utf-8").split("\n", 1)[1].strip()
+    assert rendered in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_results_are_of_the_shipped_weights(table):
+    weights = ROOT / "tsv_bench" / "models" / "mini.safetensors"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert {run.checkpoints["pretrained"]["sha256"] for run in table.runs} == {digest}
+
+
+def test_three_seeds_of_every_method(table, rows):
+    assert table.seeds == [0, 1, 2]
+    assert all(row.seeds == (0, 1, 2) for row in rows.values())
+    weights = {run.checkpoints["digits"]["sha256"] for run in rows["individual"].runs}
+    assert len(weights) == 3, "the seeds gave the same weights"
+
+
+def test_the_order_that_the_readme_claims(table, rows):
+    value = {method: row.absolute.value for method, row in rows.items()}
+    chance = sum(1 / n for n in (10, 10, 16, 14, 12, 24, 30, 12)) / 8
+    assert 5 * chance < value["zero_shot"] < value["individual"] - 0.2
+    assert value["individual"] >= 0.85
+    assert rows["tsv_compress"].normalized.value >= 0.99
+    compared = {c.text: c.estimate for c in table.comparisons}
+    for text in ("Task Arithmetic - Weight average", "TSV-M - Task Arithmetic"):
+        assert compared[text].images.low > 0 and compared[text].seeds.low > 0

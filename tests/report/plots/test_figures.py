@@ -1,0 +1,259 @@
+"""Figures: the numbers drawn are the table's, and every text is inside and apart."""
+
+import itertools
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_up.runs import LABELS, TASKS, make_run
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+
+from tsv_bench.report.plots import (
+    plot_alphas,
+    plot_methods,
+    plot_radar,
+    plot_ranks,
+    plot_sizes,
+    plot_tasks,
+)
+from tsv_bench.report.plots.figures import FAMILIES, draw_figures
+from tsv_bench.report.plots.labels import spread, within
+from tsv_bench.report.plots.style import NothingToPlot, color_and_marker, save_figure
+from tsv_bench.report.tables.table import build_tables
+
+PLOTS = [plot_methods, plot_tasks, plot_alphas, plot_radar, plot_ranks, plot_sizes]
+TASK_KNOWN = ("tsv_compress", "individual")
+FRACTIONS = (0.01, 0.05, 0.1, 0.5)
+
+
+def table_of(methods=tuple(LABELS), seeds=(0,), num_tasks=8, num_more=0, fractions=(), sized=True):
+    """``num_more`` merges more of other names; TSV-C at these rank fractions too."""
+    tasks = [f"{task}{i or ''}" for i in range(3) for task in TASKS][:num_tasks]
+    changes = [(method, {}) for method in methods]
+    like = ("ties", "tsv_merge", "task_arithmetic", "weight_average")
+    changes += [
+        (like[i % 4], {"method": f"more_{i}", "label": f"Another {i}"}) for i in range(num_more)
+    ]
+    changes += [("tsv_compress", {"knobs": {"rank_fraction": f}}) for f in fractions]
+    runs = []
+    for number, (method, change) in enumerate(changes):
+        known = method in TASK_KNOWN
+        share = {"zero_shot": 0, "individual": 1, "tsv_compress": 0.15}.get(method, 1 / num_tasks)
+        share = change.get("knobs", {}).get("rank_fraction", share)
+        size = int(4e5 * num_tasks * share) if sized else None
+        change = {"task_known": known, "stored_bytes": size} | change
+        for seed in seeds:
+            of_own = {"fingerprint": f"{number}-{seed}"} | change
+            name = of_own.pop("method", None)
+            run, correct = make_run(method, seed, tasks=tasks, **of_own)
+            runs.append((replace(run, method=name) if name else run, correct))
+    (table,) = build_tables(runs)
+    return table
+
+
+def texts_of(figure):
+    """(text, box in pixels) of everything written, drawn by Agg."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        # Ticks outside the limits have labels too, which are not drawn.
+        ticks = []
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks += [t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+            ticks += [t.label2 for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+        texts = [*axes.texts, *ticks, axes.xaxis.label, axes.yaxis.label]
+        texts += [axes.title, axes._left_title, *(legend.get_texts() if legend else [])]
+        yield from boxes(texts, renderer)
+    legends = [text for legend in figure.legends for text in legend.get_texts()]
+    yield from boxes([*figure.texts, *legends], renderer)
+
+
+def boxes(texts, renderer):
+    for text in texts:
+        # Rotated labels have boxes that overlap where the letters do not.
+        if text.get_visible() and text.get_text() and text.get_rotation() in (0, 90):
+            # Of the letters: an annotation's own box has its line in it.
+            yield text.get_text(), Text.get_window_extent(text, renderer)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return table_of(fractions=FRACTIONS)
+
+
+@pytest.fixture(scope="module")
+def large():
+    return table_of(seeds=(0, 1, 2), num_tasks=20, num_more=20, fractions=FRACTIONS)
+
+
+@pytest.fixture(scope="module")
+def old():
+    """Runs that do not say what they store."""
+    return table_of(fractions=FRACTIONS, sized=False)
+
+
+@pytest.mark.parametrize(
+    ("plot", "size"),
+    [(plot, size) for plot in PLOTS for size in ("small", "large", "old")
+     if (plot, size) != (plot_sizes, "old")],
+)  # fmt: skip
+def test_texts_are_inside_and_apart(plot, size, request):
+    figure = plot(request.getfixturevalue(size))
+    texts = list(texts_of(figure))
+    assert len(texts) > 5
+    for text, box in texts:
+        assert box.x0 >= 0 and box.y0 >= 0, text
+        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
+    for (first, a), (second, b) in itertools.combinations(texts, 2):
+        width = min(a.x1, b.x1) - max(a.x0, b.x0)
+        height = min(a.y1, b.y1) - max(a.y0, b.y0)
+        # Boxes include the room for ascenders; a pixel or two of it may be shared.
+        assert width < 2 or height < 2, (first, second)
+
+
+def test_methods_are_dots_and_references_lines():
+    table = table_of()
+    (axes,) = plot_methods(table).axes
+    labels = [label.get_text() for label in axes.get_yticklabels()][::-1]
+    values = {row.label: row.absolute.value for row in table.rows}
+    merged = ["Weight average", "Task Arithmetic", "TIES", "TSV-M"]
+    best_first = sorted(merged, key=values.get, reverse=True)
+    assert labels == ["One model for all tasks", *best_first, "Task known at inference", "TSV-C"]
+    dots = {line.get_ydata()[0]: line.get_xdata()[0] for line in axes.lines
+            if line.get_marker() == "o"}  # fmt: skip
+    heights = {label: len(labels) - 1 - i for i, label in enumerate(labels) if label in values}
+    assert {label: dots[height] for label, height in heights.items()} == {
+        label: values[label] for label in heights
+    }
+    written = " ".join(text.get_text() for text in axes.texts)
+    assert f"Zero-shot {100 * values['Zero-shot']:.1f}" in written
+    assert f"Individual {100 * values['Individual']:.1f}" in written
+
+
+@pytest.mark.parametrize("methods", [["tsv_merge"], ["zero_shot"], ["zero_shot", "individual"]])
+def test_few_methods_can_be_plotted(methods):
+    table = table_of(methods)
+    for plot in (plot_methods, plot_tasks):
+        FigureCanvasAgg(plot(table)).draw()
+
+
+def test_tasks_are_a_map_of_the_accuracies():
+    table = table_of(num_tasks=3)
+    axes = plot_tasks(table).axes[0]
+    drawn = axes.images[0].get_array()
+    expected = [[row.accuracy[task] for task in table.tasks] for row in table.rows]
+    np.testing.assert_array_equal(drawn, expected)
+
+
+def test_chosen_alpha_is_marked_on_its_curve():
+    table = table_of(["ties", "tsv_merge", "individual"], seeds=(0, 1))
+    (axes,) = plot_alphas(table).axes
+    marked = [tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
+    expected = [
+        (run.alpha, max(point["normalized"] for point in run.alpha_curve))
+        for run in table.runs
+        if run.alpha_curve
+    ]
+    assert sorted(marked) == sorted(expected) and len(marked) == 4
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["TIES", "TSV-M"]
+
+
+def test_many_curves_get_a_panel_each(large):
+    figure = plot_alphas(large)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == [row.label for row in large.rows if row.runs[0].alpha_curve]
+    for axes in figure.axes:
+        assert sum(len(line.get_xdata()) == 1 for line in axes.lines) == 3, "a marker a seed"
+
+
+def test_a_radar_shows_the_references_and_the_best_merges(large):
+    (axes,) = plot_radar(large).axes
+    rows = {row.label: row for row in large.rows}
+    shown = {line.get_label().rpartition(" ")[0]: line for line in axes.lines}
+    assert {"Zero-shot", "Individual", "Task Arithmetic"} < set(shown) and len(shown) == 6
+    others = [row for label, row in rows.items() if label not in shown]
+    worst = min(rows[label].absolute.value for label in set(shown) - {
+        "Zero-shot", "Individual", "Task Arithmetic"})  # fmt: skip
+    assert all(r.absolute.value <= worst for r in others if not r.runs[0].task_known)
+    for label, line in shown.items():
+        np.testing.assert_array_equal(line.get_ydata()[:-1], list(rows[label].accuracy.values()))
+
+
+def test_rank_curves_are_drawn_against_fractions_and_bytes(small):
+    left, right = plot_ranks(small).axes
+    rows = [r for r in small.rows if "rank_fraction" in r.runs[0].knobs and r.method != "tsv_merge"]
+    means = [row.absolute.value for row in rows]
+    for axes, scale in ((left, 1), (right, 0.4)):
+        (line,) = (line for line in axes.lines if line.get_label() == "mean")
+        assert axes.get_xscale() == "log"
+        np.testing.assert_allclose(line.get_xdata(), scale * np.array(FRACTIONS), rtol=1e-6)
+        np.testing.assert_array_equal(line.get_ydata(), means)
+    tasks = [line for line in left.lines if list(line.get_xdata()) == list(FRACTIONS)]
+    assert len(tasks) == 1 + len(small.tasks)
+
+
+def test_sizes_are_megabytes_a_task(small):
+    (axes,) = plot_sizes(small).axes
+    drawn = {tuple(place) for line in axes.lines if line.get_linestyle() == "None"
+             for place in line.get_xydata()}  # fmt: skip
+    for row in small.rows:
+        size = row.runs[0].stored_bytes / 8 / 1e6
+        hidden = row.runs[0].knobs.get("rank_fraction") in FRACTIONS[:-1] or not size
+        assert ((size, row.absolute.value) in drawn) != hidden, row.label
+    names = [text.get_text() for text in axes.texts]
+    assert sorted(names) == sorted(set(names)) and "Task Arithmetic" in names
+
+
+def test_labels_of_a_column_are_apart_in_order_and_near():
+    assert spread([0, 10, 20], 5) == [0, 10, 20]
+    assert spread([0, 1, 20], 5) == [-2, 3, 20]
+    assert spread([7, 7, 7, 8], 4) == pytest.approx([1.25, 5.25, 9.25, 13.25])
+    assert spread([0, 4, 4], 4) == pytest.approx([-4 / 3, 8 / 3, 20 / 3])
+    assert within([-3, 2, 30], 0, 20, 5) == [0, 5, 20]
+
+
+def test_what_there_is_nothing_for_is_left_out_with_the_reason():
+    with pytest.raises(NothingToPlot, match="no method on mini8 searched alpha"):
+        plot_alphas(table_of(["individual"]))
+    drawn, left_out = draw_figures(build_tables([make_run("ties", tasks=("greek", "land"))])[0])
+    assert [one.name for one in drawn] == ["methods", "tasks", "alpha"]
+    for text, name in zip(left_out, ("radar", "rank", "size"), strict=True):
+        assert text.startswith(f"No figure '{name}': ")
+    assert "needs 3 or more" in left_out[0] and "rank_fraction" in left_out[1]
+    assert "overwrite=true" in left_out[2]
+
+
+@pytest.mark.parametrize("methods", [["zero_shot"], ["tsv_merge"], ["tsv_compress"]])
+def test_one_run_is_drawn_or_left_out(methods, tmp_path):
+    drawn, left_out = draw_figures(table_of(methods))
+    assert len(drawn) + len(left_out) == len(FAMILIES)
+    for one in drawn:
+        save_figure(one.figure, tmp_path, one.name)
+
+
+def test_svgs_are_the_same_again_and_their_text_is_text(tmp_path, small):
+    for one in draw_figures(small)[0]:
+        save_figure(one.figure, tmp_path, one.name)
+    for one in draw_figures(small)[0]:
+        svg, png = save_figure(one.figure, tmp_path / "again", one.name)
+        assert svg.read_bytes() == (tmp_path / svg.name).read_bytes()
+        assert png.read_bytes() == (tmp_path / png.name).read_bytes()
+        text = svg.read_text(encoding="utf-8")
+        assert "<text" in text and "dc:date" not in text
+
+
+def test_methods_are_told_apart_without_colour():
+    pairs = [color_and_marker(index) for index in range(49)]
+    assert len(set(pairs)) == 49
+    assert len({marker for _, marker in pairs[:7]}) == 7
+
+
+def test_figures_need_no_pyplot():
+    before = "matplotlib.pyplot" in sys.modules
+    plot_methods(table_of(["tsv_merge"]))
+    assert ("matplotlib.pyplot" in sys.modules) == before

@@ -1,0 +1,127 @@
+"""The commands, called in this process or started in one of their own, on two small tasks."""
+
+import contextlib
+import io
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tsv_bench.benchmark.runs import find_runs, load_correct
+from tsv_bench.cli import analyze, bench, fetch, finetune, merge, multirun, report
+from tsv_bench.cli.config import objects
+from tsv_bench.data import cache
+from tsv_bench.models import head
+
+COMMANDS = {
+    "analyze": analyze,
+    "bench": bench,
+    "fetch": fetch,
+    "finetune": finetune,
+    "merge": merge,
+    "report": report,
+}
+TASKS = ("signs", "shapes")
+
+
+def small(prefix, tasks):
+    """Four steps of fine-tuning for each task; less than a second on an idle core."""
+    sizes = {"train": 128, "val": 50, "test": 100}
+    return [
+        "threads=1",
+        "backbone.finetune.batch_size=64",
+        *(f"{prefix}.{task}.epochs=2" for task in tasks),
+        *(f"{prefix}.{t}.source.num_images.{s}={n}" for t in tasks for s, n in sizes.items()),
+    ]
+
+
+SMALL = [f"suite.tasks=[{','.join(TASKS)}]", *small("suite.tasks", TASKS)]
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+def tsv(folder, command, *arguments):
+    """Call a command in ``folder`` as a process of its own would find it: nothing remembered."""
+    cache._opened.clear()
+    head._built.clear()
+    multirun.finished.clear()
+    objects._load_backbone.cache_clear()
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    argv, threads, root = sys.argv, torch.get_num_threads(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    sys.argv = [f"tsv-{command}", *arguments]
+    try:
+        with (
+            contextlib.chdir(folder),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            COMMANDS[command].main()
+    except SystemExit as exit:
+        code = exit.code or 0
+    finally:
+        sys.argv, root.handlers[:], root.level = argv, handlers, level
+        torch.set_num_threads(threads)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+# Shells start background jobs with SIGINT ignored, and their children inherit it.
+PROCESS = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "runpy.run_module('tsv_bench.cli.{}', run_name='__main__', alter_sys=True)"
+)
+
+
+def start(folder, *arguments, command="bench"):
+    """A command in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PROCESS.format(command), *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(bench.__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def interrupt(process, text, number):
+    """Send a signal once stderr shows ``text``; what stderr held altogether."""
+    seen = ""
+    while text not in seen:
+        part = process.stderr.read(1)
+        assert part, f"ended without {text!r}: {seen}"
+        seen += part
+    os.killpg(process.pid, number)
+    with process:
+        return seen + process.stderr.read()
+
+
+def runs(folder):
+    """Method -> Run, of a folder with one Run for each."""
+    found = [run for _, run in find_runs(Path(folder) / "runs")]
+    methods = {run.method: run for run in found}
+    assert len(methods) == len(found)
+    return methods
+
+
+def numbers(folder, method):
+    """What two computations of the same Run must share, to the last bit."""
+    [(path, run)] = find_runs(Path(folder) / "runs", method=method)
+    correct = {task: hits.tolist() for task, hits in load_correct(path).items()}
+    same = (run.test, run.val, run.alpha_curve, run.absolute, run.normalized, run.normalizer)
+    return run.fingerprint, run.checkpoints, same, correct
+
+
+def checkpoints(folder):
+    found = Path(folder).glob("checkpoints/**/*.safetensors")
+    return sorted(path for path in found if not path.name.startswith("pretrained"))

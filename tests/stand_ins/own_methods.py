@@ -1,0 +1,25 @@
+"""A method of the user's own: the one of the README, in a folder outside the package."""
+
+import re
+from pathlib import Path
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+SECTION = README.split("## Your own method")[1].split("\n## ")[0]
+[CODE] = re.findall(r"^```python\n(.*?)^```", SECTION, re.M | re.S)
+[YAML] = re.findall(r"^```yaml\n(.*?)^```", SECTION, re.M | re.S)
+FILE, CONFIGURATION = "my_method.py", "my_conf/method/my_method.yaml"
+assert f"`{FILE}`" in SECTION and f"`{CONFIGURATION}`" in SECTION
+
+
+def write(folder, code=CODE, yaml=YAML):
+    """The README's two files, or others in their places."""
+    for name, text in ((FILE, code), (CONFIGURATION, yaml)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def command(name):
+    """The arguments of the README's line for a command."""
+    [line] = re.findall(rf"^    {name} (.*)$", SECTION, re.M)
+    return line

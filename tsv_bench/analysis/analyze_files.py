@@ -1,0 +1,136 @@
+"""From checkpoint files to analysis.json and figures.
+
+from tsv_bench.analysis import analyze
+analyze("base.safetensors", {"a": "a.pt", "b": "b/"}, "analysis")
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from tsv_bench import provenance
+from tsv_bench.analysis.figures import remove_figures, save_analysis
+from tsv_bench.analysis.measures import Settings, chosen_layers, measure
+from tsv_bench.analysis.records import as_text, make_records
+from tsv_bench.files import check_place, replace_atomically
+from tsv_bench.state_dicts.factor_cache import FactorCache
+from tsv_bench.state_dicts.integrity import check_contents
+from tsv_bench.state_dicts.open_vectors import (
+    check_changes,
+    check_tasks,
+    named,
+    open_task_vector,
+    pair_of,
+)
+from tsv_bench.state_dicts.state_dict import ReadOnce, open_state_dict
+
+log = logging.getLogger(__name__)
+
+FILE = "analysis.json"
+ROOM = 20_000_000  # bytes; twenty ViT-L/14 take a fifth of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analyzed:
+    """What an analysis has found and written, and what it took."""
+
+    records: dict[str, Any]  # as in the json
+    path: Path
+    figures: list[Path]
+    seconds: float
+    peak_memory: int  # resident, bytes, of the process so far
+
+
+def analyze(
+    pretrained: Path | str,
+    finetuned: Mapping[str, Path | str],
+    output: Path | str,
+    settings: Settings = Settings(),  # noqa: B008, it is frozen
+    *,
+    figures: bool = True,
+    overwrite: bool = False,
+    device: str = "cpu",
+    factors: FactorCache | None = None,
+    progress: bool = True,
+) -> Analyzed:
+    """Measure how checkpoints interfere; write ``output``/analysis.json and the figures.
+
+    ValueError or OSError for anything wrong with the arguments or the files, before long work.
+    """
+    started = time.monotonic()
+    check_tasks(finetuned)
+    output = Path(output)
+    states = {
+        name: named(name, partial(open_state_dict, path))
+        for name, path in {"pretrained": Path(pretrained), **finetuned}.items()
+    }
+    base = ReadOnce(states["pretrained"])
+    open_vectors = {
+        task: partial(open_task_vector, base, states[task], device) for task in finetuned
+    }
+    vectors = {task: named(task, open_one) for task, open_one in open_vectors.items()}
+    layers = chosen_layers(vectors, settings)
+    _check_output(output, overwrite)
+
+    with tqdm(total=len(states), desc="checking", unit="file", disable=not progress) as bar:
+        hashes = check_contents(states, bar.update)
+    check_changes(base, vectors, hashes)
+    if factors is not None:
+        own = hashes["pretrained"].values()
+        vectors = {
+            task: open_one(factors, pair_of(*own, *hashes[task].values()))
+            for task, open_one in open_vectors.items()
+        }
+    bar = partial(tqdm, total=len(layers), desc="measuring", unit="layer", disable=not progress)
+    measured = list(bar(measure(vectors, settings)))
+    if not any(layer.matrices for layer in measured):
+        raise ValueError(
+            f"no task changed any of the matrices among the {len(layers)} layers, first "
+            f"{layers[0]!r}: they have no singular vectors. Choose others with layers=."
+        )
+    records = {
+        "about": {
+            "settings": asdict(settings) | {"device": device},
+            "inputs": hashes,
+            "commit": provenance.commit(),
+            "versions": provenance.versions(),
+            "machine": provenance.machine(device),
+        },
+        **make_records(measured, list(finetuned)),
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / FILE
+    path.unlink(missing_ok=True)
+    remove_figures(output)
+    drawn, left_out = save_analysis(records, output) if figures else ([], [])
+    for sentence in left_out:
+        log.info(sentence)
+    # The json last: whoever finds it finds the figures too.
+    replace_atomically(
+        path, lambda temporary: temporary.write_text(as_text(records), encoding="utf-8")
+    )
+    return Analyzed(
+        records=records,
+        path=path,
+        figures=drawn,
+        seconds=time.monotonic() - started,
+        peak_memory=provenance.peak_memory(),
+    )
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """ValueError or OSError where the folder would lose something or cannot be written."""
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"output={output} is a file. Name a folder: it will hold {FILE}.")
+    if (output / FILE).exists() and not overwrite:
+        raise ValueError(
+            f"{output / FILE} is there already. Name another folder, or replace it with "
+            f"overwrite=true."
+        )
+    check_place(output, ROOM)

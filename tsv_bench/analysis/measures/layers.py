@@ -1,0 +1,241 @@
+"""What is measured of every layer, one layer of all tasks at a time."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tsv_bench.analysis.measures import overlaps, spectra
+from tsv_bench.linalg.polar import check_polar, polar_factor
+from tsv_bench.linalg.svd import check_svd_route
+from tsv_bench.methods.matrixwise.decomposition import Decomposition, is_real
+from tsv_bench.methods.ranks import check_rank_fraction
+from tsv_bench.task_vectors.lazy import LazyVector, Part, TaskVectors, Triplets, blocks, shape_of
+from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices, matches
+from tsv_bench.task_vectors.merge import same_layers
+from tsv_bench.task_vectors.streaming import stream
+
+CHUNK = 2**16  # entries of a task that are multiplied in float64 at once
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One matrix of all tasks; what is of a task has an axis of tasks, in their order.
+
+    NaN where a task has not changed the matrix and so has no directions.
+    """
+
+    shape: tuple[int, int]
+    rank: int  # triplets that each task keeps
+    raw: float  # singular task interference of what the tasks keep
+    merged: float  # the same after the polar factors of both sides
+    pairs: Float[Tensor, "tasks tasks"]
+    left_cosines: Float[Tensor, "tasks tasks"]  # of subspaces
+    right_cosines: Float[Tensor, "tasks tasks"]
+    left_error: float  # of the polar factor: max |U^T U - I|
+    right_error: float
+    left_spanned: int  # directions that the tasks span together
+    right_spanned: int
+    largest: Float[Tensor, " tasks"]  # singular value
+    kept_energy: Float[Tensor, " tasks"]
+    effective_rank: Float[Tensor, " tasks"]
+    stable_rank: Float[Tensor, " tasks"]
+    energy: Float[Tensor, "tasks shares"]  # cumulative, at `energy_shares`
+
+
+@dataclass(frozen=True)
+class Layer:
+    name: str
+    shape: tuple[int, ...]
+    products: Float[Tensor, "tasks tasks"]  # inner products of the deltas, in float64
+    matrices: tuple[Matrix, ...] = ()  # three of a split projection; none of what is averaged
+
+    @property
+    def is_changed(self) -> bool:
+        return bool(self.products.diagonal().any())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is measured: TSV-M's knobs, and patterns of the layers' names (None: all).
+
+    ValueError for a wrong one.
+    """
+
+    rank_fraction: float | int | None = None
+    svd: str = "gram"
+    polar: str = "eigen"
+    exclude: Any = None  # patterns, or None for tsv_merge's
+    split_qkv: Any = False  # or True
+    layers: Any = None  # a pattern, patterns, or None
+
+    def __post_init__(self) -> None:
+        check_rank_fraction(self.rank_fraction)
+        check_svd_route(self.svd)
+        check_polar(self.polar)
+        _ = self.matrices
+        named = self.layers if isinstance(self.layers, list | tuple) else [self.layers or ""]
+        if not all(isinstance(pattern, str) for pattern in named):
+            raise ValueError(f"layers={self.layers!r} is no list of patterns, such as ['*attn*'].")
+
+    @property
+    def matrices(self) -> Matrices:
+        return Matrices(NOT_MERGED if self.exclude is None else self.exclude, self.split_qkv)
+
+    @property
+    def patterns(self) -> list[str] | None:
+        if isinstance(self.layers, str):
+            return [self.layers]
+        return None if self.layers is None else list(self.layers)
+
+
+def chosen_layers(task_vectors: TaskVectors, settings: Settings) -> list[str]:
+    """The layers whose names fit a pattern.
+
+    ValueError for a pattern that none fits, or where no matrix is among them.
+    """
+    vectors, patterns = list(task_vectors.values()), settings.patterns
+    every = same_layers(vectors)
+    for pattern in patterns or []:
+        if not any(matches(name, [pattern]) for name in every):
+            raise ValueError(
+                f"layers={pattern!r} fits none of the {len(every)} layers. Their names are like "
+                f"{max(every, key=len, default='')!r}; * stands for any part, as in '*attn*'."
+            )
+    chosen = [name for name in every if patterns is None or matches(name, patterns)]
+    if not any(settings.matrices.is_matrix(name, shape_of(vectors[0], name)) for name in chosen):
+        first = f", first {chosen[0]!r}" if chosen else ""
+        raise ValueError(
+            f"there is no matrix among the {len(chosen)} layers{first}: only two-dimensional ones "
+            f"that exclude= does not name have singular vectors."
+        )
+    return chosen
+
+
+def measure(task_vectors: TaskVectors, settings: Settings) -> Iterator[Layer]:
+    """Measure layer by layer, in order; ValueError as by `chosen_layers`, before any is read."""
+    names = chosen_layers(task_vectors, settings)
+    vectors, matrices = list(task_vectors.values()), settings.matrices
+
+    def parts(name: str) -> Sequence[Part]:
+        shape = shape_of(vectors[0], name)
+        if not matrices.is_matrix(name, shape):
+            return blocks(vectors, name, lambda deltas: (inner_products(list(deltas)), ()))
+        layer = Decomposition(
+            vectors, name, len(vectors), matrices, settings.rank_fraction, settings.svd
+        )
+        return [_part(vectors, layer, shape, settings.polar)]
+
+    return _gathered(stream(LazyVector(names, parts)), vectors[0])
+
+
+def _gathered(
+    results: Iterator[tuple[str, int, tuple[Tensor, tuple]]], like: Mapping[str, Tensor]
+) -> Iterator[Layer]:
+    """Layers, of results that may come in blocks of rows."""
+    for name, group in groupby(results, key=lambda result: result[0]):
+        products, matrices = zip(*(result for _, _, result in group), strict=True)
+        yield Layer(name, tuple(shape_of(like, name)), torch.stack(products).sum(0), matrices[0])
+
+
+def _part(
+    vectors: Sequence[Mapping[str, Tensor]], layer: Decomposition, shape: torch.Size, polar: str
+) -> Part:
+    name, kind = layer.name, "values" + ("-split" if layer.matrices.split_qkv else "")
+
+    def read() -> tuple[list[Triplets | Tensor], list[Triplets | None], list[Tensor]]:
+        found = layer.read()
+        remembered = [recall(vector) for vector in vectors]
+        pairs = zip(vectors, found, strict=True)
+        deltas = [one if isinstance(one, Tensor) else vector[name] for vector, one in pairs]
+        return found, remembered, deltas
+
+    def recall(vector: Mapping[str, Tensor]) -> Triplets | None:
+        own = getattr(vector, "recall", None)
+        return own(name, layer.full_rank, kind) if own else None
+
+    def compute(read: tuple[list, list, list]) -> tuple[Tensor, tuple[Matrix, ...]]:
+        found, remembered, deltas = read
+        products = inner_products(deltas)
+        if not products.diagonal().any():
+            return products, ()
+        values = torch.stack(
+            [
+                new_values(vector, delta) if own is None else own[1].double()
+                for vector, delta, own in zip(vectors, deltas, remembered, strict=True)
+            ]
+        )
+        deltas.clear()  # the decompositions drop theirs one by one
+        pieces = [part.unbind(1) for part in (*layer.compute(found), values)]
+        return products, tuple(measure_matrix(*piece, polar) for piece in zip(*pieces, strict=True))
+
+    def new_values(vector: Mapping[str, Tensor], delta: Tensor) -> Float[Tensor, "pieces r"]:
+        s = spectra.singular_values(layer.matrices.split(name, delta))
+        if keep := getattr(vector, "keep", None):
+            # Triplets without vectors: these take little room, and would take long to compute.
+            keep(name, (s.new_empty(len(s), 0, s.shape[1]), s, s.new_empty(*s.shape, 0)), kind)
+        return s
+
+    return Part(name, 0, len(vectors) * shape.numel(), read, compute)
+
+
+def inner_products(deltas: Sequence[Float[Tensor, "..."]]) -> Float[Tensor, "tasks tasks"]:
+    """Of each delta with each other, in float64."""
+    rows = [delta.reshape(-1) for delta in deltas]
+    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows[0].device)
+    for start in range(0, len(rows[0]), CHUNK):
+        chunk = torch.stack([row[start : start + CHUNK] for row in rows]).double()
+        total += chunk @ chunk.mT
+    return total.cpu()
+
+
+def measure_matrix(
+    u: Float[Tensor, "tasks m k"],
+    s: Float[Tensor, "tasks k"],
+    vh: Float[Tensor, "tasks k n"],
+    values: Float[Tensor, "tasks r"],
+    polar: str = "eigen",
+) -> Matrix:
+    """One matrix, of the triplets that each task keeps and of all its singular values."""
+    num_tasks, m, rank = u.shape
+    real = is_real(s)
+    # As in merging, what belongs to a singular value of zero is no direction.
+    left = (u * real[:, None]).transpose(0, 1).reshape(m, -1)
+    right = (vh * real[..., None]).flatten(0, 1).mT
+    s, real = (s * real).flatten(), real.flatten()
+    left_gram, right_gram = overlaps.gram(left), overlaps.gram(right)
+    apart = [overlaps.off_identity(gram, real) for gram in (left_gram, right_gram)]
+    raw = overlaps.interference(apart[0], s, apart[1])
+    pairs = overlaps.interference_of_pairs(apart[0], s, apart[1], num_tasks)
+    cosines = [overlaps.subspace_cosines(gram, real, num_tasks) for gram in (left_gram, right_gram)]
+
+    merged, errors, spanned = [], [], []
+    for factor in (left, right):
+        factor = polar_factor(factor, polar)
+        gram = overlaps.gram(factor)
+        errors.append(float(overlaps.orthogonality_error(factor, gram, real)))
+        # Of a partial isometry the squared norm counts the directions.
+        spanned.append(round(float(gram.trace())))
+        merged.append(overlaps.off_identity(gram, real))
+    return Matrix(
+        shape=(m, vh.shape[2]),
+        rank=rank,
+        raw=float(raw),
+        merged=float(overlaps.interference(merged[0], s, merged[1])),
+        pairs=pairs.cpu(),
+        left_cosines=cosines[0].cpu(),
+        right_cosines=cosines[1].cpu(),
+        left_error=errors[0],
+        right_error=errors[1],
+        left_spanned=spanned[0],
+        right_spanned=spanned[1],
+        largest=values[:, 0].clone().cpu(),
+        kept_energy=spectra.cumulative_energy(values)[:, rank - 1].clone().cpu(),
+        effective_rank=spectra.effective_rank(values).cpu(),
+        stable_rank=spectra.stable_rank(values).cpu(),
+        energy=spectra.energy_at_shares(values).cpu(),
+    )

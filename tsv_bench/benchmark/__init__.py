@@ -1,0 +1,1 @@
+"""A method on a suite: from checkpoints to one Run."""

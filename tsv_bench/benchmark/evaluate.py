@@ -1,0 +1,187 @@
+"""One cell of the benchmark: a method on a suite, from checkpoints to a Run."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from tsv_bench.benchmark.alphas import choose_alpha, choose_by_task
+from tsv_bench.benchmark.evaluator import Evaluator
+from tsv_bench.benchmark.stored_bytes import stored_bytes
+from tsv_bench.checkpoints.checkpoint import Checkpoint
+from tsv_bench.checkpoints.image_tower import image_tower
+from tsv_bench.data import Split, Task
+from tsv_bench.methods.masked.masked_vector import MaskedVector, pack_vectors
+from tsv_bench.methods.method import Method
+from tsv_bench.methods.served import served_by, serves_one
+from tsv_bench.models import Backbone
+from tsv_bench.scores import normalized_accuracy
+from tsv_bench.state_dicts.factor_cache import FactorCache
+from tsv_bench.state_dicts.integrity import check_finite
+from tsv_bench.state_dicts.open_vectors import open_task_vector, pair_of
+from tsv_bench.state_dicts.state_dict import open_state_dict
+from tsv_bench.task_vectors.streaming import gather, stream
+from tsv_bench.task_vectors.task_vector import TaskVector
+
+Accuracies = Mapping[str, Mapping[str, float]]  # split -> task -> accuracy
+
+
+@dataclass
+class Outcome:
+    """What evaluating a method gives, without the circumstances."""
+
+    alpha: float
+    curve: dict[float, float]  # alpha -> mean normalized accuracy on validation
+    test: dict[str, np.ndarray]  # task -> correct, bool [images]
+    val: dict[str, np.ndarray]  # at the chosen alpha; empty when it is fixed
+    absolute: float
+    normalized: float
+    normalizer: dict[str, float]  # task -> test accuracy of its own fine-tuned model
+    served: Mapping[str, Mapping[str, Tensor]]  # task -> the vector it was served
+    seconds: dict[str, float] = field(default_factory=dict)
+    stored_bytes: int | None = None  # beside the pretrained backbone, of all tasks together
+    task_known: bool = False  # whether each task is served its own vector
+    task_knobs: dict[str, dict[str, float]] = field(default_factory=dict)  # chosen on validation
+
+
+def open_task_vectors(
+    backbone: Backbone,
+    checkpoints: Mapping[str, Checkpoint],
+    device: str = "cpu",
+    factors: FactorCache | None = None,
+) -> dict[str, TaskVector]:
+    """Lazy task vectors of all checkpoints; ValueError for one damaged, not finite or foreign."""
+    vectors = {}
+    pretrained = backbone.pretrained
+    for task, checkpoint in checkpoints.items():
+        try:
+            state = image_tower(open_state_dict(checkpoint.path), pretrained)
+            pair = pair_of(backbone.fingerprint, checkpoint.sha256)
+            vectors[task] = open_task_vector(pretrained, state, device, factors, pair)
+            check_finite(state)
+        except ValueError as error:
+            raise ValueError(f"the checkpoint of {task} at {checkpoint.path}: {error}") from error
+    return vectors
+
+
+def computed(served: Mapping[str, Mapping], label: str) -> Mapping[str, Mapping]:
+    """What tasks share is computed once, with the bits of their masks; each its own stays lazy."""
+    vectors = list(served.values())
+    masked = all(isinstance(vector, MaskedVector) for vector in vectors)
+    if not masked and any(vector is not vectors[0] for vector in vectors):
+        return served
+    bar = tqdm(total=len(vectors[0]), desc=f"{label}: layers", unit="layer", leave=False)
+    with bar:
+        if masked:
+            return pack_vectors(served, bar.update)
+        rows = (found for found in stream(vectors[0]) if bar.update(found[1] == 0) or True)
+        return dict.fromkeys(served, gather(rows))
+
+
+def evaluate_method(
+    tasks: Mapping[str, Task],
+    method: Method,
+    vectors: Mapping[str, TaskVector],
+    evaluator: Evaluator,
+    load: Callable[[Task, str], Split],
+    normalizer: Accuracies | None,
+    patience: int | None = None,
+) -> Outcome:
+    """Merge, choose alpha on validation, evaluate once on test.
+
+    ``normalizer`` None: the method serves the individual models themselves, at a fixed alpha; they
+    are evaluated on validation too, to normalize others. ``patience``: see `choose_alpha`.
+    """
+    seconds: dict[str, float] = {}
+    with stage("data", seconds):
+        validated = len(method.alphas) > 1 or normalizer is None or method.chosen_by_task
+        validation = {n: load(t, "val") for n, t in tasks.items()} if validated else {}
+        testing = {name: load(task, "test") for name, task in tasks.items()}
+    task_values: dict[str, float] = {}
+    if method.chosen_by_task:
+        with stage("knobs", seconds):
+            task_values = choose_knob(method, vectors, evaluator, validation)
+            method = method.with_knob(task_values)
+    with stage("merge", seconds):
+        served = computed(served_by(method.serve, vectors, method.name), method.label)
+        stored = stored_bytes(served, vectors)
+
+    correct: dict[float, dict[str, np.ndarray]] = {}
+
+    def validate(alpha: float) -> dict[str, float]:
+        correct[alpha] = evaluator.correct(served, alpha, validation, bar.update)
+        return means(correct[alpha])
+
+    with stage("alpha", seconds):
+        total = len(method.alphas) * len(validation)
+        with tqdm(
+            total=total, desc=f"{method.label}: alpha", leave=False, disable=not total
+        ) as bar:
+            if normalizer is None:
+                [alpha], curve = method.alphas, {}
+                own = {"val": validate(alpha)}
+            else:
+                own = normalizer
+                alpha, curve = choose_alpha(
+                    method.alphas, lambda a: normalized_accuracy(validate(a), own["val"]), patience
+                )
+
+    before = evaluator.seconds_computing
+    with stage("test", seconds):
+        with tqdm(total=len(testing), desc=f"{method.label}: test", leave=False) as bar:
+            test = evaluator.correct(served, alpha, testing, bar.update)
+
+    # A vector that a task has for itself was computed when it was evaluated.
+    computing = evaluator.seconds_computing - before
+    seconds["merge"] = round(seconds["merge"] + computing, 3)
+    seconds["test"] = round(seconds["test"] - computing, 3)
+    accuracy = means(test)
+    divisors = own.get("test", accuracy)
+    return Outcome(
+        alpha=alpha,
+        curve=curve,
+        test=test,
+        val=correct.get(alpha, {}),
+        absolute=sum(accuracy.values()) / len(accuracy),
+        normalized=normalized_accuracy(accuracy, divisors),
+        normalizer={name: divisors[name] for name in tasks},
+        served=served,
+        seconds=seconds,
+        stored_bytes=stored,
+        task_known=not serves_one(method.serve, tasks),
+        task_knobs={task: {method.choice.knob: value} for task, value in task_values.items()},
+    )
+
+
+def choose_knob(
+    method: Method,
+    vectors: Mapping[str, TaskVector],
+    evaluator: Evaluator,
+    validation: Mapping[str, Split],
+) -> dict[str, float]:
+    """For each task the value of the method's open knob; by accuracy on validation, at alpha 1."""
+    choice = method.choice
+    total = len(choice.candidates) * len(validation)
+    with tqdm(total=total, desc=f"{method.label}: {choice.knob}", leave=False) as bar:
+
+        def score(value: float) -> dict[str, float]:
+            served = computed(choice.serve(vectors, **{choice.knob: value}), method.label)
+            return means(evaluator.correct(served, 1.0, validation, bar.update))
+
+        return choose_by_task(choice.candidates, score)
+
+
+def means(correct: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return {task: float(hits.mean()) for task, hits in correct.items()}
+
+
+@contextmanager
+def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Record a stage's wall time in seconds."""
+    started = time.monotonic()
+    yield
+    seconds[name] = round(time.monotonic() - started, 3)

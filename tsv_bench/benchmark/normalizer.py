@@ -1,0 +1,56 @@
+"""What accuracies are divided by: those of each task's own fine-tuned model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tsv_bench.benchmark.runs import find_runs
+from tsv_bench.scores import Score
+
+
+def find_normalizer(
+    folder: Path,
+    *,
+    backbone: str,
+    checkpoints: Mapping[str, str],
+    data: Mapping[str, str],
+    variants: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, dict[str, Score]]:
+    """task -> split -> score of its individual model, from the Runs of method=individual.
+
+    ``checkpoints``: sha256 by task, and by "pretrained"; ``data``: fingerprints by task;
+    ``variants``: what deviates in a task (`Task.variant`); ``settings``: as in `Run.settings`, of
+    which the task's and the precision are compared. All of a task must be the same in a
+    Run, whatever its suite; the newest such Run counts. Tasks without one are left out, and
+    "val" where the Run has no validation accuracy.
+    """
+    wanted = dict(variants or {})
+    settings = settings or {}
+    found: dict[str, dict[str, Score]] = {}
+    runs = [
+        run
+        for _, run in find_runs(Path(folder) / backbone, backbone=backbone, method="individual")
+        if run.checkpoints.get("pretrained", {}).get("sha256") == checkpoints["pretrained"]
+    ]
+    for run in sorted(runs, key=lambda run: run.created):
+        for task, score in run.test.items():
+            same = (
+                task in data
+                and task in checkpoints
+                and run.data.get(task) == data[task]
+                and run.checkpoints.get(task, {}).get("sha256") == checkpoints[task]
+                and run.variants.get(task, "") == wanted.get(task, "")
+                and ("tasks" not in settings or _same(run.settings, settings, task))
+            )
+            if same:
+                splits = {"test": score, "val": run.val.get(task)}
+                found[task] = {split: s for split, s in splits.items() if s is not None}
+    return found
+
+
+def _same(settings: Mapping[str, Any], wanted: Mapping[str, Any], task: str) -> bool:
+    """Whether the task has the same prompts, data and checkpoint, evaluated in one precision."""
+    pairs = [(s.get("tasks", {}).get(task), s.get("evaluation", {}).get("precision"))
+             for s in (settings, wanted)]  # fmt: skip
+    return pairs[0] == pairs[1]

@@ -1,0 +1,64 @@
+"""Every path and file format of checkpoints."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tsv_bench.files import replace_atomically, sha256
+from tsv_bench.scores import Score
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """One fine-tuned image tower on disk."""
+
+    path: Path
+    sha256: str
+    generation: str  # "finetune" (ours), "original" (the paper's), "fixed" (re-released), "other"
+    scores: dict[str, Score] | None  # accuracy on "val" and "test"; None: not known yet
+    layout: str = "visual"  # as tsv_bench.layouts tells it by the names in the file
+
+
+def save_checkpoint(
+    path: Path, state: Mapping[str, Tensor], record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write weights to ``path`` and what is known of them beside it, as .json, atomically.
+
+    The json goes last: a checkpoint without one was not finished. Returns what it holds.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    replace_atomically(path, lambda temporary: save_file(tensors, temporary))
+    record = {**record, "sha256": sha256(path)}
+    text = json.dumps(record, indent=1)
+    replace_atomically(path.with_suffix(".json"), lambda temporary: temporary.write_text(text))
+    return record
+
+
+def load_record(path: Path) -> dict[str, Any] | None:
+    """What was written beside the checkpoint at ``path``; None when it was not finished.
+
+    ValueError when the weights are no longer the ones that were written.
+    """
+    beside = path.with_suffix(".json")
+    if not path.exists() or not beside.exists():
+        return None
+    try:
+        record = json.loads(beside.read_text())
+        expected = record["sha256"]
+    except (ValueError, KeyError, TypeError):
+        log.warning(f"{beside} is damaged; what it describes is made again")
+        return None
+    if sha256(path) != expected:
+        raise ValueError(
+            f"{path} is not what was written there: its sha256 differs from the one in "
+            f"{beside.name}. Delete both files to make the checkpoint again."
+        )
+    return record

@@ -1,0 +1,272 @@
+"""Fine-tuned image towers as others save them, seen under the names of the backbone.
+
+Told by the names of the parameters:
+- "visual": as open_clip's ``visual.state_dict()`` has them, and as we write them: conv1.weight
+- "open_clip": a whole CLIP of open_clip or OpenAI: visual.conv1.weight, and the text tower
+- "paper": the image encoder of the paper's code: model.visual.conv1.weight, and text leftovers
+- "hugging_face": transformers' CLIPVisionModel, alone or in a CLIPModel, where q, k and v lie
+  apart: vision_model.embeddings.patch_embedding.weight, since transformers 5 also without the
+  first word
+- "compressed": our own files of tsv-merge write=compressed
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, reduce
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tsv_bench.state_dicts.low_rank import is_compressed
+from tsv_bench.state_dicts.masked import is_masked
+from tsv_bench.state_dicts.state_dict import StateDict
+from tsv_bench.task_vectors.lazy import rows_of, shape_of
+
+log = logging.getLogger(__name__)
+
+VISION = "vision_model."
+PROJECTION = "visual_projection.weight"
+# What stands before the names of the image tower.
+PREFIXES = {"visual": "", "open_clip": "visual.", "paper": "model.visual."}
+# What may lie beside the image tower: the text tower, and numbers that are no parameters.
+TEXT = re.compile(
+    r"(model\.)?(text\.)?(transformer\.|token_embedding\.|positional_embedding$|ln_final\.|"
+    r"text_projection|logit_scale$|logit_bias$|attn_mask$|input_resolution$|context_length$|"
+    r"vocab_size$)"
+)
+HUGGING_FACE_TEXT = re.compile(
+    r"text_model\.|text_projection\.|logit_scale$|(vision_model\.)?embeddings\.position_ids$"
+)
+HUGGING_FACE = {
+    "class_embedding": "embeddings.class_embedding",
+    "conv1.weight": "embeddings.patch_embedding.weight",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "ln_pre": "pre_layrnorm",  # misspelt there
+    "ln_post": "post_layernorm",
+}
+HUGGING_FACE_BLOCK = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+    "attn.out_proj": "self_attn.out_proj",
+}
+# (width, pixels of a patch's side, blocks, positions) of the paper's backbones.
+KNOWN = {
+    (768, 32, 12, 50): "ViT-B/32",
+    (768, 16, 12, 197): "ViT-B/16",
+    (1024, 14, 24, 257): "ViT-L/14",
+}
+
+
+class Place(NamedTuple):
+    """Where a parameter lies in a file: under one name, or its rows under several in a row."""
+
+    parts: tuple[str, ...]
+    transposed: bool = False
+
+
+class ImageTower(Mapping[str, Tensor]):
+    """An image tower in a file of another layout, under the backbone's names; read when asked.
+
+    Offers what `StateDict` does. A parameter with no place in the file is the pretrained one.
+    """
+
+    fresh = True  # what is read may be changed
+
+    def __init__(
+        self,
+        state: StateDict,
+        places: Mapping[str, Place | None],
+        pretrained: Mapping[str, Tensor],
+    ) -> None:
+        self.path, self.files, self.metadata = state.path, state.files, state.metadata
+        self._state, self._places, self._pretrained = state, places, pretrained
+        # Only what is read of them, and in another order: no header stands before that.
+        self.headers = dict.fromkeys(state.headers)
+        self.shards: dict[str, list[str]] = {shard: [] for shard in state.shards}
+        shard_of = {name: shard for shard, names in state.shards.items() for name in names}
+        for name, place in places.items():
+            if place:
+                self.shards[shard_of[place.parts[0]]].append(name)
+
+    def shape(self, name: str) -> torch.Size:
+        return shape_of(self._pretrained, name)
+
+    def dtype(self, name: str) -> torch.dtype:
+        place = self._places[name]
+        if place is None:
+            return self._pretrained[name].dtype
+        return reduce(torch.promote_types, map(self._state.dtype, place.parts))
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """``self[name][start:stop]``, reading only these rows unless they lie as columns."""
+        place = self._places[name]
+        if place is None:
+            return rows_of(self._pretrained, name, start, stop).clone()
+        if place.transposed:
+            return self._state[place.parts[0]].T[start:stop].contiguous()
+        if len(place.parts) == 1:
+            return self._state.rows(place.parts[0], start, stop)
+        start, stop, _ = slice(start, stop).indices(self.shape(name)[0])
+        pieces = []
+        for part in place.parts:
+            pieces.append(self._state.rows(part, max(start, 0), max(stop, 0)))
+            num_rows = self._state.shape(part)[0]
+            start, stop = start - num_rows, stop - num_rows
+        return torch.cat(pieces)
+
+    def __getitem__(self, name: str) -> Tensor:
+        shape = self.shape(name)
+        return self.rows(name, 0, shape[0] if shape else 1)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places  # Mapping's own would read the tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def image_tower(state: StateDict, pretrained: Mapping[str, Tensor]) -> StateDict | ImageTower:
+    """The file's image tower, with the names and shapes of ``pretrained``; nothing is read.
+
+    ``state`` itself where it has those names already, and where it is one of our compressed files.
+    ValueError when its layout is not known, or when it is not of the backbone.
+    """
+    layout = layout_of(state, pretrained)
+    if layout == "compressed":
+        return state
+    prefix = VISION if layout == "hugging_face" and starts(state, VISION) else PREFIXES.get(layout)
+    places: dict[str, Place | None] = {
+        name: place_of(name, layout, prefix or "") for name in pretrained
+    }
+    if layout == "hugging_face" and "proj" in places and PROJECTION not in state:
+        _say_frozen()
+        places["proj"] = None
+    check_names(state, layout, places)
+    check_shapes(state, places, pretrained)
+    return state if layout == "visual" else ImageTower(state, places, pretrained)
+
+
+def layout_of(state: StateDict, pretrained: Mapping[str, Tensor]) -> str:
+    """One of those above. ValueError when the names are of none."""
+    if is_compressed(state) or is_masked(state):
+        return "compressed"
+    for layout in ("paper", "open_clip"):
+        if starts(state, PREFIXES[layout]):
+            return layout
+    if starts(state, VISION) or starts(state, "embeddings."):
+        return "hugging_face"
+    if any(name in pretrained for name in state):
+        return "visual"
+    name = next(iter(pretrained))
+    raise ValueError(
+        f"{state.path} has different parameters than the backbone, in no layout that is known: its "
+        f"first are {_first(state)}. Expected are {name!r} and so on; 'visual.{name}' or "
+        f"'model.visual.{name}', as in state dicts of a whole CLIP; or '{VISION}embeddings...', as "
+        f"Hugging Face has it. Rename them."
+    )
+
+
+def starts(names: Iterable[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in names)
+
+
+def place_of(name: str, layout: str, prefix: str) -> Place:
+    """Where a file of this layout has the backbone's parameter ``name``."""
+    if layout != "hugging_face":
+        return Place((prefix + name,))
+    if name == "proj":
+        return Place((PROJECTION,), transposed=True)
+    module, _, kind = name.rpartition(".")
+    if block := re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", module):
+        number, module = block.groups()
+        prefix += f"encoder.layers.{number}."
+        if kind.startswith("in_proj_"):
+            kind = kind.removeprefix("in_proj_")
+            return Place(tuple(f"{prefix}self_attn.{part}_proj.{kind}" for part in "qkv"))
+        return Place((f"{prefix}{HUGGING_FACE_BLOCK.get(module, module)}.{kind}",))
+    if name in HUGGING_FACE:
+        return Place((prefix + HUGGING_FACE[name],))
+    return Place((f"{prefix}{HUGGING_FACE.get(module, module)}.{kind}",))
+
+
+def check_names(state: StateDict, layout: str, places: Mapping[str, Place | None]) -> None:
+    """ValueError unless the file has all of the image tower and nothing unknown."""
+    expected = [part for place in places.values() if place for part in place.parts]
+    beside = {"visual": None, "hugging_face": HUGGING_FACE_TEXT}.get(layout, TEXT)
+    lacking = [name for name in expected if name not in state]
+    unknown = set(state).difference(expected)
+    odd = [name for name in state if name in unknown and not (beside and beside.match(name))]
+    if not lacking and not odd:
+        return
+    found = [f"it lacks {_first(lacking)}"] * bool(lacking)
+    found += [f"it holds {_first(odd)}, which the backbone has not"] * bool(odd)
+    raise ValueError(
+        f"{state.path}, in the layout {layout!r}, has different parameters than the backbone: "
+        f"{' and '.join(found)}. {guess(state, places)}Were both written by the same backbone?"
+    )
+
+
+def check_shapes(
+    state: StateDict, places: Mapping[str, Place | None], pretrained: Mapping[str, Tensor]
+) -> None:
+    """ValueError unless every parameter has the shape of the backbone's, or its share of it."""
+    odd = []
+    for name, place in places.items():
+        if place is None:
+            continue
+        expected = shape_of(pretrained, name)
+        if place.transposed:
+            expected = expected[::-1]
+        elif len(place.parts) > 1:
+            expected = torch.Size([expected[0] // len(place.parts), *expected[1:]])
+        found = {part: state.shape(part) for part in place.parts}
+        odd += [(part, expected, shape) for part, shape in found.items() if shape != expected]
+    if odd:
+        name, expected, found = odd[0]
+        raise ValueError(
+            f"{state.path} has different shapes than the backbone: {name!r} is {tuple(expected)} "
+            f"in the pretrained and {tuple(found)} in the fine-tuned one ({len(odd)} such). "
+            f"{guess(state, places)}Were both written by the same backbone?"
+        )
+
+
+def guess(state: StateDict, places: Mapping[str, Place | None]) -> str:
+    """Whose weights the file seems to hold, as a sentence; "" where that cannot be told."""
+    found = [places.get(name) for name in ("conv1.weight", "positional_embedding")]
+    if not all(place and place.parts[0] in state for place in found):
+        return ""
+    conv1, positions = (state.shape(place.parts[0]) for place in found)
+    if len(conv1) != 4:
+        return ""
+    prefix = found[0].parts[0]
+    for name in ("conv1.weight", HUGGING_FACE["conv1.weight"]):
+        prefix = prefix.removesuffix(name)
+    block = re.compile(re.escape(prefix) + r"(transformer\.resblocks|encoder\.layers)\.(\d+)\.")
+    blocks = {match[2] for name in state if (match := block.match(name))}
+    numbers = conv1[0], conv1[2], len(blocks), positions[0]
+    whose = f"those of {KNOWN[numbers]}" if numbers in KNOWN else "none of the paper's backbones"
+    return (
+        f"Its shapes are {whose} (width {numbers[0]}, patches of {numbers[1]} x {numbers[1]}, "
+        f"{numbers[2]} blocks, {numbers[3]} positions). "
+    )
+
+
+def _first(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(repr(name) for name in names[:3]) + more
+
+
+@cache
+def _say_frozen() -> None:
+    log.info(
+        f"checkpoints in Hugging Face's layout without {PROJECTION}: it was frozen in their "
+        f"training. The pretrained proj is used, whose delta is zero."
+    )

@@ -1,0 +1,181 @@
+"""Checkpoints that are fine-tuned here when they are asked for."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tsv_bench.checkpoints.checkpoint import Checkpoint, load_record, save_checkpoint
+from tsv_bench.data import Split, Task
+from tsv_bench.files import replace_atomically
+from tsv_bench.models import Backbone, accuracy, devices, zero_shot_head
+from tsv_bench.models.distributed import Processes, processes
+from tsv_bench.models.finetuning import Finetuning, finetune
+from tsv_bench.scores import Score, score
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetunedHere:
+    """Checkpoints that are fine-tuned on demand and kept in a folder."""
+
+    folder: Path
+    finetuning: Finetuning
+    seed: int
+    device: str
+    overwrite: bool = False
+    save_every: float = 30.0  # seconds between two states to resume from
+    generation = "finetune"
+
+    def settings(self, backbone: Backbone, task: Task) -> dict[str, Any]:
+        """All that determines the weights, for one machine and number of threads."""
+        return {
+            "backbone": backbone.fingerprint,
+            "task": task.fingerprint,
+            "prompts": task.prompts,
+            "epochs": task.epochs,
+            "finetuning": self.finetuning.settings,
+            "seed": self.seed,
+        }
+
+    def head(self, backbone: Backbone, task: Task) -> Tensor | None:
+        return None  # built from prompts, as in training
+
+    def path(self, backbone: Backbone, task: Task) -> Path:
+        settings = json.dumps(self.settings(backbone, task), sort_keys=True)
+        digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+        return Path(self.folder) / backbone.name / f"{task.name}-{digest}.safetensors"
+
+    def needed(self, backbone: Backbone, tasks: Sequence[Task]) -> int:
+        """Bytes that missing checkpoints will take, with the state of the one at work.
+
+        ValueError when one that is there is damaged.
+        """
+        size = sum(param.nbytes for param in backbone.pretrained.values())
+        missing = [t for t in tasks if self.overwrite or not load_record(self.path(backbone, t))]
+        return (len(missing) + 7) * size if missing else 0  # pretrained, two states with moments
+
+    def checkpoint(
+        self, backbone: Backbone, task: Task, load: Callable[[str], Split]
+    ) -> Checkpoint:
+        """The task's checkpoint: the one that is there, or a new one. ``load``: a split's data.
+
+        Two processes that want the same one do not both make it: one waits for the other.
+        """
+        path = self.path(backbone, task)
+        team = processes(self.device)
+        # Under torchrun the first process holds the lock and says what it found; no other asks.
+        if team.first:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")) if team.first else nullcontext():
+            record = None
+            if team.first and not self.overwrite:
+                record = load_record(path)
+            if (record := team.tell(record)) is None:
+                record = self.make(backbone, task, load, path, team)
+                if team.first:
+                    self.save_pretrained(backbone)
+        scores = {split: Score(**score) for split, score in record["scores"].items()}
+        return Checkpoint(
+            path=path, sha256=record["sha256"], generation=self.generation, scores=scores
+        )
+
+    def save_pretrained(self, backbone: Backbone) -> None:
+        """Write the image tower that fine-tuning starts from, for tsv-merge, unless it is there."""
+        name = f"pretrained-{backbone.fingerprint[:8]}.safetensors"
+        path = Path(self.folder) / backbone.name / name
+        if not path.exists():
+            state = {name: tensor.contiguous() for name, tensor in backbone.pretrained.items()}
+            replace_atomically(path, lambda temporary: save_file(state, temporary))
+
+    def make(
+        self, backbone: Backbone, task: Task, load, path: Path, team: Processes
+    ) -> dict[str, Any]:
+        """Fine-tune, measure, write; what a killed run has saved is taken up."""
+        started = time.monotonic()
+        resume = path.with_suffix(".resume")
+        if self.overwrite and team.first:
+            resume.unlink(missing_ok=True)
+        team.tell(None)  # the others look for it from here on
+        head = zero_shot_head(backbone, task).to(self.device)
+        train_split = load("train")
+        recipe = self.finetuning.recipe(task.epochs, len(train_split))
+        # Of several processes one may run out of memory while the others wait for its gradient:
+        # only one alone can try again.
+        parts = [accumulate := self.finetuning.accumulate]
+        if team.count == 1 and 2 * accumulate <= recipe.batch_size:
+            parts.append(2 * accumulate)
+        parts_of = {recipe.batch_size // (number * team.count): number for number in parts}
+        sizes = list(parts_of)
+        visual = devices.that_fits(
+            lambda size: finetune(
+                backbone.visual,
+                head,
+                train_split,
+                recipe,
+                shift=self.finetuning.shift,
+                accumulate=parts_of[size],
+                precision=self.finetuning.precision,
+                seed=self.seed,
+                label=f"fine-tune {task.label}",
+                resume=resume,
+                save_every=self.save_every,
+                device=self.device,
+                team=team,
+            ),
+            sizes,
+            self.device,
+            "train on",
+            f"Set backbone.finetune.accumulate={2 * parts[-1]}: the same training, with fewer at "
+            f"a time. Or end what else uses it, or use more GPUs with torchrun.",
+        )
+        if not all(tensor.isfinite().all() for tensor in visual.state_dict().values()):
+            if team.first:
+                resume.unlink(missing_ok=True)
+            raise ValueError(
+                f"fine-tuning {task.name} diverged: its weights are no longer finite. Lower "
+                f"backbone.finetune.rate (now {recipe.rate:g})."
+            )
+        record = None
+        if team.first:
+            record = self.measure(visual, head, load)
+            record = {
+                "settings": self.settings(backbone, task),
+                "recipe": asdict(recipe),
+                **record,
+                "seconds": time.monotonic() - started,
+                "threads": torch.get_num_threads(),
+                "processes": team.count,
+                "accumulate": parts_of[sizes[0]],
+                "torch": torch.__version__,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            record = save_checkpoint(path, visual.state_dict(), record)
+            resume.unlink(missing_ok=True)
+            log.info(
+                f"fine-tuned {task.label}: {100 * record['scores']['test']['accuracy']:.1f}% on "
+                f"test, {recipe.steps} steps in {record['seconds']:.0f} s"
+            )
+        return team.tell(record)
+
+    def measure(
+        self, visual: nn.Module, head: Tensor, load: Callable[[str], Split]
+    ) -> dict[str, Any]:
+        """The accuracy after training, for the record."""
+        scores = {}
+        for split in ("val", "test"):
+            correct = accuracy.correct_images(visual, head, load(split), self.device)
+            scores[split] = asdict(score(correct))
+        return {"scores": scores, "scores_in": devices.chosen_precision(None, self.device)}

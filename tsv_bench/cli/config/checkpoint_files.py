@@ -1,0 +1,56 @@
+"""The factor cache that a configuration asks for."""
+
+import sys
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from tsv_bench.cli.launch import plain
+from tsv_bench.state_dicts.factor_cache import FactorCache
+
+
+def make_cache(config: DictConfig) -> FactorCache | None:
+    """The factor cache. ValueError for a bound that is none."""
+    if config.cache.folder is None:
+        return None
+    bound = config.cache.max_gb
+    if isinstance(bound, bool) or not isinstance(bound, int | float) or not bound > 0:
+        raise ValueError(
+            f"cache.max_gb={bound!r} is not a number above zero. cache.folder=null goes without."
+        )
+    return FactorCache(config.cache.folder, int(bound * 1e9), largest_fraction(sys.argv[1:]))
+
+
+def largest_fraction(arguments: list[str]) -> float:
+    """The largest rank fraction that a sweep will ask for, so that its first job computes it."""
+    overrides = OverridesParser.create().parse_overrides([a for a in arguments if "=" in a])
+    values = [
+        value
+        for override in overrides
+        if override.key_or_group in ("method.rank_fraction", "rank_fraction")
+        and override.is_sweep_override()
+        for value in override.sweep_iterator()
+    ]
+    return max((float(v) for v in values if isinstance(v, int | float) and 0 < v <= 1), default=0)
+
+
+def checkpoint_paths(config: DictConfig, example: str) -> dict[str, str]:
+    """Task -> path, of ``finetuned``; ValueError unless it, pretrained and output are named.
+
+    ``example`` is a command that would do.
+    """
+    for key in ("pretrained", "finetuned", "output"):
+        if config[key] is None:
+            raise ValueError(f"{key}= is missing. As in: {example}")
+        if key != "finetuned" and not isinstance(config[key], str):
+            raise ValueError(
+                f"{key}={config[key]!r} is not a path. A name that is a number needs quotes: "
+                f"{key}=\"'3'\"."
+            )
+    finetuned = plain(config.finetuned) if isinstance(config.finetuned, DictConfig) else None
+    if not finetuned or not all(isinstance(path, str) for path in finetuned.values()):
+        raise ValueError(
+            f"finetuned={config.finetuned!r} does not name the tasks' checkpoints. As in: "
+            f"finetuned='{{cars: cars.pt, dtd: dtd.pt}}'"
+        )
+    return {str(task): path for task, path in finetuned.items()}

@@ -1,0 +1,158 @@
+"""From a method's configuration to the method. Apart from `experiment`, which loads networks."""
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
+
+from tsv_bench import methods
+from tsv_bench.cli.config.overrides import nearest
+from tsv_bench.cli.config.search_path import options
+from tsv_bench.methods.method import Choice, Method
+
+REQUIRED = ("name", "label", "alphas", "serve")
+CHOOSE = {"knob", "candidates", "default", "serve"}
+NOT_KNOBS = {*REQUIRED, "paper", "only_if", "choose"}
+
+
+def make_method(config: DictConfig) -> Method:
+    """The method, its knobs and candidates for alpha checked.
+
+    ValueError for a yaml that is not a method's, or does not fit its function.
+    """
+    settings = _settings(config.method)
+    name, serve = settings["name"], settings["serve"]
+    knobs = {key: value for key, value in settings.items() if key not in NOT_KNOBS}
+    function = find_function(name, serve["_target_"])
+    own = not function.__module__.startswith(methods.__name__)
+    if own and name in options("method"):
+        raise ValueError(
+            f"the method of {serve['_target_']} calls itself {name}, as a packaged one does: give "
+            f"it a name of its own, or their Runs are taken for each other."
+        )
+    _check_signature(name, serve, function)
+    method = Method(
+        name=name,
+        label=settings["label"],
+        alphas=settings["alphas"],
+        knobs=knobs,
+        serve=instantiate(config.method.serve),
+        choice=_choice(config.method, knobs),
+        code=_fingerprint(serve["_target_"], function) if own else None,
+    )
+    method.check()
+    if odd := set(knobs) ^ set(method.serve.keywords):
+        raise ValueError(
+            f"the knob {min(odd)!r} of {name} does not reach its function, or comes from "
+            f"nowhere: method.<knob> and method.serve.<knob> must name the same knobs."
+        )
+    return method
+
+
+def _choice(node: DictConfig, knobs: Mapping[str, Any]) -> Choice | None:
+    """The knob that is chosen for each task, by ``choose``. ValueError where that does not fit."""
+    if "choose" not in node:
+        return None
+    found = set(node.choose)
+    if found != CHOOSE or node.choose.knob not in knobs:
+        raise ValueError(
+            f"choose in the yaml of {node.name} has {', '.join(sorted(map(str, found)))}; it needs "
+            f"{', '.join(sorted(CHOOSE))}, and knob is one of: {', '.join(knobs) or 'none'}."
+        )
+    return Choice(
+        knob=node.choose.knob,
+        candidates=list(node.choose.candidates),
+        default=node.choose.default,
+        serve=instantiate(node.choose.serve),
+    )
+
+
+def _settings(node: DictConfig) -> dict[str, Any]:
+    """A method's yaml as plain data. ValueError for what every method has and this one has not."""
+    name = node.get("name") or "the method"
+    try:
+        settings = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except InterpolationKeyError as error:
+        raise ValueError(
+            f"the yaml of {name} passes on what it does not set: {error.full_key} is "
+            f"{OmegaConf.to_container(node)['serve'].get(str(error.key))!r}."
+        ) from error
+    if missing := [key for key in REQUIRED if key not in settings]:
+        raise ValueError(
+            f"the yaml of {name} has no {missing[0]!r}; a method has {', '.join(REQUIRED)} and its "
+            f"knobs."
+        )
+    serve = settings["serve"]
+    if not isinstance(serve, dict) or "_target_" not in serve or serve.get("_partial_") is not True:
+        raise ValueError(
+            f"the yaml of {name} says under serve which function it is and that it is not to be "
+            f"called yet: _target_: module.function and _partial_: true."
+        )
+    return settings
+
+
+def find_function(name: str, target: str) -> Callable:
+    """The function that ``_target_`` names. ValueError that says which part of it is not there."""
+    module_name, _, function_name = str(target).rpartition(".")
+    found = f"the method {name} is {target}"
+    try:
+        module = importlib.import_module(module_name) if module_name else None
+    except ModuleNotFoundError as error:
+        if "is not a package" in str(error):
+            raise ValueError(f"{found}: {error}. It is module.function.") from error
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise ValueError(
+                f"{found}, and {module_name} imports {error.name}, which is not installed."
+            ) from error
+        module = None
+    except Exception as error:  # whatever a module does when it is imported
+        raise ValueError(
+            f"{found}, and {module_name} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if module is None:
+        raise ValueError(
+            f"{found}, and there is no module {module_name or target}: neither in the current "
+            f"folder, {Path.cwd()}, nor installed. Start the command where "
+            f"{(module_name or 'my_method').split('.')[0]}.py is, or set PYTHONPATH to that folder."
+        )
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        there = [key for key, value in vars(module).items() if callable(value)]
+        raise ValueError(
+            f"{found}, and {module_name} has no function {function_name!r}"
+            f"{nearest(function_name, there)}"
+        )
+    return function
+
+
+def _check_signature(name: str, serve: Mapping[str, Any], function: Callable) -> None:
+    """ValueError unless the function takes task vectors and what the yaml passes on, no less."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    takes = {p.name: p.default is p.empty for p in parameters[1:]}
+    given = {key for key in serve if not key.startswith("_")}
+    if odd := sorted(given - set(takes)):
+        raise ValueError(
+            f"the yaml of {name} passes the knob {odd[0]!r} to {serve['_target_']}, which takes "
+            f"{', '.join(takes) or 'none'}{nearest(odd[0], list(takes))}"
+        )
+    if missing := [knob for knob, required in takes.items() if required and knob not in given]:
+        raise ValueError(
+            f"{serve['_target_']} takes the knob {missing[0]!r}, which the yaml of {name} does not "
+            f"pass on: it needs {missing[0]}: VALUE, and under serve {missing[0]}: "
+            f"${{..{missing[0]}}}"
+        )
+
+
+def _fingerprint(target: str, function: Callable) -> dict[str, str]:
+    """Of a user's own method: a Run made before its file was edited is not the same one."""
+    source = inspect.getsourcefile(inspect.unwrap(function))
+    content = Path(source).read_bytes() if source else b""
+    return {"function": target, "sha256": hashlib.sha256(content).hexdigest()}

@@ -1,0 +1,84 @@
+"""What a run's accuracies are divided by, as ``normalizer`` in the configuration says."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from tsv_bench.benchmark import published
+from tsv_bench.benchmark.evaluate import Accuracies
+from tsv_bench.benchmark.normalizer import find_normalizer
+from tsv_bench.checkpoints.checkpoint import Checkpoint
+from tsv_bench.cli.config.needs import selection
+from tsv_bench.data import Task
+from tsv_bench.methods.method import Method
+from tsv_bench.models import Backbone
+
+CHOICES = ("own", "published")
+
+
+def check_normalizer(config: DictConfig, tasks: Mapping[str, Task]) -> None:
+    """ValueError unless there is such a normalizer, and a published one of these tasks."""
+    if config.normalizer not in CHOICES:
+        raise ValueError(f"normalizer={config.normalizer!r} is not one of {', '.join(CHOICES)}.")
+    if config.normalizer == "published":
+        published.normalizer(config.backbone.name, tasks)
+
+
+def make_normalizer(
+    config: DictConfig,
+    backbone: Backbone,
+    tasks: Mapping[str, Task],
+    method: Method,
+    checkpoints: Mapping[str, Checkpoint],
+    settings: Mapping[str, Any],
+) -> tuple[Accuracies | None, str]:
+    """The normalizer and where it is from; None: of this run's own accuracies.
+
+    A task's own model was evaluated when it was fine-tuned here, or by method=individual;
+    ``settings``: of this run. Raises ``ValueError`` that says how to make it when it was not.
+    """
+    if config.normalizer == "published":
+        return published.normalizer(backbone.name, tasks), published.normalizer_source()
+    generations = ", ".join(sorted({c.generation for c in checkpoints.values()}))
+    source = f"each task's own checkpoint ({generations}), same test images"
+    if method.name == "individual" and method.alphas == [1.0]:
+        return None, source
+    scores = {name: c.scores for name, c in checkpoints.items() if c.scores}
+    if len(scores) < len(tasks):
+        scores |= find_normalizer(
+            Path(config.paths.runs),
+            backbone=backbone.name,
+            checkpoints={name: c.sha256 for name, c in checkpoints.items()}
+            | {"pretrained": backbone.fingerprint},
+            data={name: task.fingerprint for name, task in tasks.items()},
+            variants={name: task.variant for name, task in tasks.items() if task.variant},
+            settings=settings,
+        )
+    splits = ("val", "test") if len(method.alphas) > 1 else ("test",)
+    lacking = [t for t in tasks if any(split not in scores.get(t, {}) for split in splits)]
+    if lacking:
+        raise ValueError(
+            f"accuracies of {method.label} cannot be normalized: no Run in {config.paths.runs} "
+            f"says how good the fine-tuned models of {', '.join(lacking)} are on "
+            f"{' and '.join(splits)}. Make it with: tsv-bench method=individual {_where()}"
+            f"{_or_published(backbone.name, tasks)}"
+        )
+    return {s: {t: scores[t][s].accuracy for t in tasks} for s in splits}, source
+
+
+def _where() -> str:
+    """This command line's models, tasks and folders."""
+    folders = [o for o in HydraConfig.get().overrides.task if o.startswith("paths.")]
+    return shlex.join([*shlex.split(selection()), *folders])
+
+
+def _or_published(backbone: str, tasks: Mapping[str, Task]) -> str:
+    try:
+        published.normalizer(backbone, tasks)
+    except ValueError:
+        return ""
+    return "\nOr divide by what the paper's authors published of their models: normalizer=published"

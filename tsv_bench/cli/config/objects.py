@@ -1,0 +1,118 @@
+"""From a composed configuration to the objects that the rest of the package works with."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from tsv_bench.benchmark.alphas import check_patience
+from tsv_bench.benchmark.evaluator import Evaluator
+from tsv_bench.checkpoints.source import Source
+from tsv_bench.data import Split, Task, bytes_to_write, check_source, load_split
+from tsv_bench.files import check_room
+from tsv_bench.models import Backbone, zero_shot_heads
+from tsv_bench.models.devices import batch_sizes, chosen_precision
+from tsv_bench.report.tracking import Tracker
+
+
+def make_tracker(config: DictConfig) -> Tracker:
+    """The tracker; W&B's knows the experiment that was chosen, unless its yaml names one."""
+    node = config.tracker
+    chosen = HydraConfig.get().runtime.choices.get("experiment")
+    named = "experiment" not in node or node.experiment is not None
+    return instantiate(node, **({} if named else {"experiment": chosen}))
+
+
+def make_backbone(config: DictConfig) -> Backbone:
+    """The backbone; read once however many methods a comparison has."""
+    return _load_backbone(OmegaConf.to_yaml(config.backbone, resolve=True))
+
+
+@cache
+def _load_backbone(text: str) -> Backbone:
+    return instantiate(OmegaConf.create(text).load)
+
+
+def make_source(config: DictConfig, device: str) -> Source:
+    if not isinstance(config.seed, int):
+        raise ValueError(f"seed={config.seed!r} is not a whole number.")
+    node = config.checkpoints
+    extra = {"device": device} if "finetuning" in node else {}
+    return instantiate(node, **extra)
+
+
+def check_data(
+    config: DictConfig,
+    backbone: Backbone,
+    tasks: Mapping[str, Task],
+    splits: Mapping[str, Sequence[str]],
+) -> None:
+    """What is wrong with data that are still to be decoded, and whether the disk has room for them.
+
+    ``splits``: of each task.
+    """
+    place = {"folder": Path(config.paths.data), "image_size": backbone.image_size}
+    room = sum(bytes_to_write(task, splits[name], **place) for name, task in tasks.items())
+    check_room(Path(config.paths.data), room, "paths.data=")
+    for name, task in tasks.items():
+        check_source(task, splits[name], **place)
+
+
+def make_heads(
+    config: DictConfig, backbone: Backbone, tasks: Mapping[str, Task], source: Source
+) -> dict[str, Tensor]:
+    """Each task's head: as it came with the checkpoint, else from prompts."""
+    given = {name: source.head(backbone, task) for name, task in tasks.items()}
+    rest = {name: task for name, task in tasks.items() if given[name] is None}
+    return given | zero_shot_heads(backbone, rest, Path(config.paths.heads))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How images are evaluated and alpha is searched, as ``evaluation`` in the configuration."""
+
+    device: str
+    batch_size: int | None
+    precision: str
+    patience: int | None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What may change a result."""
+        return {"precision": self.precision, "patience": self.patience}
+
+    def evaluator(self, backbone: Backbone, heads: Mapping[str, Tensor]) -> Evaluator:
+        return Evaluator(
+            backbone, heads, self.device, batch_size=self.batch_size, precision=self.precision
+        )
+
+
+def make_evaluation(config: DictConfig, device: str) -> Evaluation:
+    """ValueError for a value out of range."""
+    batch_size, precision, patience = (
+        config.evaluation[name] for name in ("batch_size", "precision", "patience")
+    )
+    batch_sizes(batch_size, device)
+    check_patience(patience)
+    return Evaluation(device, batch_size, chosen_precision(precision, device), patience)
+
+
+def make_loader(config: DictConfig, backbone: Backbone) -> Callable[[Task, str], Split]:
+    """A function of task and split that gives the decoded images."""
+
+    def load(task: Task, split: str) -> Split:
+        return load_split(
+            task,
+            split,
+            folder=Path(config.paths.data),
+            image_size=backbone.image_size,
+            to_pixels=backbone.to_pixels,
+        )
+
+    return load

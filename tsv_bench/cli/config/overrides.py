@@ -1,0 +1,175 @@
+"""Checking a command line before Hydra reads it: the nearest right name for a wrong one."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from itertools import product
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from tsv_bench.cli.config.search_path import (
+    CONF,
+    check_yaml,
+    groups,
+    misplaced,
+    options,
+    overriding,
+    own_folders,
+)
+
+
+def checked(config_name: str, arguments: list[str]) -> list[str]:
+    """The arguments as Hydra wants them; ValueError for a misspelt group, option or key.
+
+    ``suite.tasks=[a,b]`` becomes the selection of these tasks that Hydra knows, and
+    ``+suite.tasks=[c]`` adds to the suite's. Folders of the user's own, named by ``--config-dir``
+    or ``hydra.searchpath``, count; where ``--config-path`` or ``--config-name`` takes another
+    configuration than the packaged one, Hydra's own message has to do.
+    """
+    flags = [a for a in arguments if a.startswith("-") or "=" not in a and not a.startswith("~")]
+    texts = [a for a in arguments if a not in flags]
+    if any(flag in ("--help", "-h", "--hydra-help", "--version") for flag in flags):
+        return arguments
+    replaced = ("--config-path", "-cp", "--config-name", "-cn")
+    if any(flag.split("=")[0] in replaced for flag in flags):
+        return arguments
+    texts = [re.sub(r"^(\+?)\+?suite\.tasks=", r"\1task@suite.tasks=", text) for text in texts]
+    texts = [quoted(text) if text.startswith("compare=[") else text for text in texts]
+    try:
+        overrides = OverridesParser.create().parse_overrides(texts)
+    except OverrideParseException as error:
+        raise ValueError(str(error).split("\nSee ")[0]) from error
+    own = own_folders(flags, overrides)
+
+    chosen = [override for override in overrides if override.key_or_group in groups(own)]
+    for override in chosen:
+        if override.key_or_group == "task" and not override.package and config_name == "bench":
+            raise ValueError(
+                "tsv-bench takes a list of tasks: suite.tasks=[...], not task=. One task alone is "
+                "fine-tuned by: tsv-finetune task=..."
+            )
+        check_options(override, own)
+    check_added(config_name, chosen, own)
+    keys = [o for o in overrides if o not in chosen and not o.key_or_group.startswith("hydra.")]
+    parents = {override.key_or_group.split(".")[0] for override in keys}
+    for lines in combinations(chosen, parents, own) if keys else ():
+        known = composed(config_name, lines, own)
+        swept = [line for line in lines if line not in texts]
+        for override in keys:
+            check_key(override, known, "".join(f" with {line}" for line in swept))
+    return [*flags, *texts]
+
+
+def quoted(text: str) -> str:
+    """compare=[ties:density=0.1,ties] with quotes where Hydra's grammar has no = in a list."""
+    inside = text.removeprefix("compare=[").removesuffix("]")
+    if any(mark in inside for mark in "'\"[]"):
+        return text
+    return f"compare=[{','.join(repr(name.strip()) for name in inside.split(','))}]"
+
+
+def selections(override: Override, own: Sequence[Path] = ()) -> list[list[str]]:
+    """The options that each value of an override chooses: one value, or those of a sweep."""
+    value = override.value()
+    if isinstance(value, Glob):
+        matching = value.filter(options(override.key_or_group, own))
+        return [[name] for name in matching] or [[override.input_line.split("=", 1)[1]]]
+    choices = list(override.sweep_iterator()) if override.is_sweep_override() else [value]
+    lists = [choice if isinstance(choice, list) else [choice] for choice in choices]
+    # getattr: an element of a sweep may still be a quoted string
+    return [[str(getattr(n, "text", n)) for n in names if n is not None] for names in lists]
+
+
+def check_options(override: Override, own: Sequence[Path] = ()) -> None:
+    group = override.key_or_group
+    if override.is_delete():
+        return
+    known = options(group, own)
+    for chosen in selections(override, own):
+        if override.package == "suite.tasks":
+            if not chosen:
+                raise ValueError("the suite has no tasks: name at least one in suite.tasks=[...].")
+            if twice := [name for name in chosen if chosen.count(name) > 1]:
+                raise ValueError(f"the suite has the task {twice[0]!r} twice; name each task once.")
+        for name in chosen:
+            if name not in known:
+                raise ValueError(
+                    f"unknown {group} {name!r}{nearest(name, known)}{misplaced(group, name, own)} "
+                    f"There are: {', '.join(known)}"
+                    + ("." if own else "; your own in a folder that --config-dir names.")
+                )
+            check_yaml(group, name, own)
+
+
+def check_added(config_name: str, chosen: list[Override], own: Sequence[Path] = ()) -> None:
+    """ValueError when a task is added that the suite has, or beside a selection of tasks."""
+    of_tasks = [override for override in chosen if override.package == "suite.tasks"]
+    added = [override for override in of_tasks if override.is_add()]
+    if not added:
+        return
+    if len(added) < len(of_tasks):  # Hydra would drop what is added
+        raise ValueError(
+            "suite.tasks=[...] and +suite.tasks=[...] do not go together; name all tasks in "
+            "suite.tasks=[...]."
+        )
+    names = [name for override in added for names in selections(override, own) for name in names]
+    for lines in combinations([o for o in chosen if o not in added], {"suite"}, own):
+        tasks = [*composed(config_name, lines, own).suite.tasks, *names]
+        if twice := [name for name in tasks if tasks.count(name) > 1]:
+            raise ValueError(f"the suite has the task {twice[0]!r} twice; name each task once.")
+
+
+def combinations(
+    chosen: Iterable[Override], groups: set[str], own: Sequence[Path] = ()
+) -> list[tuple[str, ...]]:
+    """Overrides without sweeps: every option of a sweep over ``groups``, the first of others."""
+    lines = []
+    for override in chosen:
+        if not override.is_sweep_override():
+            lines.append([override.input_line])
+            continue
+        key = override.input_line.split("=", 1)[0]
+        listed = override.package is not None
+        values = [
+            f"{key}=[{','.join(names)}]" if listed else f"{key}={names[0] if names else 'null'}"
+            for names in selections(override, own)
+        ]
+        lines.append(values if override.key_or_group in groups else values[:1])
+    return list(product(*lines))
+
+
+def composed(config_name: str, lines: Iterable[str], own: Sequence[Path] = ()) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            return compose(config_name, [*overriding(own), *lines])
+        except HydraException as error:
+            raise ValueError(str(error)) from error
+
+
+def check_key(override: Override, known: DictConfig, where: str) -> None:
+    """ValueError unless the key is in the configuration, or is being added with +."""
+    key = override.key_or_group
+    if override.is_add() or override.is_force_add():
+        return
+    node: object = known
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        names = [str(name) for name in node] if OmegaConf.is_dict(node) else []
+        if part not in names:
+            inside = f" in {'.'.join(parts[:depth])}{where}" if depth else ""
+            candidates = names if depth else sorted({*names, *groups()})
+            raise ValueError(
+                f"unknown key {part!r}{inside}{nearest(part, candidates)} "
+                f"There are: {', '.join(candidates)}."
+            )
+        node = node._get_node(part)
+
+
+def nearest(name: str, candidates: list[str]) -> str:
+    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else "."

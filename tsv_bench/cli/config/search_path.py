@@ -1,0 +1,109 @@
+"""A user's own configuration, beside the packaged one: folders that --config-dir names."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+from hydra.core.override_parser.types import Override
+
+PACKAGE = Path(__file__).parents[2]
+# In a wheel the configuration lies inside the package, in a checkout beside it.
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
+
+EXAMPLE = "my_conf/method/my_method.yaml is found by: --config-dir my_conf method=my_method"
+
+
+def names_own_folder(arguments: Iterable[str]) -> bool:
+    """Whether a command line has configuration of the user's own; nothing is looked at yet."""
+    return any(a.startswith(("--config-dir", "-cd", "hydra.searchpath=")) for a in arguments)
+
+
+def own_folders(flags: Sequence[str], overrides: Iterable[Override]) -> list[Path]:
+    """The folders that a command line adds to the packaged configuration.
+
+    ValueError for one that is not there, and for files in it that Hydra would not read.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd")
+    named = [parser.parse_known_args(flags)[0].config_dir]
+    for override in overrides:
+        if override.key_or_group == "hydra.searchpath":
+            value = override.value()
+            named += value if isinstance(value, list) else [value]
+    folders = [_folder(str(getattr(name, "text", name))) for name in named if name is not None]
+    for folder in folders:
+        _check_not_hidden(folder)
+    return folders
+
+
+def _folder(name: str) -> Path:
+    folder = Path(name.removeprefix("file://"))
+    if "://" in name.removeprefix("file://"):
+        raise ValueError(f"{name} is no folder; configuration of your own lies in one: {EXAMPLE}")
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder} for configuration of your own: {EXAMPLE}")
+    if (group := folder.resolve().name) in groups() and any(folder.glob("*.yaml")):
+        raise ValueError(
+            f"{folder} is a folder of one group, {group}; name the one that it lies in: "
+            f"--config-dir {folder.parent if folder.name == group else folder / '..'}"
+        )
+    return folder
+
+
+def _check_not_hidden(folder: Path) -> None:
+    """ValueError for a file that the packaged one of its name would silently stand before."""
+    for path in sorted(CONF.rglob("*.yaml")):
+        own = folder / path.relative_to(CONF)
+        if own.is_file() and own.read_bytes() != path.read_bytes():
+            raise ValueError(
+                f"{own} would not be read, since there is a packaged {own.parent.name} "
+                f"{own.stem!r}. Give it a name of its own."
+            )
+
+
+def groups(folders: Iterable[Path] = ()) -> list[str]:
+    """The groups of the packaged configuration and of the user's own."""
+    packaged = (path.name for path in CONF.iterdir() if path.is_dir())
+    own = (path.parent.name for folder in folders for path in folder.glob("*/*.yaml"))
+    return sorted({*packaged, *own})
+
+
+def options(group: str, folders: Iterable[Path] = ()) -> list[str]:
+    """A group's choices, the packaged ones and the user's own."""
+    homes = [folder / group for folder in (CONF, *folders)]
+    found = {
+        path.relative_to(home).with_suffix("").as_posix()
+        for home in homes
+        for path in home.rglob("*.yaml")
+    }
+    return sorted(found)
+
+
+def check_yaml(group: str, name: str, folders: Iterable[Path]) -> None:
+    """ValueError where the user's own file of that name is not YAML; Hydra has only a traceback."""
+    for path in (folder / group / f"{name}.yaml" for folder in folders):
+        try:
+            yaml.safe_load(path.read_text()) if path.is_file() else None
+        except yaml.MarkedYAMLError as error:
+            raise ValueError(
+                f"{path}, line {error.problem_mark.line + 1}, is not YAML: {error.problem}. "
+                f"Between braces or brackets a value such as ${{..knob}} stands in quotes."
+            ) from error
+
+
+def misplaced(group: str, name: str, folders: Iterable[Path]) -> str:
+    """Where the user's own file of that name lies, if not where it is looked for; else ''."""
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.stem == Path(name).stem and path.suffix in (".yaml", ".yml"):
+                return f" {path} is not it: it would be {folder / group / name}.yaml."
+    return ""
+
+
+def overriding(folders: Sequence[Path]) -> list[str]:
+    """The override by which Hydra looks into these folders too."""
+    if not folders:
+        return []
+    paths = [str(folder.absolute()).replace("'", "\\'") for folder in folders]
+    return ["hydra.searchpath=[" + ",".join(f"'file://{path}'" for path in paths) + "]"]

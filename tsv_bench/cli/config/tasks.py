@@ -1,0 +1,87 @@
+"""Switches of a task: keys of its yaml that choose among settings which belong together.
+
+prompts: correct   # what a user sets
+switches:          # what each value sets in turn
+  prompts:
+    correct: {}
+    paper: {variant: prompts of the paper, class_names: [...]}
+"""
+
+import hashlib
+from functools import cache
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from tsv_bench.cli.config.overrides import CONF
+from tsv_bench.data import Task
+
+
+def make_tasks(nodes: DictConfig) -> dict[str, Task]:
+    """The tasks by name, in order. ValueError when there is none."""
+    if not nodes:
+        raise ValueError(
+            "the suite has no tasks: name at least one, as in suite.tasks=[digits,signs]."
+        )
+    tasks = {
+        name: _make_task(OmegaConf.to_yaml(node, resolve=True)) for name, node in nodes.items()
+    }
+    for name, task in tasks.items():
+        if name != task.name:
+            raise ValueError(f"the task under the key {name!r} calls itself {task.name!r}.")
+    return tasks
+
+
+@cache
+def _make_task(text: str) -> Task:
+    return instantiate(switched(OmegaConf.create(text)))
+
+
+def suite_name(config: DictConfig) -> str:
+    """The suite's name; another one when its tasks were changed on the command line."""
+    tasks = list(config.suite.tasks)
+    if tasks == named_tasks(config.suite.name):
+        return config.suite.name
+    if len(tasks) <= 3:
+        return "+".join(tasks)
+    digest = hashlib.sha256("+".join(tasks).encode()).hexdigest()[:6]
+    return f"{len(tasks)}-tasks-{digest}"
+
+
+def named_tasks(suite: str) -> list[str] | None:
+    """The tasks that a suite's yaml lists; None when there is no such yaml in conf/."""
+    path = CONF / "suite" / f"{suite}.yaml"
+    if not path.exists():
+        return None
+    return next(
+        list(entry["/task@tasks"])
+        for entry in OmegaConf.load(path).defaults
+        if "/task@tasks" in entry
+    )
+
+
+def switched(task: DictConfig) -> DictConfig:
+    """The task's node with its switches applied and taken out: what ``Task`` is made from.
+
+    ValueError for a value that a switch does not have.
+    """
+    plain = OmegaConf.to_container(task, resolve=True)
+    chosen, variants = [], [plain.pop("variant", "")]
+    for key, values in plain.pop("switches", {}).items():
+        value = plain.pop(key)
+        found = [v for v in values if v == value and type(v) is type(value)]  # 1 is not true
+        if not found:
+            raise ValueError(
+                f"the task {plain['name']!r} has {key}={shown(value)}; it takes one of: "
+                f"{', '.join(map(shown, values))}."
+            )
+        settings = dict(values[found[0]])
+        variants.append(settings.pop("variant", ""))
+        chosen.append(settings)
+    plain["variant"] = ", ".join(filter(None, variants))
+    return OmegaConf.merge(plain, *chosen)
+
+
+def shown(value: object) -> str:
+    """As it is written on the command line."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

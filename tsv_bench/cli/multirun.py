@@ -1,0 +1,44 @@
+"""What a multirun of tsv-bench ends with: one table of all its Runs, and the plots."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from tsv_bench.benchmark.runs import load_correct, load_run
+from tsv_bench.cli.launch import with_messages
+from tsv_bench.files import check_room
+from tsv_bench.report.tables.table import Table, build_tables
+from tsv_bench.report.text.render import render_terminal
+from tsv_bench.report.write_report import write_report
+
+# Run files that this process has made or found finished.
+finished: list[Path] = []
+
+
+class Comparison(Callback):
+    """Hydra's callback (conf/bench.yaml)."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        # Before Hydra writes its multirun.yaml there, with a traceback when it cannot.
+        with_messages("tsv-bench", lambda: check_room(Path(config.paths.runs), 10_000_000))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        # Hydra makes a warning of what a callback raises, and exits with 0: hence with_messages.
+        if finished:
+            with_messages("tsv-bench", lambda: self.show(config))
+
+    def show(self, config: DictConfig) -> None:
+        tables = tables_of(finished)
+        paths = config.paths
+        written = write_report(tables, Path(paths.report), config.layout)
+        print(render_terminal(tables, layout=config.layout))
+        print("wrote", ", ".join(str(path) for path in written))
+        print(f"Runs are in {paths.runs}, fine-tuned checkpoints in {paths.checkpoints}.")
+
+
+def tables_of(paths: Sequence[Path]) -> list[Table]:
+    """The tables of these Runs alone."""
+    return build_tables([(load_run(path), load_correct(path)) for path in dict.fromkeys(paths)])

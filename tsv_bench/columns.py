@@ -1,0 +1,18 @@
+"""Text in aligned columns."""
+
+from collections.abc import Sequence
+
+
+def align(rows: Sequence[Sequence[str]], gap: int) -> str:
+    """Columns padded to their widest cell, numbers to the right; a cell may have more lines."""
+    columns = zip(*rows, strict=True)
+    widths = [max(len(line) for cell in column for line in cell.split("\n")) for column in columns]
+    lines = []
+    for cells in rows:
+        height = max(cell.count("\n") for cell in cells) + 1
+        split = [cell.split("\n") + [""] * height for cell in cells]
+        for i in range(height):
+            line = [split[0][i].ljust(widths[0])]
+            line += [c[i].rjust(w) for c, w in zip(split[1:], widths[1:], strict=True)]
+            lines.append((" " * gap).join(line).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,161 @@
+"""All that goes over the network to the hub: asking for a repository's files, and downloading.
+
+``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` count, as for huggingface_hub.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+from huggingface_hub import HfApi, constants, hf_hub_url, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers
+from tqdm import tqdm
+
+from tsv_bench.hub.cache import File, Listing, Repository, intact, size
+
+
+class NoNetwork(OSError):
+    """The hub cannot be reached, whatever is asked of it."""
+
+
+def list_files(repository: Repository, what: str) -> Listing:
+    """What the hub says of a repository. OSError, naming ``what``, when it says nothing."""
+    with explained(repository, what):
+        info = HfApi(endpoint=constants.ENDPOINT).repo_info(
+            repository.name,
+            repo_type=repository.kind,
+            revision=repository.revision,
+            files_metadata=True,
+        )
+    licence = getattr(info.card_data, "license", None)
+    return Listing(
+        commit=info.sha,
+        licence=", ".join(licence) if isinstance(licence, list) else licence,
+        files=tuple(
+            File(file.rfilename, file.size, file.lfs.sha256 if file.lfs else file.blob_id)
+            for file in info.siblings
+        ),
+    )
+
+
+def download(repository: Repository, what: str, commit: str, file: File, bar: tqdm) -> None:
+    """Bring a file's content, verified; go on where an earlier call was interrupted.
+
+    Not by huggingface_hub's own download: that starts anew in every process.
+    """
+    content, part = repository.content(file), repository.partial(file)
+    if size(content) == file.size and intact(content, file):
+        return
+    content.unlink(missing_ok=True)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    if size(part) > file.size:
+        part.unlink()
+    url = hf_hub_url(
+        repository.name,
+        file.name,
+        repo_type=repository.kind,
+        revision=commit,
+        endpoint=constants.ENDPOINT,
+    )
+    with explained(repository, what), part.open("ab") as out:
+        http_get(
+            url,
+            out,
+            resume_size=size(part),
+            # Not compressed: of such an answer no part can be asked for.
+            headers={**build_hf_headers(), "Accept-Encoding": "identity"},
+            expected_size=file.size,
+            displayed_filename=file.name,
+            tqdm_class=feeding(bar),
+        )
+    if not intact(part, file):
+        part.unlink()
+        raise OSError(
+            f"{file.name} of {what} came damaged: its hash is not {file.digest}, as the hub lists "
+            f"it. Run the same command again; if it stays so, something on the way changes files."
+        )
+    part.replace(content)
+
+
+def link(repository: Repository, what: str, commit: str, patterns: Sequence[str]) -> None:
+    """Give the downloaded contents their names, in the folder of the commit."""
+    with explained(repository, what):
+        snapshot_download(
+            repository.name,
+            repo_type=repository.kind,
+            revision=commit,
+            allow_patterns=list(patterns) or None,
+            cache_dir=constants.HF_HUB_CACHE,
+            endpoint=constants.ENDPOINT,
+            tqdm_class=Silent,
+        )
+
+
+@contextmanager
+def explained(repository: Repository, what: str) -> Iterator[None]:
+    """Turn the hub's errors into one message: what happened, and what to do."""
+    try:
+        yield
+    except GatedRepoError as error:
+        raise OSError(
+            f"{what} is gated: its owner asks for an agreement first. Accept it at "
+            f"{repository.page} , log in with `hf auth login`, and run the same command again."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise OSError(
+            f"{what} has no revision {repository.reference!r}; see {repository.page} ."
+        ) from error
+    except RemoteEntryNotFoundError as error:
+        raise OSError(
+            f"{what} lists a file that it does not give, {error.response.url} . Was it changed? To "
+            f"ask the hub anew, delete {repository.record}"
+        ) from error
+    except OfflineModeIsEnabled as error:
+        raise NoNetwork(
+            f"{what} is not here, and HF_HUB_OFFLINE=1 forbids to fetch it. Run tsv-fetch without "
+            f"that setting, where there is a network."
+        ) from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
+            raise OSError(
+                f"{what} is not at {repository.page} : there is no such {repository.kind}, or it "
+                f"is private. Check the name, or log in with `hf auth login`."
+            ) from error
+        raise OSError(
+            f"{what}: {constants.ENDPOINT} answered {status} {error.response.reason_phrase}. Try "
+            f"again later; what was fetched is kept."
+        ) from error
+    except httpx2.TransportError as error:
+        raise NoNetwork(
+            f"{what} is not here, and {constants.ENDPOINT} cannot be reached "
+            f"({str(error) or type(error).__name__}). Run the same command again where there is a "
+            f"network; what was fetched is kept."
+        ) from error
+
+
+class Silent(tqdm):
+    """A bar that is not shown."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **{**keywords, "disable": True})
+
+
+def feeding(bar: tqdm) -> type[tqdm]:
+    """A class of bars that all move ``bar`` instead."""
+
+    class Feeding(Silent):
+        def update(self, n: float | None = 1) -> None:
+            bar.update(n)
+
+    return Feeding

@@ -1,0 +1,211 @@
+"""What a run needs from the hub: what is here, what is missing, and fetching it.
+
+Loaders call ``require`` and never download; ``fetch`` is for tsv-fetch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from tsv_bench.hub.cache import File, Repository, intact, size
+from tsv_bench.hub.download import download, link, list_files
+
+KINDS = ("dataset", "model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """One thing that a run needs from the hub."""
+
+    what: str  # "data of cars", "weights of vit_b32", "checkpoint of cars"
+    repo: str
+    kind: str  # "dataset" or "model"
+    patterns: tuple[str, ...] = ()  # of file names inside the repository; () = all
+    revision: str | None = None
+    num_bytes: int | None = None  # expected, where known
+    licence: str | None = None  # where known
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patterns", tuple(self.patterns))
+        if self.kind not in KINDS:
+            raise ValueError(
+                f"{self.what} is of kind {self.kind!r}; there are: {', '.join(KINDS)}."
+            )
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.repo})"
+
+    @property
+    def repository(self) -> Repository:
+        return Repository(self.kind, self.repo, self.revision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """How much of a need is here."""
+
+    need: Need
+    folder: Path | None = None  # None: the hub was never asked what there is
+    licence: str | None = None
+    files: tuple[File, ...] = ()  # all that are needed
+    missing: tuple[File, ...] = ()
+    damaged: tuple[File, ...] = ()  # of another size or hash
+
+    @property
+    def here(self) -> bool:
+        return bool(self.files) and not self.missing and not self.damaged
+
+    @property
+    def num_bytes(self) -> int | None:
+        """Of all files; None where neither the hub nor the need says it."""
+        return sum(file.size for file in self.files) if self.files else self.need.num_bytes
+
+    @property
+    def missing_bytes(self) -> int:
+        """Still to be fetched; not counted what an interrupted download left."""
+        if not self.files:
+            return self.need.num_bytes or 0
+        repository, total = self.need.repository, 0
+        for file in {file.digest: file for file in (*self.missing, *self.damaged)}.values():
+            brought = size(repository.partial(file))
+            if file not in self.damaged and size(repository.content(file)) == file.size:
+                brought = file.size  # only its name is missing
+            total += file.size - min(brought, file.size)
+        return total
+
+    def __str__(self) -> str:
+        """In a few words, for tables and messages."""
+        if self.here:
+            return "here"
+        if self.damaged:
+            return f"damaged: {self.damaged[0].name}"
+        if self.files and self.missing_bytes < self.num_bytes:
+            return f"{amount(self.missing_bytes)} missing"
+        return "missing"
+
+
+def local_folder(need: Need) -> Path | None:
+    """The folder that holds the repository's files; None unless all needed ones are here."""
+    found = state(need)
+    return found.folder if found.here else None
+
+
+def require(need: Need) -> Path:
+    """The folder that holds the repository's files. OSError unless all needed ones are here."""
+    found = state(need)
+    if not found.here:
+        raise OSError(
+            f"{need} is not here ({found}). Fetch it with: tsv-fetch, with suite=, backbone= and "
+            f"checkpoints= as in this run."
+        )
+    return found.folder
+
+
+def state(need: Need, *, check: bool = False) -> State:
+    """What is here and what is missing; no network.
+
+    Sizes are compared always; hashes only with ``check``, which reads every file. What is found
+    damaged is remembered, and counts as damaged until it is fetched again.
+    """
+    repository = need.repository
+    listing = repository.listing()
+    if listing is None:
+        return State(need=need, licence=need.licence)
+    folder = repository.snapshot(listing)
+    files = listing.matching(need.patterns)
+    missing = [file for file in files if not (folder / file.name).exists()]
+    there = [file for file in files if file not in missing]
+    damaged = [
+        file
+        for file in there
+        if size(folder / file.name) != file.size or (not check and file.name in listing.damaged)
+    ]
+    if check:
+        whole = [file for file in there if file not in damaged]
+        bad = [file for file in reading(need.what, whole) if not intact(folder / file.name, file)]
+        checked = {file.name for file in whole}
+        kept = [name for name in listing.damaged if name not in checked]
+        repository.keep_damaged(listing, [*kept, *(file.name for file in bad)])
+        damaged += bad
+    return State(
+        need=need,
+        folder=folder,
+        licence=need.licence or listing.licence,
+        files=files,
+        missing=tuple(missing),
+        damaged=tuple(damaged),
+    )
+
+
+def look_up(need: Need) -> State:
+    """The state; the hub is asked what the repository has, unless it was asked before.
+
+    OSError when it cannot be reached, or has no such repository or files.
+    """
+    repository = need.repository
+    listing = repository.listing() or list_files(repository, str(need))
+    if not listing.matching(need.patterns):
+        names = ", ".join(file.name for file in listing.files[:8]) or "no file at all"
+        raise OSError(
+            f"{need} has no file that matches {', '.join(need.patterns) or '*'} at commit "
+            f"{listing.commit[:12]}; it has: {names}. Is another repository or revision meant? To "
+            f"ask the hub anew, delete {repository.record}"
+        )
+    if repository.listing() is None:
+        repository.keep(listing)
+    return state(need)
+
+
+def fetch(need: Need, *, progress: bool = True) -> Path:
+    """Download what is missing, verify it, and return the folder with the repository's files.
+
+    Goes on where it was interrupted. OSError, which says what to do, when it cannot be fetched.
+    """
+    if folder := local_folder(need):
+        return folder
+    repository = need.repository
+    repository.home.mkdir(parents=True, exist_ok=True)
+    with FileLock(repository.home / ".tsv_bench.lock"):  # a second process waits, finds it here
+        found = look_up(need)
+        lacking = [*found.missing, *found.damaged]
+        commit = found.folder.name
+        with tqdm(
+            total=found.num_bytes,
+            initial=found.num_bytes - found.missing_bytes,
+            desc=need.what,
+            unit="B",
+            unit_scale=True,
+            leave=False,
+            disable=not progress,
+        ) as bar:
+            for file in lacking:
+                (found.folder / file.name).unlink(missing_ok=True)
+            for file in {file.digest: file for file in lacking}.values():
+                download(repository, str(need), commit, file, bar)
+        if lacking:
+            link(repository, str(need), commit, need.patterns)
+            listing, names = repository.listing(), {file.name for file in lacking}
+            repository.keep_damaged(listing, [n for n in listing.damaged if n not in names])
+    return require(need)
+
+
+def reading(what: str, files: Sequence[File]) -> Iterator[File]:
+    """The files one by one, with a bar of the bytes done."""
+    total = sum(file.size for file in files)
+    with tqdm(total=total, desc=f"checking {what}", unit="B", unit_scale=True, leave=False) as bar:
+        for file in files:
+            yield file
+            bar.update(file.size)
+
+
+def amount(num_bytes: int | None) -> str:
+    """As a person reads it; "?" when it is not known."""
+    if num_bytes is None:
+        return "?"
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.{1 if num_bytes < 10 * unit else 0}f} {name}"
+    return f"{num_bytes} bytes"

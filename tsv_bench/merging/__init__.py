@@ -1,0 +1,11 @@
+"""Merge checkpoint files: from paths to a file that is whole or not there.
+
+from functools import partial
+from tsv_bench import merging, methods
+serve = partial(methods.tsv_merge, rank_fraction=0.1)
+merging.merge(serve, "base.safetensors", {"a": "a.pt", "b": "b/"}, "merged.safetensors")
+"""
+
+from tsv_bench.merging.merge_files import Merged, merge
+
+__all__ = ["Merged", "merge"]

@@ -1,0 +1,73 @@
+"""Model Breadcrumbs: https://arxiv.org/abs/2312.06795."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tsv_bench.linalg.precision import at_least_float32
+from tsv_bench.methods.knobs import check_share
+from tsv_bench.task_vectors.lazy import LazyVector, Part, TaskVectors, shape_of
+from tsv_bench.task_vectors.merge import same_layers
+
+# Copies of a layer that are alive at most: its delta, magnitudes, their selection with 64-bit
+# positions, the sum.
+COPIES = 8
+
+
+def breadcrumbs(
+    task_vectors: TaskVectors, *, density: float | int, outlier_fraction: float | int
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """The sum of what `crumbs` leaves of the tasks' layers, served to every task."""
+    check_share("density", density, "of a layer that stay")
+    is_number = isinstance(outlier_fraction, int | float)
+    # Rounded, because 0.7 + (1 - 0.7) may be more than 1.
+    if not is_number or outlier_fraction < 0 or not round(density + outlier_fraction, 9) <= 1:
+        raise ValueError(
+            f"outlier_fraction={outlier_fraction!r} is not in [0, {round(1 - density, 9)}]: it is "
+            f"the share of a layer's entries that are too large, beside density={density!r} that "
+            f"stay."
+        )
+    vectors = list(task_vectors.values())
+
+    def parts(name: str) -> Sequence[Part]:
+        def merge(_: None) -> Tensor:
+            # Task by task: a percentile needs the whole layer, and that of all tasks at once may
+            # not fit (a vocabulary's embedding).
+            deltas = (at_least_float32(vector[name]) for vector in vectors)
+            merged = crumbs(next(deltas), density, outlier_fraction)
+            for delta in deltas:
+                merged = merged + crumbs(delta, density, outlier_fraction)
+            return merged
+
+        entries = COPIES * shape_of(vectors[0], name).numel()
+        return [Part(name, 0, entries, lambda: None, merge)]
+
+    return dict.fromkeys(task_vectors, LazyVector(same_layers(vectors), parts))
+
+
+def crumbs(
+    delta: Float[Tensor, "..."], density: float | int, outlier_fraction: float | int
+) -> Float[Tensor, "..."]:
+    """One layer without its largest magnitudes, and of the others only the largest.
+
+    floor(outlier_fraction * entries) drop out at the top, ceil(density * entries) stay below them;
+    entries that equal one that stays do so too.
+    """
+    if not delta.any():
+        return torch.zeros_like(delta)
+    # Rounded, because 0.07 * 100 is 7.000000000000001.
+    num_outliers = math.floor(round(delta.numel() * outlier_fraction, 6))
+    num_kept = math.ceil(round(delta.numel() * density, 6))
+    num_kept = max(1, min(num_kept, delta.numel() - num_outliers))
+    magnitudes = delta.abs()
+    smallest = _ranked(magnitudes.flatten(), num_outliers + num_kept)
+    largest = _ranked(magnitudes[magnitudes >= smallest], num_outliers + 1)
+    return delta.masked_fill((magnitudes < smallest) | (magnitudes > largest), 0)
+
+
+def _ranked(magnitudes: Float[Tensor, " n"], rank: int) -> Tensor:
+    """The magnitude of this rank; the largest has rank 1."""
+    return magnitudes.kthvalue(len(magnitudes) - rank + 1).values

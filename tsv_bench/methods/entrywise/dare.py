@@ -1,0 +1,125 @@
+"""DARE, drop and rescale: https://arxiv.org/abs/2311.03099."""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from functools import cache
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tsv_bench.linalg.precision import at_least_float32
+from tsv_bench.methods.entrywise.arithmetic import task_arithmetic
+from tsv_bench.methods.entrywise.ties import ties
+from tsv_bench.methods.knobs import check_share
+from tsv_bench.task_vectors.lazy import TaskVectors, dtype_of, rows_of, shape_of
+
+log = logging.getLogger(__name__)
+
+DRAW = 2**14  # entries that one generator draws for, whatever is read at once
+
+
+def dare_ta(
+    task_vectors: TaskVectors, *, density: float | int, seed: int
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """Task Arithmetic of task vectors dropped at random and rescaled, served to every task.
+
+    ``density`` is the share of entries that survives: 1 minus the paper's drop rate.
+    """
+    return task_arithmetic(dropped(task_vectors, density, seed))
+
+
+def dare_ties(
+    task_vectors: TaskVectors,
+    *,
+    density: float | int,
+    trim_density: float | int,
+    merge: str = "mean",
+    seed: int,
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """TIES of task vectors dropped at random and rescaled, served to every task.
+
+    ``density`` is the share of entries that survives the drop, ``trim_density`` the share (of all
+    entries) that TIES then keeps, the largest first.
+    """
+    check_share("trim_density", trim_density, "that trimming keeps")
+    vectors = dropped(task_vectors, density, seed)
+    if density <= trim_density < 1:
+        _warn_that_nothing_is_trimmed(density, trim_density)
+    return ties(vectors, density=trim_density, merge=merge)
+
+
+def dropped(
+    task_vectors: TaskVectors, density: float | int, seed: int
+) -> dict[str, "DroppedVector"]:
+    """The task vectors, lazily, each with a drop of its own."""
+    check_share("density", density, "that survive the drop")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ValueError(f"seed={seed!r} is not a whole number.")
+    return {
+        task: DroppedVector(vector, density, f"{seed}/{task}")
+        for task, vector in task_vectors.items()
+    }
+
+
+@cache  # once, though knobs are checked more often
+def _warn_that_nothing_is_trimmed(density: float | int, trim_density: float | int) -> None:
+    log.warning(
+        "trim_density=%s trims next to nothing of density=%s that survive the drop. Choose a "
+        "smaller one, or trim_density=1 for DARE without trimming.",
+        trim_density,
+        density,
+    )
+
+
+class DroppedVector(Mapping[str, Tensor]):
+    """A task vector of which every entry is zero, or with probability ``density`` 1 / density as
+    large. Which ones depends on ``key``, the layer's name and the entry's place alone."""
+
+    def __init__(self, vector: Mapping[str, Tensor], density: float | int, key: str) -> None:
+        self._vector, self._density, self._key = vector, density, key
+        if hasattr(vector, "rows"):  # else a layer is cheaper as a whole
+            self.rows = self._rows
+
+    def __getitem__(self, name: str) -> Float[Tensor, "..."]:
+        delta = at_least_float32(self._vector[name])
+        return self._drop(delta, name, 0)
+
+    def _rows(self, name: str, start: int, stop: int) -> Float[Tensor, "..."]:
+        delta = at_least_float32(rows_of(self._vector, name, start, stop))
+        return self._drop(delta, name, start)
+
+    def _drop(self, delta: Float[Tensor, "..."], name: str, start: int) -> Float[Tensor, "..."]:
+        rows = delta if delta.ndim else delta[None]
+        pieces = self._survivors(name, start, start + len(rows), rows[:1].numel())
+        survive = torch.cat(list(pieces)).reshape(delta.shape).to(delta.device)
+        return torch.where(survive, delta / self._density, 0)
+
+    def _survivors(
+        self, name: str, start: int, stop: int, width: int
+    ) -> Iterator[Bool[Tensor, "rows width"]]:
+        """Which entries of these rows survive, some rows at a time, each drawn by a generator of
+        its own: what rows are read together changes nothing."""
+        step = max(1, DRAW // max(width, 1))
+        yield torch.zeros(0, width, dtype=torch.bool)
+        for first in range(start // step * step, stop, step):
+            digest = hashlib.sha256(f"{self._key}/{name}/{first}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            drawn = torch.rand(step, width, generator=generator) < self._density
+            yield drawn[max(start - first, 0) : stop - first]
+
+    def shape(self, name: str) -> torch.Size:
+        return shape_of(self._vector, name)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return torch.promote_types(dtype_of(self._vector, name), torch.float32)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._vector  # Mapping's own would read the tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._vector)
+
+    def __len__(self) -> int:
+        return len(self._vector)

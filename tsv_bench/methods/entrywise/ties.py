@@ -1,0 +1,49 @@
+"""TIES-Merging: https://arxiv.org/abs/2306.01708."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.merge import merge_entries
+from tsv_bench.task_vectors.order_statistics import trim_thresholds
+
+MERGES = ("mean", "sum")
+
+
+def ties(
+    task_vectors: TaskVectors, *, density: float | int, merge: str = "mean"
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """Trim every task vector, elect a sign for every entry, merge what agrees; one for all tasks.
+
+    ``density`` is the share of a task vector's entries that trimming keeps, in (0, 1]; ``merge``
+    says how agreeing entries become one: their "mean" (the paper's) or "sum".
+    """
+    if not isinstance(density, int | float) or not 0 < density <= 1:
+        raise ValueError(
+            f"density={density!r} is not in (0, 1]: it is the share of entries that trimming keeps."
+        )
+    if merge not in MERGES:
+        raise ValueError(f"merge={merge!r} is not a way to merge what agrees: {MERGES}.")
+    # Passes of their own: one threshold for a whole task vector, which is never in memory.
+    thresholds = trim_thresholds(list(task_vectors.values()), density)
+    rule = partial(merge_agreeing, thresholds=thresholds, merge=merge)
+    return dict.fromkeys(task_vectors, merge_entries(task_vectors.values(), rule))
+
+
+def merge_agreeing(
+    deltas: Float[Tensor, "tasks ..."], thresholds: list[float], merge: str
+) -> Float[Tensor, "..."]:
+    """Merge one layer: entries below their task's threshold, or against the elected sign, drop out.
+
+    The elected sign is that of the sum of what trimming kept; entries that cancel exactly elect
+    none and become zero.
+    """
+    column = deltas.new_tensor(thresholds).reshape(-1, *[1] * (deltas.ndim - 1))
+    kept = deltas.masked_fill(deltas.abs() < column, 0)
+    sign = kept.sum(dim=0).sign_()
+    agreeing = kept.mul_(sign).clamp_(min=0)  # magnitudes, in place: this is bound by memory
+    merged = agreeing.sum(dim=0).mul_(sign)
+    return merged if merge == "sum" else merged.div_(agreeing.sign_().sum(dim=0).clamp_(min=1))

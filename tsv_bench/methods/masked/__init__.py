@@ -1,0 +1,1 @@
+"""Methods that serve each task a mask of one shared vector."""

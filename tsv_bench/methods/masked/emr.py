@@ -1,0 +1,62 @@
+"""EMR-Merging (elect, mask, rescale): https://arxiv.org/abs/2405.17461."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tsv_bench.methods.masked.masked_vector import serve_masked
+from tsv_bench.task_vectors.lazy import LazyVector, TaskVectors, blocks
+from tsv_bench.task_vectors.merge import same_layers
+from tsv_bench.task_vectors.streaming import stream, watched
+
+
+def emr(task_vectors: TaskVectors) -> Mapping[str, Mapping[str, Tensor]]:
+    """Each task is served its mask of one unified vector, rescaled: the task must be known.
+
+    A unified entry has the sign of the sum of the task vectors and the largest magnitude of those
+    that agree with it. A mask keeps the entries whose sign its task has. The rescaling, one number
+    a task, gives back the mean magnitude of the task vector.
+    """
+    # A pass of its own: the rescalings are those of whole task vectors.
+    scales = rescalers(list(task_vectors.values()))
+    return serve_masked(task_vectors, unified, [agrees] * len(scales), scales)
+
+
+def unified(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "..."]:
+    """The sign of the sum times the largest magnitude that agrees with it; paper, Section 3.
+
+    Entries that cancel exactly elect no sign and become zero.
+    """
+    sign = deltas.sum(dim=0).sign_()
+    return (deltas * sign).amax(dim=0).clamp_(min=0).mul_(sign)
+
+
+def agrees(delta: Float[Tensor, "..."], merged: Float[Tensor, "..."]) -> Bool[Tensor, "..."]:
+    """Where a task's delta has the sign of the merged entry."""
+    return (delta.sign() == merged.sign()) & (merged != 0)
+
+
+def rescalers(vectors: Sequence[Mapping[str, Tensor]]) -> list[float]:
+    """Of each task the sum of its magnitudes over that of its masked unified vector.
+
+    Over all layers together. A task that changed nothing gets zero.
+    """
+    sums = LazyVector(same_layers(vectors), lambda name: blocks(vectors, name, magnitudes))
+    total = sum(len(sums.parts(name)) for name in sums)
+    own, kept = torch.zeros(2, len(vectors), dtype=torch.float64)
+    for _, _, found in watched(stream(sums), total, "rescalers"):
+        own += found[0]
+        kept += found[1]
+    return torch.where(kept > 0, own / kept, 0.0).tolist()
+
+
+def magnitudes(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "2 tasks"]:
+    """Of each task the sum of its own magnitudes, and of the unified ones that its mask keeps."""
+    deltas = deltas.reshape(len(deltas), -1)
+    merged = unified(deltas)
+    agreeing = agrees(deltas, merged)
+    own = deltas.abs().sum(dim=1, dtype=torch.float64)
+    kept = (merged.abs() * agreeing).sum(dim=1, dtype=torch.float64)
+    return torch.stack([own, kept]).cpu()

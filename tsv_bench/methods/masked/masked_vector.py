@@ -1,0 +1,136 @@
+"""Masks of one merged vector: each task is served the entries that it keeps, a bit an entry.
+
+TALL masks, https://arxiv.org/abs/2405.07813, their baseline, and EMR-Merging.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tsv_bench.task_vectors.bits import pack_bits, unpack_bits
+from tsv_bench.task_vectors.lazy import LazyVector, Part, TaskVectors, blocks
+from tsv_bench.task_vectors.merge import merge_entries, same_layers
+from tsv_bench.task_vectors.streaming import stream
+
+# Of a task's delta and the merged one, entry by entry: whether the task keeps the merged entry.
+Keep = Callable[[Float[Tensor, "..."], Float[Tensor, "..."]], Bool[Tensor, "..."]]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What all tasks share, and which of its entries each of them keeps."""
+
+    vectors: Sequence[Mapping[str, Tensor]]
+    merge: Callable[[Float[Tensor, "tasks ..."]], Float[Tensor, "..."]]
+    keeps: Sequence[Keep]  # one a task
+
+    @property
+    def names(self) -> list[str]:
+        return same_layers(self.vectors)
+
+    @property
+    def merged(self) -> LazyVector:
+        """The vector that the masks are of."""
+        return merge_entries(self.vectors, self.merge)
+
+    def parts(self, name: str, pack: bool) -> list[Part]:
+        """Merged rows with their masks, tasks x rows; the latter as bits if ``pack``."""
+
+        def both(deltas: Float[Tensor, "tasks ..."]) -> tuple[Tensor, Tensor]:
+            merged = self.merge(deltas)
+            pairs = zip(self.keeps, deltas, strict=True)
+            kept = torch.stack([keep(delta, merged) for keep, delta in pairs])
+            return merged, pack_bits(kept.reshape(len(kept), -1)) if pack else kept
+
+        return blocks(self.vectors, name, both, multiple=8)
+
+
+class MaskedVector(LazyVector):
+    """What one task is served: its mask of the merged vector, times ``scale``."""
+
+    def __init__(self, masks: Masks, index: int, scale: float = 1.0) -> None:
+        self.masks, self.index, self.scale = masks, index, scale
+        super().__init__(masks.names, self._parts)
+
+    def _parts(self, name: str) -> list[Part]:
+        masks, index, scale = self.masks, self.index, self.scale
+
+        def rule(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "..."]:
+            merged = masks.merge(deltas)
+            return merged.mul_(masks.keeps[index](deltas[index], merged)).mul_(scale)
+
+        return blocks(masks.vectors, name, rule)
+
+
+class PackedVector(Mapping[str, Tensor]):
+    """What one task is served, in memory: its bits, and the merged vector that tasks share."""
+
+    def __init__(
+        self, shared: Mapping[str, Tensor], bits: Mapping[str, Tensor], scale: float
+    ) -> None:
+        self.shared, self.bits, self.scale = shared, bits, scale
+
+    def __getitem__(self, name: str) -> Float[Tensor, "..."]:
+        merged = self.shared[name]
+        kept = unpack_bits(self.bits[name], merged.numel()).reshape(merged.shape)
+        return merged * kept * self.scale
+
+    def shape(self, name: str) -> torch.Size:
+        return self.shared[name].shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self.shared[name].dtype
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.shared
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shared)
+
+    def __len__(self) -> int:
+        return len(self.shared)
+
+
+def serve_masked(
+    task_vectors: TaskVectors,
+    merge: Callable[[Float[Tensor, "tasks ..."]], Float[Tensor, "..."]],
+    keeps: Sequence[Keep],
+    scales: Sequence[float] | None = None,
+) -> dict[str, MaskedVector]:
+    """Each task its mask of what ``merge`` makes of stacked deltas, entry by entry."""
+    masks = Masks(list(task_vectors.values()), merge, keeps)
+    scales = [1.0] * len(task_vectors) if scales is None else scales
+    return {
+        task: MaskedVector(masks, index, scale)
+        for index, (task, scale) in enumerate(zip(task_vectors, scales, strict=True))
+    }
+
+
+def masked_rows(masks: Masks, pack: bool) -> Iterator[tuple[str, int, tuple[Tensor, Tensor]]]:
+    """One pass over all tasks: (name, first row, (merged rows, masks)); see `Masks.parts`."""
+    return stream(LazyVector(masks.names, partial(masks.parts, pack=pack)))
+
+
+def pack_vectors(
+    served: Mapping[str, MaskedVector], done: Callable[[], object] = lambda: None
+) -> dict[str, PackedVector]:
+    """All that is served, computed in one pass, in memory; ``done`` is called for every layer."""
+    masks = next(iter(served.values())).masks
+    merged: dict[str, list[Tensor]] = {}
+    bits: dict[str, list[Tensor]] = {}
+    for name, _, (rows, packed) in masked_rows(masks, pack=True):
+        if name not in merged:
+            merged[name], bits[name] = [], []
+            done()
+        merged[name].append(rows)
+        bits[name].append(packed)
+    shared = {n: rows[0] if len(rows) == 1 else torch.cat(rows) for n, rows in merged.items()}
+    by_layer = {name: torch.cat(parts, dim=1) for name, parts in bits.items()}
+    return {
+        task: PackedVector(shared, {n: b[vector.index] for n, b in by_layer.items()}, vector.scale)
+        for task, vector in served.items()
+    }

@@ -1,0 +1,62 @@
+"""Centered arithmetic with rank-reduced task vectors (CART): https://arxiv.org/abs/2412.12153."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tsv_bench.linalg.svd import check_svd_route, truncated_svd
+from tsv_bench.methods.ranks import check_rank_fraction, kept_rank
+from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
+from tsv_bench.task_vectors.merge import mean, merge_layers
+
+
+def cart(
+    task_vectors: TaskVectors,
+    *,
+    rank_fraction: float | int | None = 0.12,
+    centered_scale: float | int = 2.0,
+    svd: str = "gram",
+    exclude: Sequence[str] | None = None,
+    split_qkv: bool = False,
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """The mean, and ``centered_scale`` times what each task keeps of its difference from it.
+
+    ``rank_fraction`` is the share of singular triplets of that difference that a task keeps. One
+    vector for all tasks. Matrices as `Matrices` has them, the others averaged. ``exclude`` null:
+    embeddings, output heads and text_projection.
+    """
+    check_rank_fraction(rank_fraction)
+    if not isinstance(centered_scale, int | float) or not 0 <= centered_scale < float("inf"):
+        raise ValueError(
+            f"centered_scale={centered_scale!r} is no finite number from 0 on: it multiplies what "
+            f"tasks keep of their differences from the mean."
+        )
+    check_svd_route(svd)
+    matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
+    rule = partial(
+        centered_sum, rank_fraction=rank_fraction, centered_scale=centered_scale, svd=svd
+    )
+    return dict.fromkeys(task_vectors, merge_layers(task_vectors.values(), rule, matrices=matrices))
+
+
+def centered_sum(
+    deltas: Float[Tensor, "tasks m n"],
+    rank_fraction: float | int | None,
+    centered_scale: float | int,
+    svd: str = "gram",
+) -> Float[Tensor, "m n"]:
+    """The mean and the scaled sum of the tasks' differences from it, each at low rank."""
+    num_tasks, m, n = deltas.shape
+    rank = kept_rank(min(m, n), num_tasks, rank_fraction)
+    center = mean(deltas)
+    kept = torch.zeros_like(center)
+    for delta in deltas:  # one at a time: a second copy of all is too much
+        difference = delta - center
+        if difference.any():
+            u, s, vh = truncated_svd(difference, rank, svd)
+            kept.addmm_(u * s, vh)
+    return center.add_(kept, alpha=centered_scale)

@@ -1,0 +1,70 @@
+"""DC-Merge, task vectors merged in bases that cover all tasks: https://arxiv.org/abs/2603.06242."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tsv_bench.linalg.polar import polar_factor
+from tsv_bench.linalg.precision import singular_zero
+from tsv_bench.methods.entrywise.ties import merge_agreeing
+from tsv_bench.methods.matrixwise.tsv import merge_by_triplets
+from tsv_bench.task_vectors.lazy import TaskVectors
+
+
+def dc_merge(
+    task_vectors: TaskVectors,
+    *,
+    density: float | int = 0.001,
+    svd: str = "gram",
+    exclude: Sequence[str] | None = None,
+    split_qkv: bool = False,
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """DC-Merge without smoothing: TIES on truncated task matrices, in bases that cover all tasks.
+
+    ``density`` is the share of a task matrix's entries, in those bases, that trimming keeps. One
+    vector for all tasks. Matrices as `Matrices` has them, the others averaged. ``exclude`` null:
+    embeddings, output heads and text_projection.
+    """
+    if not isinstance(density, int | float) or not 0 < density <= 1:
+        raise ValueError(
+            f"density={density!r} is not in (0, 1]: it is the share of entries, in the cover "
+            f"bases, that trimming keeps of each task."
+        )
+    # Each task keeps an equal share of triplets: more would not fit into one basis.
+    rule = partial(merge_in_cover_bases, density=density)
+    return merge_by_triplets(task_vectors, None, svd, exclude, split_qkv, rule)
+
+
+def merge_in_cover_bases(
+    u: Float[Tensor, "tasks m k"],
+    s: Float[Tensor, "tasks k"],
+    vh: Float[Tensor, "tasks k n"],
+    density: float | int,
+) -> Float[Tensor, "m n"]:
+    """Merge the singular triplets that each task keeps of one matrix.
+
+    The polar factors of all left and of all right singular vectors are the bases. The tasks, in
+    these, are trimmed and merged as by TIES; of the result each task's own block counts, that of
+    the basis vectors nearest to its singular vectors.
+    """
+    num_tasks, m, rank = u.shape
+    n = vh.shape[2]
+    # Singular vectors of a zero singular value are arbitrary: they must not turn the bases.
+    real = s > singular_zero(s.dtype) * s[:, :1]
+    left = polar_factor((u * real[:, None]).transpose(0, 1).reshape(m, -1))
+    right = polar_factor((vh * real[:, :, None]).reshape(-1, n))
+    # The authors count all entries of square bases, which are zero beyond these.
+    num_kept = max(1, math.floor(round(density * min(m, n) ** 2, 6)))
+    thresholds, own = [], u.new_empty(num_tasks, num_tasks, rank, rank)
+    for t in range(num_tasks):  # one at a time: in the bases a task is as large as its delta
+        task = (left.mT @ u[t]) * s[t] @ (vh[t] @ right.mT)
+        sizes = task.flatten().abs()
+        thresholds.append(float(sizes.topk(min(num_kept, len(sizes))).values[-1]))
+        blocks = task.reshape(num_tasks, rank, num_tasks, rank)
+        own[t] = blocks.diagonal(dim1=0, dim2=2).movedim(-1, 0)
+    merged = merge_agreeing(own, thresholds, "mean")
+    turned = left.reshape(m, num_tasks, rank).transpose(0, 1) @ merged
+    return turned.transpose(0, 1).reshape(m, -1) @ right

@@ -1,0 +1,148 @@
+"""The singular triplets of a layer, remembered or computed, and vectors made of them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tsv_bench.linalg.precision import singular_zero
+from tsv_bench.linalg.svd import truncated_svd
+from tsv_bench.methods.ranks import kept_rank
+from tsv_bench.task_vectors.lazy import LazyVector, Part, Triplets, blocks, shape_of, stacked
+from tsv_bench.task_vectors.matrices import Matrices
+from tsv_bench.task_vectors.merge import mean
+from tsv_bench.task_vectors.streaming import stream
+
+
+def is_real(s: Float[Tensor, "tasks k"]) -> Bool[Tensor, "tasks k"]:
+    """Whether a task's singular value is more than a rounding error of zero."""
+    return s > singular_zero(s.dtype) * s[:, :1]
+
+
+class CompressedVector(LazyVector):
+    """A task vector with every matrix at the rank that each of ``num_tasks`` tasks keeps."""
+
+    def __init__(
+        self,
+        vector: Mapping[str, Tensor],
+        num_tasks: int,
+        matrices: Matrices,
+        rank_fraction: float | int | None,
+        svd: str,
+    ) -> None:
+        self._vector, self._matrices = vector, matrices
+        self._settings = num_tasks, matrices, rank_fraction, svd
+        super().__init__(vector, self._product)
+
+    @property
+    def split_qkv(self) -> bool:
+        return self._matrices.split_qkv
+
+    def shape(self, name: str) -> torch.Size:
+        return shape_of(self._vector, name)
+
+    def factor_shapes(self, name: str) -> list[torch.Size] | None:
+        """Of u, s and vh, with a leading axis where the layer is several matrices; None: whole."""
+        shape = shape_of(self._vector, name)
+        if not self._matrices.is_matrix(name, shape):
+            return None
+        pieces, m, n = self._matrices.split(name, torch.empty(shape, device="meta")).shape
+        rank = self._layer(name).rank
+        lead = [pieces] if pieces > 1 else []
+        return [torch.Size([*lead, *size]) for size in ((m, rank), (rank,), (rank, n))]
+
+    def factors(self, names: Iterable[str]) -> Iterator[tuple[str, list[Tensor]]]:
+        """These layers' names and factors: u [pieces, m, k], s [pieces, k], vh [pieces, k, n]."""
+
+        def parts(name: str) -> list[Part]:
+            layer = self._layer(name)
+            size = shape_of(self._vector, name).numel()
+            return [Part(name, 0, size, layer.read, lambda r: [x[0] for x in layer.compute(r)])]
+
+        return ((name, triplets) for name, _, triplets in stream(LazyVector(names, parts)))
+
+    def _product(self, name: str) -> Sequence[Part]:
+        shape = shape_of(self._vector, name)
+        if not self._matrices.is_matrix(name, shape):
+            return blocks([self._vector], name, mean)  # of one: itself
+        layer = self._layer(name)
+
+        def multiply(read: list) -> Tensor:
+            u, s, vh = (x[0] for x in layer.compute(read))
+            return self._matrices.join(name, shape, (u * s[:, None] @ vh).unbind())
+
+        return [Part(name, 0, shape.numel(), layer.read, multiply)]
+
+    def _layer(self, name: str) -> "Decomposition":
+        return Decomposition([self._vector], name, *self._settings)
+
+
+class Decomposition:
+    """The singular triplets of one layer, remembered ones and new ones."""
+
+    def __init__(
+        self,
+        vectors: Sequence[Mapping[str, Tensor]],
+        name: str,
+        num_tasks: int,
+        matrices: Matrices,
+        rank_fraction: float | int | None,
+        svd: str,
+    ) -> None:
+        self.vectors, self.name, self.matrices, self.svd = vectors, name, matrices, svd
+        m, n = matrices.split(name, torch.empty(shape_of(vectors[0], name), device="meta")).shape[
+            1:
+        ]
+        self.full_rank = min(m, n)
+        self.rank = kept_rank(self.full_rank, num_tasks, rank_fraction)
+        self.kind = svd + ("-split" if matrices.split_qkv else "")
+
+    def read(self) -> list[Triplets | Tensor]:
+        """Of every task what is remembered, else the delta."""
+
+        def remembered(vector: Mapping[str, Tensor]) -> Triplets | None:
+            recall = getattr(vector, "recall", None)
+            return recall(self.name, self.rank, self.kind) if recall else None
+
+        return [remembered(vector) or vector[self.name] for vector in self.vectors]
+
+    def compute(
+        self, read: list[Triplets | Tensor]
+    ) -> tuple[
+        Float[Tensor, "tasks pieces m k"],
+        Float[Tensor, "tasks pieces k"],
+        Float[Tensor, "tasks pieces k n"],
+    ]:
+        """Triplets of all tasks; new ones are left to whoever keeps them."""
+        new = [i for i, found in enumerate(read) if isinstance(found, Tensor)]
+        if new:
+            ahead = [getattr(self.vectors[i], "rank_ahead", lambda full: 0) for i in new]
+            rank = max(self.rank, *(wanted(self.full_rank) for wanted in ahead))
+            # A GPU is quickest with all at once; a CPU need not gather them first.
+            at_once = len(new) if read[new[0]].is_cuda else 1
+            groups = [new[i : i + at_once] for i in range(0, len(new), at_once)]
+            # Not a list: each delta can go when its triplets are there.
+            found = (self.decompose([read[i] for i in group], rank) for group in groups)
+            for i, (u, s, vh) in zip(new, (f for group in found for f in group), strict=True):
+                read[i] = u[..., : self.rank], s[..., : self.rank], vh[..., : self.rank, :]
+                if keep := getattr(self.vectors[i], "keep", None):
+                    keep(self.name, (u, s, vh), self.kind)
+        # One after the other, and none kept twice: at full rank these are as large as the deltas.
+        waiting = [list(parts) for parts in zip(*read, strict=True)]
+        read.clear()  # whoever has read them holds on to the list
+        stacks = []
+        while waiting:
+            parts = waiting.pop(0)
+            stacks.append(stacked(parts, len(parts)))
+        return tuple(stacks)
+
+    def decompose(self, deltas: list[Float[Tensor, "..."]], rank: int) -> Iterator[Triplets]:
+        """The triplets of each delta, with a leading axis for its pieces."""
+        together = stacked(deltas, len(deltas)) if len(deltas) > 1 else deltas[0][None]
+        pieces = self.matrices.split(self.name, together)
+        if pieces.flatten()[:4096].any() or pieces.any():  # the second takes a while
+            return zip(*truncated_svd(pieces, rank, self.svd), strict=True)
+        *lead, m, n = pieces.shape
+        sizes = ((m, rank), (rank,), (rank, n))
+        return zip(*(pieces.new_zeros(*lead, *size) for size in sizes), strict=True)

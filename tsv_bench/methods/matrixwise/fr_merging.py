@@ -1,0 +1,119 @@
+"""FR-Merging, the static part of FREE-Merging: https://arxiv.org/abs/2411.16815."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tsv_bench.task_vectors.lazy import LazyVector, TaskVectors, blocks
+from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
+from tsv_bench.task_vectors.merge import merge_layers, same_layers
+from tsv_bench.task_vectors.streaming import stream, watched
+
+CENTRES = ("highest", "zero")
+WEIGHTS = ("aligned", "share", "one")
+
+
+def fr_merging(
+    task_vectors: TaskVectors,
+    *,
+    centre: str,
+    radius: float | int,
+    weights: str,
+    exclude: Sequence[str] | None = None,
+    split_qkv: bool = False,
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """The weighted sum of task matrices without their low frequencies; one vector for all tasks.
+
+    ``centre`` and ``radius`` as in `kept_frequencies`. ``weights``: "aligned" brings each layer's
+    mean magnitude to that of the task with the largest, "share" is a task's share of the mean
+    magnitudes of whole task vectors, "one" leaves the sum as it is. Matrices as `Matrices` has
+    them, the others averaged. ``exclude`` null: embeddings, output heads and text_projection.
+    """
+    if centre not in CENTRES:
+        raise ValueError(f"centre={centre!r} is not where frequencies are measured from: {CENTRES}")
+    if not isinstance(radius, int | float) or not radius >= 0:
+        raise ValueError(
+            f"radius={radius!r} is not a number from 0 on: it is a distance between frequencies, "
+            f"as a share of the matrix's smaller side."
+        )
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights={weights!r} is not a way to weight tasks: {WEIGHTS}.")
+    matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
+    vectors = list(task_vectors.values())
+    # A pass of its own: these are shares of whole task vectors.
+    shares = magnitude_shares(vectors) if weights == "share" else [1.0] * len(vectors)
+    rule = partial(
+        merge_filtered, centre=centre, radius=radius, shares=shares, align=weights == "aligned"
+    )
+    return dict.fromkeys(task_vectors, merge_layers(vectors, rule, matrices=matrices))
+
+
+def merge_filtered(
+    deltas: Float[Tensor, "tasks m n"],
+    centre: str,
+    radius: float | int,
+    shares: Sequence[float],
+    align: bool,
+) -> Float[Tensor, "m n"]:
+    """Merge one layer's task matrices: filter each, weight it, add them up."""
+    kept = kept_frequencies(*deltas.shape[1:], centre, radius).to(deltas.device)
+    merged, largest = torch.zeros_like(deltas[0]), 0.0 if align else 1.0
+    for delta, share in zip(deltas, shares, strict=True):  # a second copy of all is too much
+        filtered = passed(delta, kept)
+        if align:
+            magnitude = float(filtered.abs().mean())
+            if not magnitude:  # a task that has nothing left there stays at nothing
+                continue
+            filtered.div_(magnitude)
+            largest = max(largest, magnitude)
+        merged.add_(filtered, alpha=share)
+    return merged.mul_(largest)
+
+
+def high_pass(
+    matrices: Float[Tensor, "*batch m n"], centre: str, radius: float | int
+) -> Float[Tensor, "*batch m n"]:
+    """Each matrix without the frequencies that `kept_frequencies` leaves out; one at a time."""
+    m, n = matrices.shape[-2:]
+    kept = kept_frequencies(m, n, centre, radius).to(matrices.device)
+    filtered = torch.empty_like(matrices)
+    for matrix, out in zip(matrices.reshape(-1, m, n), filtered.view(-1, m, n), strict=True):
+        out.copy_(passed(matrix, kept))
+    return filtered
+
+
+def passed(matrix: Float[Tensor, "m n"], kept: Bool[Tensor, "m half"]) -> Float[Tensor, "m n"]:
+    """The matrix of these frequencies alone: one half of them, the other is its mirror image."""
+    return torch.fft.irfft2(torch.fft.rfft2(matrix).mul_(kept), s=matrix.shape)
+
+
+def kept_frequencies(
+    m: int, n: int, centre: str, radius: float | int
+) -> Bool[Tensor, "m {n//2+1}"]:
+    """Which frequencies pass an ideal high-pass filter; ``radius`` times min(m, n) steps away.
+
+    From "zero" on those at least so far from frequency zero (the paper's); from the "highest"
+    those at most so far from the highest frequency (what the authors' code does).
+    """
+    rows = torch.fft.fftfreq(m, 1 / m, dtype=torch.float64)[:, None]
+    cols = torch.fft.rfftfreq(n, 1 / n, dtype=torch.float64)
+    if centre == "zero":
+        return torch.hypot(rows, cols) >= radius * min(m, n)
+    return torch.hypot(m / 2 - rows.abs(), n / 2 - cols) <= radius * min(m, n)
+
+
+def magnitude_shares(vectors: Sequence[Mapping[str, Tensor]]) -> list[float]:
+    """Each task's share of the mean magnitudes of all task vectors, all layers together."""
+    sums = LazyVector(same_layers(vectors), lambda name: blocks(vectors, name, magnitude_sums))
+    total = sum(len(sums.parts(name)) for name in sums)
+    found = torch.zeros(len(vectors), dtype=torch.float64)
+    for _, _, of_part in watched(stream(sums), total, "magnitudes"):
+        found += of_part
+    return torch.where(found.sum() > 0, found / found.sum(), 0.0).tolist()
+
+
+def magnitude_sums(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, " tasks"]:
+    return deltas.reshape(len(deltas), -1).abs().sum(dim=1, dtype=torch.float64).cpu()

@@ -1,0 +1,117 @@
+"""Isotropic merging, Iso-C and Iso-CTS: https://arxiv.org/abs/2502.04959."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tsv_bench.linalg.polar import polar_factor, polar_product
+from tsv_bench.linalg.precision import singular_zero
+from tsv_bench.linalg.svd import truncated_svd
+from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
+from tsv_bench.task_vectors.merge import merge_layers
+
+log = logging.getLogger(__name__)
+
+
+def iso_c(
+    task_vectors: TaskVectors, *, exclude: Sequence[str] | None = None, split_qkv: bool = False
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """Iso-C: the sum of the tasks' matrices, every singular value made their mean.
+
+    One vector for all tasks. Matrices as `Matrices` has them, the others averaged. ``exclude``
+    null: embeddings, output heads and text_projection.
+    """
+    matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
+    merged = merge_layers(task_vectors.values(), isotropic_sum, matrices=matrices)
+    return dict.fromkeys(task_vectors, merged)
+
+
+def iso_cts(
+    task_vectors: TaskVectors,
+    *,
+    common_fraction: float | int = 0.8,
+    exclude: Sequence[str] | None = None,
+    split_qkv: bool = False,
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """Iso-CTS: Iso-C whose last singular vectors make room for each task's own.
+
+    ``common_fraction`` is the share of directions that come from the sum, in [0, 1]; what is left
+    is shared out equally. One vector for all tasks, layers as in `iso_c`.
+    """
+    check_common_fraction(common_fraction)
+    matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
+    rule = partial(isotropic_subspaces, common_fraction=common_fraction)
+    return dict.fromkeys(task_vectors, merge_layers(task_vectors.values(), rule, matrices=matrices))
+
+
+def isotropic_sum(deltas: Float[Tensor, "tasks m n"]) -> Float[Tensor, "m n"]:
+    """The sum with a flat spectrum; directions that it does not span stay zero."""
+    total = deltas.sum(dim=0)
+    factor = polar_factor(total)
+    # The sum of the singular values of u s vh is the scalar product with u vh: no SVD is needed.
+    nuclear_norm = (factor * total).sum(dtype=torch.float64)
+    return factor * (nuclear_norm / min(total.shape)).to(total.dtype)
+
+
+def isotropic_subspaces(
+    deltas: Float[Tensor, "tasks m n"], common_fraction: float | int
+) -> Float[Tensor, "m n"]:
+    """Common directions of the sum beside each task's own, orthonormalized, all equally long."""
+    num_tasks, m, n = deltas.shape
+    common, per_task = directions(min(m, n), num_tasks, common_fraction)
+    u, s, vh = truncated_svd(deltas.sum(dim=0), common)
+    # Singular vectors of a zero singular value are arbitrary: none of them is a direction.
+    spanned = s > singular_zero(s.dtype) * s[:1]
+    u, s, vh = u[:, spanned], s[spanned], vh[spanned]
+    found = [(u, s, vh)]
+    for delta in deltas if per_task else ():  # one at a time: a second copy of all is too much
+        own_u, own_s, own_vh = truncated_svd(delta - u @ (u.mT @ delta), per_task)
+        # What is left of a task within the common directions is rounding, beside the task itself.
+        own = own_s > singular_zero(s.dtype) * torch.linalg.matrix_norm(delta)
+        found.append((own_u[:, own], own_s[own], own_vh[own]))
+    all_u, all_s, all_vh = zip(*found, strict=True)
+    values = torch.cat(all_s)
+    level = values.sum() / (common + num_tasks * per_task)  # zeros count, as in the authors' mean
+    return polar_product(torch.cat(all_u, dim=1), level.expand(len(values)), torch.cat(all_vh))
+
+
+def directions(full_rank: int, num_tasks: int, common_fraction: float | int) -> tuple[int, int]:
+    """Common directions, and those of each task; ``full_rank`` together.
+
+    The authors round each task's share to the nearest whole number; all together never get more
+    than there are.
+    """
+    # 0.29 * 100 is 28.999999999999996; nine decimals are far finer than any fraction given.
+    left = full_rank - math.floor(round(full_rank * common_fraction, 9))
+    per_task = min(round(left / num_tasks), full_rank // num_tasks)
+    if left and not per_task:
+        _warn_that_no_task_has_its_own(full_rank, num_tasks, common_fraction)
+    return full_rank - num_tasks * per_task, per_task
+
+
+@cache  # once for each case, not once for each layer
+def _warn_that_no_task_has_its_own(
+    full_rank: int, num_tasks: int, common_fraction: float | int
+) -> None:
+    log.warning(
+        "common_fraction=%s leaves less than one of %d directions for each of %d tasks: layers of "
+        "this size are merged as by Iso-C.",
+        common_fraction,
+        full_rank,
+        num_tasks,
+    )
+
+
+def check_common_fraction(common_fraction: float | int) -> None:
+    """ValueError unless ``common_fraction`` is a number in [0, 1]."""
+    if not isinstance(common_fraction, int | float) or not 0 <= common_fraction <= 1:
+        raise ValueError(
+            f"common_fraction={common_fraction!r} is not in [0, 1]: it is the share of directions "
+            f"that come from the sum of all tasks; 1 is Iso-C, 0 leaves each task its own only."
+        )

@@ -1,0 +1,57 @@
+"""Task arithmetic with other singular values, its singular vectors as they are.
+
+Subspace Boosting: https://arxiv.org/abs/2506.16506. Singular value calibration (SVC):
+https://arxiv.org/abs/2602.05536.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tsv_bench.linalg.precision import singular_zero
+from tsv_bench.linalg.svd import truncated_svd
+from tsv_bench.methods.entrywise.arithmetic import total
+from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
+from tsv_bench.task_vectors.merge import merge_layers
+
+
+def subspace_boosting(
+    task_vectors: TaskVectors,
+    *,
+    boosting_threshold: float | int = 0.01,
+    exclude: Sequence[str] | None = None,
+    split_qkv: bool = False,
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """Task arithmetic whose small singular values are raised; one vector for all tasks.
+
+    ``boosting_threshold`` is the share of their sum, in [0, 1], that the leading singular values
+    reach together; those after them are raised to the last of these. Matrices as `Matrices` has
+    them, the others summed. ``exclude`` null: embeddings, output heads and text_projection.
+    """
+    if not isinstance(boosting_threshold, int | float) or not 0 <= boosting_threshold <= 1:
+        raise ValueError(
+            f"boosting_threshold={boosting_threshold!r} is not in [0, 1]: it is the share of the "
+            f"sum of singular values whose last one the smaller ones are raised to."
+        )
+    matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
+    rule = partial(boosted_sum, boosting_threshold=boosting_threshold)
+    return dict.fromkeys(
+        task_vectors,
+        merge_layers(task_vectors.values(), rule, merge_other=total, matrices=matrices),
+    )
+
+
+def boosted_sum(
+    deltas: Float[Tensor, "tasks m n"], boosting_threshold: float | int
+) -> Float[Tensor, "m n"]:
+    """The sum, no singular value below the one at which their running sum reaches its share."""
+    merged = total(deltas)
+    u, s, vh = truncated_svd(merged, min(merged.shape), "svd")
+    before = int((s.cumsum(dim=0) < boosting_threshold * s.sum()).sum())
+    lowest = s[min(before, len(s) - 1)]  # a share of 1 is all of them, whatever rounding says
+    # Singular vectors of a zero singular value are arbitrary: there is nothing to raise.
+    spanned = s > singular_zero(s.dtype) * s[:1]
+    return u * s.clamp(min=lowest).mul(spanned) @ vh

@@ -1,0 +1,97 @@
+"""A merging method as the commands choose it."""
+
+import inspect
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tsv_bench.methods.knobs import check_alphas
+from tsv_bench.methods.served import made_up_vectors, served_mapping
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A knob that, left null, is chosen for each task by its accuracy on validation."""
+
+    knob: str
+    candidates: Sequence[float]
+    default: float  # where there is no validation
+    serve: Callable[..., Mapping]  # the accuracies are those of what this serves with a candidate
+
+    def check(self) -> None:
+        """ValueError for candidates that are none."""
+        if not self.candidates or len(set(self.candidates)) < len(self.candidates):
+            raise ValueError(
+                f"method.choose.candidates={list(self.candidates)} are no distinct values of "
+                f"{self.knob}. Give at least one, each once."
+            )
+        for value in (*self.candidates, self.default):
+            self.serve({}, **{self.knob: value})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A merging method as its yaml describes it."""
+
+    name: str
+    label: str
+    alphas: list[float]  # candidates; one: alpha is fixed
+    knobs: dict[str, Any]
+    serve: Callable[[Mapping], Mapping]
+    choice: Choice | None = None
+    code: dict[str, str] | None = None  # of a user's own: its function, sha256 of the file it is in
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What may change a result."""
+        settings = {"name": self.name, "knobs": self.knobs, "alphas": self.alphas}
+        if self.chosen_by_task:
+            settings["candidates"] = list(self.choice.candidates)
+        return settings | ({"code": self.code} if self.code else {})
+
+    def check(self) -> None:
+        """ValueError or TypeError for a knob or an alpha out of range, before any work.
+
+        And for a user's own method that fails on two small, made-up tasks.
+        """
+        check_alphas(self.alphas)
+        if self.chosen_by_task:
+            self.choice.check()
+        method = self.by_default()
+        if not self.code:
+            method.serve({})
+            return
+        method._try({}, "no task vectors, which checks its knobs alone")
+        method._try(made_up_vectors(), "two small made-up tasks, before any work")
+
+    @property
+    def chosen_by_task(self) -> bool:
+        """Whether a knob is still to be chosen for each task."""
+        return self.choice is not None and self.knobs[self.choice.knob] is None
+
+    def by_default(self) -> "Method":
+        """The method with its default for a knob that is to be chosen by task."""
+        return self.with_knob(self.choice.default) if self.chosen_by_task else self
+
+    def with_knob(self, value: float | Mapping[str, float]) -> "Method":
+        """The method with the knob of its choice bound: to one value, or one for each task."""
+        return replace(self, serve=partial(self.serve, **{self.choice.knob: value}))
+
+    def _try(self, task_vectors: Mapping[str, Mapping[str, Tensor]], what: str) -> None:
+        try:
+            for vector in served_mapping(self.serve, task_vectors, self.name).values():
+                for layer in vector:
+                    vector[layer]
+        except Exception as error:  # whatever it is, in code that is not ours
+            own = inspect.getsourcefile(inspect.unwrap(getattr(self.serve, "func", self.serve)))
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [frame.lineno for frame in frames if frame.filename == own]
+            place = f" ({Path(own).name}, line {lines[-1]})" if lines else ""
+            raise ValueError(
+                f"{self.name} was tried on {what}: {type(error).__name__}{place}: {error}"
+            ) from error

@@ -1,0 +1,121 @@
+"""Devices: moving batches, precision, and batch sizes that fit."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+# Images. On the CPU small enough for the activations to stay in a core's cache, which is counted in
+# tokens; on a GPU large enough that launching its kernels is not what takes the time.
+BATCH_SIZES = {"cpu": 125, "cuda": 500}
+TOKENS = 2000  # ViT-B/32: 40 images of 50, 26 ms an image where 125 at once take 31
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def on_device(images: Tensor, batch_size: int, device: str) -> Iterator[Tensor]:
+    """uint8 images, batch by batch, on the device.
+
+    For a GPU the next batch is read from the memory map, into pinned memory, while this one is
+    computed. On the CPU batches are views of the map, read where they are normalized: a thread to
+    read ahead would take the time from the forward pass.
+    """
+    parts = images.split(batch_size)
+    if torch.device(device).type != "cuda":
+        yield from (part.to(device) for part in parts)
+        return
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        ahead = reader.submit(parts[0].pin_memory)
+        for following in (*parts[1:], None):
+            ready = ahead.result()
+            if following is not None:
+                ahead = reader.submit(following.pin_memory)
+            yield ready.to(device, non_blocking=True)
+
+
+def to_device(tensor: Tensor, device: str) -> Tensor:
+    """The tensor on the device; towards a GPU without waiting for what that has to do."""
+    if torch.device(device).type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def autocast(precision: str | None, device: str) -> Callable[[], AbstractContextManager]:
+    """Makes the context in which a network computes in ``precision``, see `chosen_precision`."""
+    precision = chosen_precision(precision, device)
+    if precision == "float32":
+        return nullcontext
+    return partial(torch.autocast, torch.device(device).type, getattr(torch, precision))
+
+
+def chosen_precision(precision: str | None, device: str) -> str:
+    """None: float32 on the CPU, bfloat16 on a GPU. ValueError when there is no such precision."""
+    if precision is None:
+        return "bfloat16" if torch.device(device).type == "cuda" else "float32"
+    check_precision(precision, "evaluation.precision")
+    return precision
+
+
+def check_precision(precision: str, setting: str) -> None:
+    """ValueError when there is no such precision; ``setting`` is where it was chosen."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"{setting}={precision!r} is not one of {', '.join(PRECISIONS)}.")
+
+
+def batch_sizes(batch_size: int | None, device: str, visual: nn.Module | None = None) -> list[int]:
+    """What is tried in turn: the size that was asked for (None: the device's own), then half."""
+    if batch_size is None:
+        kind = torch.device(device).type
+        batch_size = BATCH_SIZES.get(kind, BATCH_SIZES["cpu"])
+        positions = getattr(visual, "positional_embedding", None)
+        if kind == "cpu" and positions is not None:
+            batch_size = max(1, min(batch_size, TOKENS // len(positions)))
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise ValueError(
+            f"evaluation.batch_size={batch_size!r} is not a whole number of at least 1."
+        )
+    return [batch_size] if batch_size == 1 else [batch_size, batch_size // 2]
+
+
+def that_fits(
+    run: Callable[[int], Result],
+    sizes: list[int],
+    device: str,
+    work: str = "evaluate",
+    remedy: str = "Lower evaluation.batch_size, end what else uses it, or set device=cpu.",
+) -> Result:
+    """``run`` with the first of the batch sizes that the device has memory for.
+
+    A size that does not fit is taken off ``sizes``, so that it is tried once. ValueError, with the
+    ``remedy``, when the last does not fit either.
+    """
+    tried = []
+    while True:
+        try:
+            return run(sizes[0])
+        except torch.OutOfMemoryError:
+            tried.append(sizes[0])
+        # Only here, where no traceback holds the activations any more.
+        if torch.device(device).type == "cuda":
+            torch.cuda.empty_cache()
+        if len(sizes) == 1:
+            raise ValueError(
+                f"{device} has no memory to {work} {' or '.join(map(str, tried))} images at a "
+                f"time. {remedy}"
+            )
+        sizes.pop(0)
+        log.warning(f"{device} is out of memory at {tried[-1]} images; trying {sizes[0]}")
+
+
+def on_the_device(state: Mapping[str, Tensor], device: str) -> Mapping[str, Tensor]:
+    """The tensors on the device; the very same mapping, lazy or not, where that is the CPU."""
+    if torch.device(device).type == "cpu":
+        return state
+    return {name: state[name].to(device) for name in state}

@@ -1,0 +1,167 @@
+"""One resumable training loop, for fine-tuning and for pretraining the embedded backbone."""
+
+import math
+import pickle
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from tsv_bench.files import replace_atomically
+from tsv_bench.models.distributed import ALONE, Processes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """AdamW with linear warm-up, cosine decay and gradient clipping."""
+
+    steps: int
+    batch_size: int
+    rate: float  # peak learning rate
+    warmup_steps: int
+    weight_decay: float
+    clip: float  # largest norm of the gradient
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    final_rate: float = 0.0  # share of the peak that the cosine ends at
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step (the first is 0)."""
+        if step < self.warmup_steps:
+            return self.rate * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * done))
+        return self.rate * (self.final_rate + (1 - self.final_rate) * cosine)
+
+
+def train(
+    model: nn.Module,
+    loss_at: Callable[[int], Tensor | Iterable[Tensor]],
+    recipe: Recipe,
+    *,
+    label: str,
+    resume: Path,
+    save_every: float = 30.0,
+    decayed: Callable[[str, Tensor], bool] = lambda name, param: True,
+    log: Callable[[int, float], None] = lambda step, loss: None,
+    processes: Processes = ALONE,
+    scaler: torch.amp.GradScaler | None = None,
+) -> None:
+    """Train ``model`` in place; what a killed run had saved in ``resume`` is taken up again.
+
+    ``loss_at(step)`` must depend on the step and the model alone (draw from generators seeded by
+    the step), so that an interrupted run ends with the same weights as an uninterrupted one. It
+    gives the loss of the step's batch, or one after the other the parts that it is the sum of: of
+    each part the graph is dropped before the next is asked for. With several ``processes`` each
+    gives its own parts; only the first saves, and all read what it saved. ``scaler``: for float16.
+
+    The caller deletes ``resume`` once what it trained is written. ``save_every``: seconds between
+    two saved states. ``decayed``: parameters under weight decay.
+    """
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for n, p in named if decayed(n, p)], "weight_decay": recipe.weight_decay},
+        {"params": [p for n, p in named if not decayed(n, p)], "weight_decay": 0.0},
+    ]
+    params = [p for _, p in named]
+    optimizer = torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=recipe.rate,
+        betas=tuple(recipe.betas),
+        eps=recipe.eps,
+        fused=True,
+    )
+    scaler = scaler or torch.amp.GradScaler(enabled=False)
+    first = 0
+    if state := load_state(resume):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state.get("scaler", {}))
+        first = state["step"]
+    processes.copy_from_first(model)
+
+    model.train()
+    saved = time.monotonic()
+    bar = tqdm(
+        range(first, recipe.steps),
+        desc=label,
+        initial=first,
+        total=recipe.steps,
+        leave=False,
+        disable=not processes.first,
+    )
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate_at(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss = add_gradients(loss_at(step), scaler)
+        processes.add(p.grad for p in params if p.grad is not None)
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(params, recipe.clip)
+        scaler.step(optimizer)  # left out where float16 overflowed
+        scaler.update()
+        if step % 25 == 0:
+            processes.add([loss])
+            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+            log(step, loss.item())
+        if processes.first and time.monotonic() - saved > save_every:
+            saving = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            if scaler.is_enabled():
+                saving["scaler"] = scaler.state_dict()
+            save_state(resume, {**saving, "step": step + 1})
+            saved = time.monotonic()
+    model.eval()
+
+
+def add_gradients(losses: Tensor | Iterable[Tensor], scaler: torch.amp.GradScaler) -> Tensor:
+    """Backward through a step's loss, or through its parts in turn; the whole loss."""
+    total: Tensor | None = None
+    for loss in [losses] if isinstance(losses, Tensor) else losses:
+        scaler.scale(loss).backward()
+        total = loss.detach() if total is None else total + loss.detach()
+        del loss  # and with it the graph, before the next one is built
+    assert total is not None, "a step without any loss"
+    return total
+
+
+def part_of(rows: Tensor, part: int, num_parts: int) -> Tensor:
+    """The rows of one of ``num_parts`` nearly equal parts of a batch."""
+    first, end = len(rows) * part // num_parts, len(rows) * (part + 1) // num_parts
+    return rows[first:end]
+
+
+def batch_rows(num_rows: int, batch_size: int, step: int, seed: int) -> Tensor:
+    """Row indices of a step's batch: every epoch a fresh permutation, its ragged end dropped."""
+    batch_size = min(batch_size, num_rows)
+    epoch, batch = divmod(step, num_rows // batch_size)
+    order = torch.randperm(num_rows, generator=step_generator(seed, epoch))
+    return order[batch * batch_size : (batch + 1) * batch_size]
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """A generator of its own for each (seed, step), on the CPU."""
+    # torch's CPU generator looks at the low 32 bits of its seed only. The odd constant (2**32 over
+    # the golden ratio) spreads the seeds over them, so that two seeds share no step within reach.
+    return torch.Generator().manual_seed((seed * 0x9E3779B1 + step) % 2**32)
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Save a training state to resume from."""
+    replace_atomically(path, lambda temporary: torch.save(dict(state), temporary))
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """The training state at ``path``; None when there is none. ValueError when it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:  # by where it is damaged
+        raise ValueError(
+            f"{path} is no whole training state to resume from. Delete it to begin again."
+        ) from error

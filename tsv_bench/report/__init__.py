@@ -1,0 +1,1 @@
+"""From Runs to tables, texts, figures and a page."""

@@ -1,0 +1,120 @@
+"""Runs as the page takes them: small, since most of what two Runs say is the same."""
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from tsv_bench.benchmark import published
+from tsv_bench.benchmark.runs import Run
+from tsv_bench.report.tables import statistics
+from tsv_bench.report.tables.beside_published import beside_published, has_published
+from tsv_bench.report.tables.row import Evaluated, Row, row_labels
+from tsv_bench.report.tables.statistics import Estimate
+from tsv_bench.report.tables.table import Table
+
+# Stored once for all Runs that have the same.
+SHARED = (
+    "knobs", "tasks", "alpha_curve", "test", "val", "normalizer", "seconds", "task_knobs",
+    "checkpoints", "data", "variants", "versions",
+)  # fmt: skip
+
+
+class Pool:
+    """Values by number, equal ones once."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._numbers: dict[str, int] = {}
+
+    def number(self, value: Any) -> int:
+        text = json.dumps(value)  # unsorted: the order of tasks is part of the value
+        if text not in self._numbers:
+            self._numbers[text] = len(self.values)
+            self.values.append(value)
+        return self._numbers[text]
+
+
+def pack_runs(evaluated: Sequence[Evaluated], tables: Sequence[Table]) -> dict[str, Any]:
+    """{"pool": values, "runs": each with the numbers of its shared values}.
+
+    ``tables`` say which Runs are in a table; the others are older, or of other images.
+    """
+    pool = Pool()
+    labels = _labels([run for run, _ in evaluated])
+    shown = {id(run) for table in tables for run in table.runs}
+    runs = []
+    for (run, correct), label in zip(evaluated, labels, strict=True):
+        content = _finite(asdict(run))
+        settings = content.pop("settings")
+        content["settings"] = {name: pool.number(value) for name, value in settings.items()}
+        content |= {name: pool.number(content[name]) for name in SHARED}
+        content["label"] = label
+        content["interval"] = _interval(run, correct)
+        content["published"] = pool.number(_published(run))
+        content["correct"] = _bits(run, correct)
+        content["in_table"] = id(run) in shown
+        runs.append(content)
+    return {"pool": pool.values, "runs": runs}
+
+
+def pack_bits(bits: np.ndarray) -> str:
+    """Base64 of one bit an image, the first image in the highest bit of the first byte."""
+    return base64.b64encode(np.packbits(np.asarray(bits, bool)).tobytes()).decode("ascii")
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """With the knobs that tell a Run from others of its method on the same suite."""
+    labels = [""] * len(runs)
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, run in enumerate(runs):
+        groups.setdefault((run.backbone, run.suite), []).append(index)
+    for indices in groups.values():
+        for index, label in zip(indices, row_labels([runs[i] for i in indices]), strict=True):
+            labels[index] = label
+    return labels
+
+
+def _interval(run: Run, correct: Mapping[str, np.ndarray] | None) -> list[float] | None:
+    """Of the absolute accuracy, over images."""
+    if correct is None:
+        return None
+    images = statistics.absolute({task: correct[task][None] for task in run.tasks}).images
+    return [images.low, images.high]
+
+
+def _bits(run: Run, correct: Mapping[str, np.ndarray] | None) -> dict[str, str] | None:
+    return None if correct is None else {task: pack_bits(correct[task]) for task in run.tasks}
+
+
+def _published(run: Run) -> dict[str, Any] | None:
+    """The published figure beside the Run's, as in the tables; with single tasks where known."""
+    notes: list[str] = []
+    if not has_published(run, notes):
+        return {"notes": notes} if notes else None
+    absolute, normalized = Estimate(run.absolute), Estimate(run.normalized)
+    row = Row(label=run.label, runs=(run,), correct=None, absolute=absolute, normalized=normalized)
+    row = beside_published(row, notes)
+    if row.published is None:
+        return {"notes": notes} if notes else None
+    return {
+        "notes": notes,
+        "figure": row.published._asdict(),
+        "ours": row.generation,
+        "comparable": row.comparable,
+        "differences": row.differences,
+        "tasks": published.accuracies(run.backbone, run.suite, run.method),
+    }
+
+
+def _finite(value: Any) -> Any:
+    """Json has no number for nan and infinity: null."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

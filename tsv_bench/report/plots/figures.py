@@ -1,0 +1,61 @@
+"""Every figure of a table with its caption, and why the others are left out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from tsv_bench.files import replace_atomically
+from tsv_bench.report.plots import accuracies, alphas, radar, ranks, sizes
+from tsv_bench.report.plots.style import STYLE, NothingToPlot, save_figure
+from tsv_bench.report.tables.table import Table
+
+# name -> (what draws it, what captions it); NothingToPlot from either leaves it out.
+FAMILIES = {
+    "methods": (accuracies.plot_methods, accuracies.caption_methods),
+    "tasks": (accuracies.plot_tasks, accuracies.caption_tasks),
+    "radar": (radar.plot_radar, radar.caption_radar),
+    "alpha": (alphas.plot_alphas, alphas.caption_alphas),
+    "rank": (ranks.plot_ranks, ranks.caption_ranks),
+    "size": (sizes.plot_sizes, sizes.caption_sizes),
+}
+CAPTIONS = "figures.md"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    name: str  # of the family; one word
+    caption: str
+    figure: Figure
+
+
+def draw_figures(table: Table) -> tuple[list[Drawn], list[str]]:
+    """The figures of a table, and a sentence for each that is left out."""
+    drawn, left_out = [], []
+    for name, (plot, caption) in FAMILIES.items():
+        try:
+            with rc_context(STYLE):
+                drawn.append(Drawn(name, caption(table), plot(table)))
+        except NothingToPlot as nothing:
+            left_out.append(f"No figure {name!r}: {nothing}")
+    return drawn, left_out
+
+
+def save_figures(tables: Sequence[Table], folder: Path) -> list[Path]:
+    """Write every figure as svg and png, and figures.md with their captions; the paths."""
+    folder = Path(folder)
+    paths, captions = [], []
+    for table in tables:
+        drawn, left_out = draw_figures(table)
+        captions.append(f"## {table.backbone} on {table.suite}, {len(table.tasks)} tasks")
+        for one in drawn:
+            stem = f"{table.name}-{one.name}"
+            paths += save_figure(one.figure, folder, stem)
+            captions.append(f"![{one.name}]({stem}.png)\n\n{one.caption}")
+        captions += left_out
+    path = folder / CAPTIONS
+    text = "\n\n".join(captions) + "\n"
+    replace_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return [*paths, path]

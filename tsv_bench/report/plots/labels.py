@@ -1,0 +1,111 @@
+"""Labels beside points that neither cover each other nor a point."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
+
+from tsv_bench.report.plots.style import GREY
+
+GAP = 7  # points of 1/72 inch between a point and its label
+FAR = 28  # for a label that had to move up or down
+FONT_SIZE = 8
+LINE = FONT_SIZE * 1.25  # height of a label
+
+
+def label_column(axes: Axes, points: Sequence[tuple[float, float, str]]) -> list[Annotation]:
+    """Label points that stand above each other, (x, y, text), at their left.
+
+    As near as they can be, in the points' order; a thin line leads to a label that had to move.
+    """
+    points = sorted(points, key=lambda point: point[1])
+    per_point = 72 / axes.figure.dpi
+    heights = [axes.transData.transform(point[:2])[1] * per_point for point in points]
+    bottom, top = ((edge * per_point) for edge in (axes.bbox.y0, axes.bbox.y1))
+    placed = within(spread(heights, LINE), bottom + LINE / 2, top - LINE / 2, LINE)
+    return [
+        _annotate(axes, point, (-GAP if abs(new - old) < 1 else -FAR, new - old), "right")
+        for point, old, new in zip(points, heights, placed, strict=True)
+    ]
+
+
+def label_others(
+    axes: Axes, points: Sequence[tuple[float, float, str]], occupied: Sequence[Bbox]
+) -> list[Annotation]:
+    """Label single points at the nearest place that is free, the highest first."""
+    occupied = list(occupied)
+    scale = axes.figure.dpi / 72
+    shifts = sorted((step * LINE for step in range(-30, 31)), key=abs)
+    labels = []
+    for point in sorted(points, key=lambda point: -point[1]):
+        width, height = _size(axes, point[2])
+        x, y = axes.transData.transform(point[:2])
+        found = (GAP, 0.0), "left", None  # nowhere is free: as if alone
+        for shift in shifts:
+            away = GAP if abs(shift) < LINE else FAR
+            bottom = y + shift * scale - height / 2
+            starts = {"left": x + away * scale, "right": x - away * scale - width}
+            boxes = {s: Bbox.from_bounds(x0, bottom, width, height) for s, x0 in starts.items()}
+            if free := [side for side, box in boxes.items() if _is_free(box, axes, occupied)]:
+                side = free[0]
+                found = (away if side == "left" else -away, shift), side, boxes[side]
+                break
+        offset, side, box = found
+        occupied += [box] if box else []
+        labels.append(_annotate(axes, point, offset, side))
+    return labels
+
+
+def spread(values: Sequence[float], distance: float) -> list[float]:
+    """The nearest values (in squares) that are ``distance`` apart; ``values`` must not decrease.
+
+    Neighbours that are too close form a block around their mean, which may swallow others.
+    """
+    blocks: list[list[float]] = []  # [sum of value - place in the block, number of values]
+    for value in values:
+        blocks.append([value, 1])
+        while len(blocks) > 1:
+            (above, count), (below, others) = blocks[-1], blocks[-2]
+            if above / count >= below / others + distance * others:
+                break
+            blocks[-2:] = [[below + above - distance * others * count, others + count]]
+    return [total / count + distance * i for total, count in blocks for i in range(int(count))]
+
+
+def within(values: Sequence[float], low: float, high: float, distance: float) -> list[float]:
+    """Values that are ``distance`` apart, moved between ``low`` and ``high`` if they fit there."""
+    moved = [max(value, low + distance * i) for i, value in enumerate(values)]
+    last = len(moved) - 1
+    return [min(value, high - distance * (last - i)) for i, value in enumerate(moved)]
+
+
+def _is_free(box: Bbox, axes: Axes, occupied: Sequence[Bbox]) -> bool:
+    inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
+    return inside and not any(box.overlaps(other) for other in occupied)
+
+
+def _size(axes: Axes, text: str) -> tuple[float, float]:
+    """Width and height of a label in pixels."""
+    label = axes.text(0, 0, text, fontsize=FONT_SIZE)
+    box = label.get_window_extent(axes.figure.canvas.get_renderer())
+    label.remove()
+    return box.width, box.height
+
+
+def _annotate(
+    axes: Axes, point: tuple[float, float, str], offset: tuple[float, float], align: str
+) -> Annotation:
+    x, y, text = point
+    line = {
+        "arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 2, "shrinkB": 3,
+        "patchA": None,  # no box around the text, at whose edge the line would begin
+        "relpos": (1 if align == "right" else 0, 0.5),  # from the end of the text
+    }  # fmt: skip
+    label = axes.annotate(
+        text, (x, y), offset, textcoords="offset points", ha=align, va="center",
+        fontsize=FONT_SIZE, arrowprops=line if abs(offset[0]) > GAP else None,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3},
+    )  # fmt: skip
+    label.set_in_layout(False)  # the place was found for the layout as it is
+    return label

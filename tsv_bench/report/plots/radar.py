@@ -1,0 +1,119 @@
+"""Accuracy on every task, a few methods around a circle."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from tsv_bench.report.plots.style import (
+    GREY,
+    LIGHT,
+    PERCENT,
+    NothingToPlot,
+    color_and_marker,
+    enumerated,
+    needs_task,
+    new_figure,
+)
+from tsv_bench.report.tables.row import Row
+from tsv_bench.report.tables.table import Table
+
+NUM_BEST = 3  # of the methods that merge into one model, besides Task Arithmetic
+MIN_TASKS = 3
+REFERENCE_LINES = {"zero_shot": (0, (1, 2)), "individual": (0, (5, 2))}
+
+
+def plot_radar(table: Table) -> Figure:
+    """The references, Task Arithmetic and the best merges; all of them would not be legible.
+
+    NothingToPlot below three tasks: the circle would be a line.
+    """
+    rows = _chosen(table)
+    angles = 2 * np.pi * np.arange(len(table.tasks)) / len(table.tasks)
+    closed = np.append(angles, angles[0])
+    figure = new_figure(5.6, 5.6)
+    axes = figure.add_subplot(projection="polar")
+    axes.set_theta_zero_location("N")
+    axes.set_theta_direction(-1)
+    number = 0
+    for row in rows:
+        values = list(row.accuracy.values())
+        label = f"{row.label} {100 * row.absolute.value:.1f}"
+        if row.method in REFERENCE_LINES:
+            style = {"color": GREY, "linestyle": REFERENCE_LINES[row.method], "linewidth": 1.3}
+        else:
+            color, marker = color_and_marker(number)
+            style = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.5}
+            number += 1
+        axes.plot(closed, [*values, values[0]], label=label, **style)
+    low, _ = _radii(rows)
+    axes.set_ylim(low, 1)
+    ticks = np.arange(low, 1.01, 0.1 if low > 0.5 else 0.2)
+    axes.set_yticks(ticks[1:], [""] * (len(ticks) - 1))
+    for radius in ticks[(ticks > low) & (ticks < 0.99)]:  # above the lines, between two tasks
+        axes.text(
+            angles[1] / 2, radius, PERCENT(radius), fontsize=7, color=GREY, ha="center",
+            va="center", zorder=3,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4, "alpha": 0.8},
+        )  # fmt: skip
+    axes.set_xticks(angles, [""] * len(angles))
+    for angle, label in zip(angles, table.tasks.values(), strict=True):
+        side = round(float(np.sin(angle)), 3)
+        axes.text(
+            angle, 1 + 0.06 * (1 - low), label, fontsize=9 if len(angles) <= 14 else 8,
+            ha="left" if side > 0 else "right" if side < 0 else "center", va="center",
+        )  # fmt: skip
+    axes.grid(color=LIGHT)
+    axes.spines["polar"].set_color(LIGHT)
+    figure.legend(
+        loc="outside lower center", ncols=2, frameon=False, fontsize=9,
+        title="mean accuracy", title_fontsize=9,
+    )  # fmt: skip
+    return figure
+
+
+def caption_radar(table: Table) -> str:
+    rows = _chosen(table)
+    low, starts = _radii(rows)
+    shown = [row.label for row in rows]
+    text = f"Accuracy on every task of {enumerated(shown)}; the axis {starts}."
+    if left := len({row.method for row in table.rows} - {row.method for row in rows}):
+        best = f"{NUM_BEST} best"
+        if None not in [needs_task(row) for row in table.rows]:
+            best += " that merge into one model"
+        text += (
+            f" Not shown: {left} other method{'s' if left > 1 else ''}; beside the references and "
+            f"Task Arithmetic these are the {best}."
+        )
+    return text
+
+
+def _chosen(table: Table) -> list[Row]:
+    if len(table.tasks) < MIN_TASKS:
+        raise NothingToPlot(f"{table.suite} has {len(table.tasks)} tasks, a radar needs 3 or more.")
+    merged = [
+        row for row in table.rows
+        if not needs_task(row)
+        and row.method not in (*REFERENCE_LINES, "task_arithmetic")
+    ]  # fmt: skip
+    best = _best_of_methods(merged)
+    always = [r for r in table.rows if r.method in (*REFERENCE_LINES, "task_arithmetic")]
+    chosen = [*always, *best]
+    if not chosen:  # masks and compression alone
+        chosen = _best_of_methods(table.rows)
+    return sorted(chosen, key=lambda row: row.absolute.value)
+
+
+def _best_of_methods(rows: Iterable[Row]) -> list[Row]:
+    """The best rows, one of a method: of its knobs, those that did best."""
+    by_method: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: -row.absolute.value):
+        by_method.setdefault(row.method, row)
+    return list(by_method.values())[:NUM_BEST]
+
+
+def _radii(rows: list[Row]) -> tuple[float, str]:
+    """Where the axis starts, below all values, and how that is said."""
+    lowest = min(min(row.accuracy.values()) for row in rows)
+    low = max(0.0, np.floor(10 * (lowest - 0.05)) / 10)
+    return low, f"starts at {100 * low:.0f}%, not at zero" if low else "starts at zero"

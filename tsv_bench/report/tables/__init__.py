@@ -1,0 +1,1 @@
+"""Runs become tables: rows, intervals, notes, comparisons."""

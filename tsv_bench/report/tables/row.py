@@ -1,0 +1,193 @@
+"""One row of a table: a method with one set of knobs, averaged over its fine-tuning seeds."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tsv_bench.benchmark.published import Figure, is_published
+from tsv_bench.benchmark.runs import Run
+from tsv_bench.report.tables import statistics
+from tsv_bench.report.tables.statistics import Estimate, Interval
+
+# Stages whose results all methods use: the first one to be evaluated would pay for the others.
+SHARED = ("data", "checkpoints")
+
+REFERENCES = ("zero_shot", "individual")  # no methods, but the ends of the scale
+
+# A Run and task -> bool for each test image; None where that is lost.
+Evaluated = tuple[Run, dict[str, np.ndarray] | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One method with one set of knobs; numbers are means over its seeds, in [0, 1]."""
+
+    label: str  # with the knobs that tell it from another row of the same method
+    runs: tuple[Run, ...]  # one a seed, by seed
+    correct: dict[str, np.ndarray] | None  # task -> seeds x images
+    absolute: Estimate
+    normalized: Estimate  # value nan where a normalizer is missing
+    published: Figure | None = None  # of the same method, suite and backbone
+    comparable: bool = False  # whether that is of the same checkpoints
+
+    @property
+    def method(self) -> str:
+        return self.runs[0].method
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(run.seed for run in self.runs)
+
+    @property
+    def task_known(self) -> bool:
+        """Whether each task is served its own, so that it must be known at inference."""
+        return any(run.task_known for run in self.runs)
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        return {t: _mean(run.test[t].accuracy for run in self.runs) for t in self.runs[0].tasks}
+
+    @property
+    def accuracy_intervals(self) -> dict[str, Interval]:
+        """Wilson's 95% interval of each task's accuracy."""
+        total = {task: score.total for task, score in self.runs[0].test.items()}
+        return {t: statistics.wilson(a, total[t]) for t, a in self.accuracy.items()}
+
+    @property
+    def generation(self) -> str:
+        """Of the fine-tuned checkpoints; several, as in "fixed, original", are comparable to none.
+
+        A checkpoint that does not say is "unknown".
+        """
+        checkpoints = (run.checkpoints.get(task, {}) for run in self.runs for task in run.tasks)
+        return ", ".join(sorted({c.get("generation", "unknown") for c in checkpoints}))
+
+    @property
+    def differences(self) -> dict[str, float]:
+        """Ours minus the published "absolute" and "normalized", of the same checkpoints only."""
+        if not self.comparable:
+            return {}
+        pairs = {name: (getattr(self, name).value, getattr(self.published, name))
+                 for name in ("absolute", "normalized")}  # fmt: skip
+        return {
+            name: ours - theirs
+            for name, (ours, theirs) in pairs.items()
+            if theirs is not None and not math.isnan(ours)
+        }
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        return tuple(run.alpha for run in self.runs)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of a Run's own work: merging, choosing alpha, test."""
+        own = ({s: t for s, t in run.seconds.items() if s not in SHARED} for run in self.runs)
+        return _mean(sum(seconds.values()) for seconds in own)
+
+
+def build_row(
+    label: str,
+    evaluated: Sequence[Evaluated],
+    individual: Mapping[int, Evaluated],
+    notes: dict[str, list[str]],
+) -> Row:
+    """The row of Runs that differ in their seed; ``individual``: seed -> the Run to divide by.
+
+    What is missing leaves an interval or a value out, and the label under a note in ``notes``.
+    """
+
+    def note(text: str) -> None:
+        notes.setdefault(text, []).append(label)
+
+    runs = tuple(run for run, _ in evaluated)
+    absolute = _without_images([run.absolute for run in runs])
+    normalized = _without_images([run.normalized for run in runs])
+    unknown = [task for run in runs for task in run.tasks if task not in run.normalizer]
+    if unknown:
+        normalized = Estimate(float("nan"))
+        note(
+            f"no normalized accuracy, its Run lacks the accuracy of the fine-tuned model for "
+            f"{unknown[0]!r}. Make it again with: tsv-bench method={runs[0].method}"
+        )
+    others = [run for run in runs if is_published(run.normalizer_source)]
+    if others and not unknown:
+        note(
+            f"normalized by accuracies of others ({others[0].normalizer_source}), not of models "
+            f"evaluated here, so without an image interval."
+        )
+    correct = _stack([bits for _, bits in evaluated], runs[0])
+    if correct is None:
+        note("no intervals, the per-image correctness beside its json is lost.")
+        return Row(label=label, runs=runs, correct=None, absolute=absolute, normalized=normalized)
+    absolute = statistics.absolute(correct)
+    known = not unknown and not others
+    bits = normalizer_bits(runs, individual) if known else None
+    if bits is not None:
+        normalized = statistics.normalized(correct, bits)
+    elif known and not _partners(runs, individual):
+        note(
+            "no image interval of normalized accuracy, the individual models that normalize it "
+            "have no Run here. Make it with: tsv-bench method=individual"
+        )
+    return Row(label=label, runs=runs, correct=correct, absolute=absolute, normalized=normalized)
+
+
+def normalizer_bits(
+    runs: Sequence[Run], individual: Mapping[int, Evaluated]
+) -> dict[str, np.ndarray] | None:
+    """Task -> seeds x images of the individual models that these Runs were divided by.
+
+    None where they have no Run here, or its per-image correctness is lost.
+    """
+    return _stack([bits for _, bits in _partners(runs, individual)], runs[0])
+
+
+def _partners(runs: Sequence[Run], individual: Mapping[int, Evaluated]) -> list[Evaluated]:
+    """The individual models' Run of each seed; [] unless all are what these were divided by."""
+    partners = [individual[run.seed] for run in runs if run.seed in individual]
+    if len(partners) < len(runs):
+        return []
+    divided = all(_is_normalizer(p, run) for (p, _), run in zip(partners, runs, strict=True))
+    return partners if divided else []
+
+
+def row_labels(runs: Sequence[Run]) -> list[str]:
+    """Labels of rows; those of one method get the knobs that differ between them."""
+    labels = []
+    for run in runs:
+        same = [other.knobs for other in runs if other.method == run.method]
+        names = dict.fromkeys(name for knobs in same for name in knobs)
+        differing = [n for n in names if len({json.dumps(k.get(n)) for k in same}) > 1]
+        knobs = [f"{n}={_as_yaml(run.knobs.get(n))}" for n in differing]
+        labels.append(f"{run.label} ({', '.join(knobs)})" if knobs else run.label)
+    return labels
+
+
+def _as_yaml(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _is_normalizer(individual: Run, run: Run) -> bool:
+    """Whether ``individual`` is what ``run`` was divided by; they may come from other sources."""
+    pairs = [(individual.test[t].accuracy, run.normalizer.get(t, math.nan)) for t in run.tasks]
+    return all(math.isclose(*pair) for pair in pairs)
+
+
+def _stack(bits: list[dict[str, np.ndarray] | None], run: Run) -> dict[str, np.ndarray] | None:
+    """Task -> seeds x images, from one dict a seed; None when there is none or one is lost."""
+    if not bits or any(b is None for b in bits):
+        return None
+    return {task: np.stack([b[task] for b in bits]) for task in run.tasks}
+
+
+def _without_images(values: list[float]) -> Estimate:
+    values = np.asarray(values)
+    return Estimate(float(values.mean()), None, statistics.over_seeds(values))
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))

@@ -1,0 +1,232 @@
+"""Runs become tables: a table for each suite, a row for each method, seeds averaged."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from tsv_bench.benchmark.runs import Run, find_runs, load_correct
+from tsv_bench.report.tables import statistics
+from tsv_bench.report.tables.beside_published import beside_published, has_published, source_notes
+from tsv_bench.report.tables.notes import _note_differences, _note_evaluation, _note_variants
+from tsv_bench.report.tables.row import Evaluated, Row, build_row, row_labels
+from tsv_bench.report.tables.statistics import Estimate
+
+log = logging.getLogger(__name__)
+
+# Rows in this order; a method not listed stands before the individual models.
+ORDER = (
+    "zero_shot",
+    "weight_average",
+    "task_arithmetic",
+    "ties",
+    "tsv_low_rank",
+    "tsv_interference_only",
+    "tsv_merge",
+    "tsv_compress",
+    "individual",
+)
+DIFFERENCES = (  # first minus second
+    ("task_arithmetic", "weight_average"),
+    ("tsv_merge", "task_arithmetic"),
+    ("ties", "task_arithmetic"),
+)
+RATIOS = (("tsv_compress", "individual"),)
+
+RowKey = tuple[str, str]  # method, knobs as json
+Seeds = dict[int, Evaluated]  # fine-tuning seed -> Run
+
+
+@dataclass(frozen=True)
+class Comparison:
+    text: str  # "TSV-M - Task Arithmetic"
+    kind: str  # "difference" or "ratio"
+    estimate: Estimate
+    num_seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """All methods of one backbone on one suite."""
+
+    name: str  # one word for file names, distinct among the tables of a folder
+    backbone: str
+    suite: str
+    tasks: dict[str, str]  # task -> label
+    num_images: int  # test, all tasks
+    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...]  # what a reader must know before believing a number
+    has_published: bool = False  # published figures stand beside ours, where there are any
+    published_notes: tuple[str, ...] = ()  # whose they are
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for row in self.rows for run in row.runs]
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({run.seed for run in self.runs})
+
+
+def read_tables(folder: Path) -> list[Table]:
+    """The tables of all Runs below ``folder``. ValueError when there is none."""
+    return build_tables(read_evaluated(folder))
+
+
+def read_evaluated(folder: Path) -> list[Evaluated]:
+    """All Runs below ``folder`` with their per-image correctness. ValueError when there is none."""
+    evaluated: list[Evaluated] = []
+    for path, run in find_runs(folder):
+        try:
+            correct = load_correct(path)
+            _check_counts(run, correct, path)
+        except ValueError as error:  # the table says so too where it matters
+            log.warning("%s", error)
+            correct = None
+        evaluated.append((run, correct))
+    if not evaluated:
+        place = Path(folder).absolute()
+        missing = "" if place.is_dir() else ", a folder that does not exist"
+        raise ValueError(
+            f"no Run in {folder}: looked for json files in {place} and below{missing}. Make one "
+            f"with: tsv-bench method=tsv_merge, or name the folder with paths.runs=FOLDER."
+        )
+    return evaluated
+
+
+def _check_counts(run: Run, correct: Mapping[str, np.ndarray], path: Path) -> None:
+    """ValueError unless the images are those that the Run counted.
+
+    They are another Run's where writing it was interrupted between its two files.
+    """
+    for task, score in run.test.items():
+        bits = correct.get(task, np.zeros(0, bool))
+        if (int(bits.sum()), bits.size) != (score.correct, score.total):
+            raise ValueError(
+                f"the per-image correctness beside {path} is of another Run: {task!r} has "
+                f"{int(bits.sum())} of {bits.size} images right, the Run {score.correct} of "
+                f"{score.total}. Run it again with overwrite=true."
+            )
+
+
+def build_tables(evaluated: Sequence[Evaluated]) -> list[Table]:
+    """One table for each backbone, suite and selection of its tasks, in alphabetical order."""
+    return [_build_table(name, group) for name, group in group_runs(evaluated).items()]
+
+
+def group_runs(evaluated: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
+    """The Runs of each table, by the table's name."""
+    groups: dict[tuple, list[Evaluated]] = {}
+    for run, correct in evaluated:
+        groups.setdefault((run.backbone, run.suite, tuple(run.tasks)), []).append((run, correct))
+    named: dict[str, list[Evaluated]] = {}
+    before: list[tuple[str, str]] = []
+    for (backbone, suite, _), group in sorted(groups.items(), key=lambda item: item[0]):
+        count = before.count((backbone, suite))
+        before.append((backbone, suite))
+        named[f"{backbone}-{suite}" + (f"-{count + 1}" if count else "")] = group
+    return named
+
+
+def _build_table(name: str, group: list[Evaluated]) -> Table:
+    notes: list[str] = []
+    newest = max((run for run, _ in group), key=lambda run: run.created)
+    by_row = newest_by_row(_comparable(group, newest, notes), notes)
+    individual = individual_of(by_row)
+    labels = row_labels([seeds[min(seeds)][0] for seeds in by_row.values()])
+    of_rows: dict[str, list[str]] = {}  # what is to be said of rows -> their labels
+    rows = [
+        build_row(label, [seeds[seed] for seed in sorted(seeds)], individual, of_rows)
+        for label, seeds in zip(labels, by_row.values(), strict=True)
+    ]
+    rows.sort(key=lambda row: (rank(row.method), row.label))
+    notes += [
+        f"{', '.join(row.label for row in rows if row.label in having)}: {text}"
+        for text, having in of_rows.items()
+    ]
+    _note_differences(rows, notes)
+    _note_evaluation(rows, notes)
+    _note_variants(rows, notes)
+    if published := has_published(newest, notes):
+        rows = [beside_published(row, notes) for row in rows]
+    return Table(
+        name=name,
+        backbone=newest.backbone,
+        suite=newest.suite,
+        tasks=newest.tasks,
+        num_images=sum(score.total for score in newest.test.values()),
+        rows=tuple(rows),
+        comparisons=tuple(_compare(rows)),
+        notes=tuple(notes),
+        has_published=published,
+        published_notes=source_notes(rows),
+    )
+
+
+def newest_by_row(group: Sequence[Evaluated], notes: list[str]) -> dict[RowKey, Seeds]:
+    """The Runs of each row, by seed; a note where there are several of one seed."""
+    by_row: dict[RowKey, Seeds] = {}
+    for run, correct in sorted(group, key=lambda evaluated: evaluated[0].created):
+        seeds = by_row.setdefault((run.method, json.dumps(run.knobs, sort_keys=True)), {})
+        if run.seed in seeds:
+            notes.append(
+                f"{run.label}, seed {run.seed}: the newest of several Runs "
+                f"({run.fingerprint}, {run.created}) is shown, "
+                f"not {seeds[run.seed][0].fingerprint}."
+            )
+        seeds[run.seed] = (run, correct)
+    return by_row
+
+
+def individual_of(by_row: Mapping[RowKey, Seeds]) -> Seeds:
+    """The individual models' Runs by seed; {} when there are none."""
+    return next((seeds for (method, _), seeds in by_row.items() if method == "individual"), {})
+
+
+def _comparable(group: list[Evaluated], newest: Run, notes: list[str]) -> list[Evaluated]:
+    """The Runs on the test images of the newest; a note for each of the others."""
+    kept = []
+    for run, correct in group:
+        try:
+            statistics.check_same_images(run, newest)
+        except ValueError as error:
+            notes.append(f"left out {run.label}, seed {run.seed} ({run.fingerprint}): {error}")
+        else:
+            kept.append((run, correct))
+    return kept
+
+
+def _compare(rows: list[Row]) -> list[Comparison]:
+    """What the suite is about, paired on the same images and the seeds both rows have."""
+    comparisons = []
+    for kind, pairs in (("difference", DIFFERENCES), ("ratio", RATIOS)):
+        for pair in pairs:
+            sides = [[r for r in rows if r.method == m and r.correct] for m in pair]
+            for first, second in product(*sides):
+                seeds = sorted(set(first.seeds) & set(second.seeds))
+                if not seeds:
+                    continue
+                outcomes = [of_seeds(row, seeds) for row in (first, second)]
+                if kind == "difference":
+                    text, estimate = "-", statistics.difference(*outcomes)
+                else:
+                    text, estimate = "/", statistics.normalized(*outcomes)
+                text = f"{first.label} {text} {second.label}"
+                comparisons.append(Comparison(text, kind, estimate, len(seeds)))
+    return comparisons
+
+
+def rank(method: str) -> float:
+    """Where the method stands among the rows."""
+    return ORDER.index(method) if method in ORDER else len(ORDER) - 1.5
+
+
+def of_seeds(row: Row, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+    """The per-image correctness of a row, of some of its seeds."""
+    index = [row.seeds.index(seed) for seed in seeds]
+    return {task: bits[index] for task, bits in row.correct.items()}

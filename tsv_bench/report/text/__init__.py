@@ -1,0 +1,1 @@
+"""Tables as text: terminal, markdown, LaTeX, csv."""

@@ -1,0 +1,58 @@
+"""Rows of tables as records of a csv file: fractions, full precision, empty where nothing is."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tsv_bench.benchmark import published
+from tsv_bench.report.tables.row import Row
+from tsv_bench.report.tables.statistics import Estimate, Interval
+from tsv_bench.report.tables.table import Table
+
+
+def to_csv(records: Sequence[dict[str, Any]]) -> str:
+    """One line a record; a column that a record lacks is empty there."""
+    names = dict.fromkeys(name for record in records for name in record)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(names), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return file.getvalue()
+
+
+def row_record(table: Table, row: Row) -> dict[str, Any]:
+    """Alpha is the mean over seeds; the bounds of a task's accuracy are Wilson's."""
+    record = {"backbone": table.backbone, "suite": table.suite, "method": row.method}
+    record |= {"label": row.label, "seeds": " ".join(map(str, row.seeds))}
+    for name in ("absolute", "normalized"):
+        estimate: Estimate = getattr(row, name)
+        record |= {name: estimate.value}
+        record |= bounds_record(f"{name}_images", estimate.images)
+        record |= bounds_record(f"{name}_seeds", estimate.seeds)
+    record |= {"alpha": math.fsum(row.alphas) / len(row.alphas), "seconds": row.seconds}
+    record |= _published_record(table, row) if table.has_published else {}
+    for task, interval in row.accuracy_intervals.items():
+        record |= {f"accuracy_{task}": row.accuracy[task]}
+        record |= bounds_record(f"accuracy_{task}", interval)
+    return record
+
+
+def bounds_record(name: str, interval: Interval | None) -> dict[str, Any]:
+    low, high = (interval.low, interval.high) if interval else ("", "")
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def _published_record(table: Table, row: Row) -> dict[str, Any]:
+    """Published figures and, of the same checkpoints only, the differences from them."""
+    figure = row.published
+    record: dict[str, Any] = {"generation": row.generation}
+    for name in ("absolute", "normalized", "generation", "source"):
+        record[f"published_{name}"] = getattr(figure, name, None)
+    for name in ("absolute", "normalized"):
+        record[f"difference_{name}"] = row.differences.get(name)
+    if figure:
+        single = published.accuracies(table.backbone, table.suite, row.method)
+        record |= {f"published_accuracy_{task}": value for task, value in single.items()}
+    return {name: "" if value is None else value for name, value in record.items()}

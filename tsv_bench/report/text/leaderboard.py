@@ -1,0 +1,185 @@
+"""The leaderboard: methods by mean accuracy, with what each one takes.
+
+Methods that serve every task the same model stand in one block. Those that serve each task its own
+must be told the task of an image, and are compared among themselves. The pretrained and the
+fine-tuned models are no methods: they say where the scale begins and ends.
+"""
+
+import math
+from collections.abc import Sequence
+
+from tsv_bench.benchmark import published
+from tsv_bench.report.tables.orderings import (
+    ALL_PERMUTATIONS_OF,
+    PUBLISHED,
+    Ordering,
+    Tau,
+    find_orderings,
+)
+from tsv_bench.report.tables.row import REFERENCES, Row
+from tsv_bench.report.tables.statistics import Estimate, Interval
+from tsv_bench.report.tables.table import Table
+from tsv_bench.report.text.csv_records import row_record, to_csv
+from tsv_bench.report.text.numbers import made_of, percent, signed
+from tsv_bench.report.text.sheet import Sheet
+
+BLOCKS = ("one model for all tasks", "one for each task", "references")
+HEADER = ("method", "absolute", "seeds", "normalized", "seeds", "alpha", "sec", "GB", "MB/task")
+
+
+def block(row: Row) -> str:
+    if row.method in REFERENCES:
+        return BLOCKS[2]
+    return BLOCKS[1] if row.task_known else BLOCKS[0]
+
+
+def in_order(table: Table) -> list[Row]:
+    """By block, then by mean absolute accuracy, the highest first."""
+    return sorted(table.rows, key=lambda row: (BLOCKS.index(block(row)), -row.absolute.value))
+
+
+def leaderboard_sheet(table: Table) -> Sheet:
+    rows = in_order(table)
+    lines = []
+    for name in BLOCKS:
+        if having := [row for row in rows if block(row) == name]:
+            lines.append([name, *[""] * (len(HEADER) - 1)])
+            lines += [_cells(row) for row in having]
+    orders = find_orderings(table)
+    notes = [*table.notes, *_task_knobs(rows), *(_order_note(order) for order in orders)]
+    if not orders:
+        notes.append(
+            "no order to compare with the published one: fewer than three of its methods are here."
+        )
+    notes += [
+        f"{order.generation} checkpoints: {published.generations()[order.generation]}. "
+        f"Figures: {' and '.join(order.sources)}."
+        for order in orders
+    ]
+    return Sheet(
+        title=f"{table.backbone} on {table.suite}, {len(table.tasks)} tasks: leaderboard",
+        caption=f"Percent, by absolute accuracy; ± half a 95% interval, first over "
+        f"{table.num_images:,} test images, then over seeds; {made_of(table.runs)} A method that "
+        f"serves one model for each task must know the task at inference. sec: of the merge alone. "
+        f"GB: peak resident memory of the process during the Run. MB/task: stored beside the "
+        f"pretrained backbone, over the number of tasks.",
+        header=HEADER,
+        rows=lines,
+        notes=notes,
+    )
+
+
+def _cells(row: Row) -> list[str]:
+    alphas = [f"{alpha:.2f}" for alpha in (min(row.alphas), max(row.alphas))]
+    seconds, stored = merge_seconds(row), stored_per_task(row)
+    return [
+        f" {row.label}",
+        *_estimate(row.absolute),
+        *_estimate(row.normalized),
+        "-".join(dict.fromkeys(alphas)),
+        "-" if seconds is None else f"{seconds:.1f}" if seconds < 100 else f"{seconds:.0f}",
+        f"{peak_memory(row) / 1e9:.2f}",
+        "-" if stored is None else f"{stored / 1e6:.1f}",
+    ]
+
+
+def _estimate(estimate: Estimate) -> list[str]:
+    if math.isnan(estimate.value):
+        return ["-", "-"]
+    images = f" ±{_half(estimate.images)}" if estimate.images else ""
+    seeds = f"±{_half(estimate.seeds)}" if estimate.seeds else "-"
+    return [f"{percent(estimate.value)}{images}", seeds]
+
+
+def _half(interval: Interval) -> str:
+    return percent((interval.high - interval.low) / 2)
+
+
+def merge_seconds(row: Row) -> float | None:
+    """Mean over seeds; None where a Run merged nothing."""
+    found = [run.seconds["merge"] for run in row.runs if "merge" in run.seconds]
+    return math.fsum(found) / len(found) if found else None
+
+
+def peak_memory(row: Row) -> int:
+    return max(run.peak_memory for run in row.runs)
+
+
+def stored_per_task(row: Row) -> float | None:
+    """Bytes, mean over seeds; None where a Run does not say."""
+    found = [run.stored_bytes for run in row.runs]
+    if None in found:
+        return None
+    return math.fsum(found) / len(found) / len(row.runs[0].tasks)
+
+
+def _task_knobs(rows: Sequence[Row]) -> list[str]:
+    """What was chosen for each task, where a method chooses; of several seeds, by seed."""
+    notes = []
+    for row in rows:
+        tasks = row.runs[0].tasks
+        knobs = dict.fromkeys(
+            knob for run in row.runs for chosen in run.task_knobs.values() for knob in chosen
+        )
+        for knob in knobs:
+            texts = []
+            for task, label in tasks.items():
+                values = [run.task_knobs.get(task, {}).get(knob, "-") for run in row.runs]
+                same = len(set(map(str, values))) == 1
+                texts.append(f"{label} {'/'.join(map(str, values[:1] if same else values))}")
+            seeds = f", seeds {'/'.join(map(str, row.seeds))}" if len(row.seeds) > 1 else ""
+            notes.append(f"{row.label}: {knob} chosen for each task{seeds}: {', '.join(texts)}.")
+    return notes
+
+
+def _order_note(order: Ordering) -> str:
+    """'order against ...: Kendall's tau-b +0.79 over 8 merged methods (p = 0.006, exact); ...'"""
+    labels = published.backbones()
+    where = f"{labels[PUBLISHED[0]]}, {len(published.suites()[PUBLISHED[1]])} tasks"
+    parts = []
+    if order.merged:
+        parts.append(f"{_tau(order.merged)} over the {order.merged.num} methods of one model")
+    if order.merged is None or order.all.num > order.merged.num:
+        parts.append(f"{_tau(order.all)} over all {order.all.num} that both have")
+    text = (
+        f"order against the published one on {where}, {order.generation} checkpoints, by absolute "
+        f"accuracy: Kendall's tau-b {', '.join(parts)}. "
+    )
+    if not order.num_reversed:
+        return f"{text}No pair of {order.num_pairs} stands the other way round here."
+    text += (
+        f"{order.num_reversed} of {order.num_pairs} pairs stand the other way round here, "
+        f"{len(order.reversed) or 'none'} of them beyond the paired 95% interval over images"
+    )
+    pairs = [
+        f"{one.better.label} above {one.worse.label} ({signed(one.here.value)} "
+        f"[{signed(one.here.images.low)}, {signed(one.here.images.high)}], published "
+        f"{signed(one.published)})"
+        for one in order.reversed
+    ]
+    return f"{text}: {'; '.join(pairs)}." if pairs else f"{text}."
+
+
+def _tau(tau: Tau) -> str:
+    if math.isnan(tau.value):
+        return "undefined (all equal)"
+    how = "exact" if tau.num <= ALL_PERMUTATIONS_OF else "by random permutations"
+    p = f"p = {tau.p:.4f}" if tau.p >= 1e-4 else "p < 0.0001"
+    return f"{tau.value:+.2f} ({p}, {how})"
+
+
+def leaderboard_csv(tables: Sequence[Table]) -> str:
+    """A line a row, in the leaderboard's order; fractions, seconds and bytes."""
+    records = []
+    for table in tables:
+        for number, row in enumerate(in_order(table)):
+            seconds, stored = merge_seconds(row), stored_per_task(row)
+            records.append(
+                {"block": block(row), "place": number + 1}
+                | row_record(table, row)
+                | {"alpha_low": min(row.alphas), "alpha_high": max(row.alphas)}
+                | {"merge_seconds": "" if seconds is None else seconds}
+                | {"peak_memory_bytes": peak_memory(row)}
+                | {"stored_bytes_per_task": "" if stored is None else stored}
+            )
+    return to_csv(records)

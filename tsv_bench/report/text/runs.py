@@ -1,0 +1,111 @@
+"""The layout "runs": a table for each backbone and suite with all that is known of it."""
+
+import math
+from collections.abc import Sequence
+
+from tsv_bench.columns import align
+from tsv_bench.report.tables.table import Comparison, Table
+from tsv_bench.report.text.numbers import (
+    PUBLISHED,
+    accuracies,
+    as_printed,
+    bounds,
+    made_of,
+    signed,
+    summary,
+)
+from tsv_bench.report.text.sheet import Sheet, notes, wrap, wrap_label
+
+HEADER = ("method", "absolute", "normalized", "alpha", "sec")
+MIN_TASK_WIDTH = 5  # as wide as "100.0"
+TASKS_A_BLOCK = 8
+
+
+def runs_sheet(table: Table) -> Sheet:
+    columns = HEADER
+    if table.has_published:
+        columns = ("method", "absolute", *PUBLISHED, "normalized", *PUBLISHED, *HEADER[3:])
+    return Sheet(
+        title=_title(table),
+        caption=_provenance(table),
+        header=[*columns, *table.tasks.values()],
+        rows=[[*summary(row, table.has_published), *accuracies(row)] for row in table.rows],
+        notes=[*map(_compared, table.comparisons), *table.notes, *table.published_notes],
+    )
+
+
+def runs_parts(table: Table, width: int) -> list[str]:
+    parts = [f"{_title(table)}\n{wrap(_provenance(table), width)}", *_blocks(table, width)]
+    if table.has_published:
+        parts.append(_published_block(table))
+    if table.comparisons:
+        parts.append("\n".join(wrap(_compared(c), width) for c in table.comparisons))
+    return [*parts, *notes([*table.notes, *table.published_notes], width)]
+
+
+def _blocks(table: Table, width: int) -> list[str]:
+    """The table as aligned text: one block when every task fits beside the summary."""
+    left = [[wrap_label(row[0]), *row[1:]] for row in [HEADER, *map(summary, table.rows)]]
+    methods = [row[0] for row in left]
+    labels = list(table.tasks.values())
+    numbers = [accuracies(row) for row in table.rows]
+    # The longest headers that fit, if need be cut: one block first, then as many as it takes.
+    attempts = [(left, len(labels), 1, [])]
+    num_blocks = math.ceil(len(labels) / TASKS_A_BLOCK)
+    per_block = math.ceil(len(labels) / num_blocks)
+    attempts.append(([[m] for m in methods], per_block, 2, [align(left, gap=2)]))
+    for first, count, gap, before in attempts:
+        for longest in range(max(MIN_TASK_WIDTH, *map(len, labels)), MIN_TASK_WIDTH - 1, -1):
+            short = shorten(labels, longest)
+            right = [short, *numbers]
+            blocks = list(before)
+            for start in range(0, len(labels), count):
+                rows = zip(first, right, strict=True)
+                blocks.append(align([f + r[start : start + count] for f, r in rows], gap))
+            if max(len(line) for block in blocks for line in block.split("\n")) <= width:
+                pairs = zip(short, labels, strict=True)
+                legend = ", ".join(f"{s} = {label}" for s, label in pairs if s != label)
+                return [*blocks, wrap(legend, width)] if legend else blocks
+    raise ValueError(f"the table does not fit {width} columns; read table.md instead.")
+
+
+def shorten(labels: Sequence[str], width: int) -> list[str]:
+    """Labels cut to ``width``; where two would become one, CIFAR10 is CIF~1 and CIFAR100 CIF~2."""
+    cut = [label[:width] for label in labels]
+    short = []
+    for i, text in enumerate(cut):
+        number = f"~{cut[: i + 1].count(text)}"
+        short.append(text if cut.count(text) == 1 else text[: width - len(number)] + number)
+    return short
+
+
+def _title(table: Table) -> str:
+    return f"{table.backbone} on {table.suite}, {len(table.tasks)} tasks"
+
+
+def _provenance(table: Table) -> str:
+    return f"Percent, 95% intervals over {table.num_images:,} test images; {made_of(table.runs)}"
+
+
+def _published_block(table: Table) -> str:
+    """Published figures and our differences from them; what is in brackets is not comparable."""
+    rows = [["published", "absolute", "difference", "normalized", "difference", "checkpoints"]]
+    for row in table.rows:
+        cells = []
+        for name in ("absolute", "normalized"):
+            text = as_printed(row.published, name) if row.published else "-"
+            found = row.differences.get(name)
+            cells.append(text if row.comparable or text == "-" else f"[{text}]")
+            cells.append("-" if found is None else signed(found))
+        rows.append([wrap_label(row.label), *cells, getattr(row.published, "generation", "-")])
+    return align(rows, gap=2)
+
+
+def _compared(comparison: Comparison) -> str:
+    """'TSV-M - Task Arithmetic: +2.9 [2.1, 3.7] over images, [1.4, 4.4] over 3 seeds'"""
+    estimate = comparison.estimate
+    sign = "+" if comparison.kind == "difference" else ""
+    parts = [f"{100 * estimate.value:{sign}.1f} {bounds(estimate.images)} over images"]
+    if estimate.seeds:
+        parts.append(f"{bounds(estimate.seeds)} over {comparison.num_seeds} seeds")
+    return f"{comparison.text}: {', '.join(parts)}"

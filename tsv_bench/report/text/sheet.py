@@ -1,0 +1,133 @@
+"""A table of texts as markdown, as LaTeX, and aligned; it knows cells, not what they mean."""
+
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tsv_bench.columns import align
+
+NUMBER = re.compile(r"[+-]?\d")
+LABEL_WIDTH = 28  # longer texts of the first column continue on the next line
+HEADER_WIDTH = 20  # and of the header, in the other columns
+# LaTeX's special characters, and two that its text font lacks.
+ESCAPES = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
+    "%": r"\%", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "±": r"$\pm$", "·": r"$\cdot$",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A table of texts. The first column is text, the others are numbers.
+
+    A row with nothing but its first cell is a heading of those below it.
+    """
+
+    title: str
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+    groups: Sequence[tuple[str, int]] = ()  # above the header: a text and the columns it spans
+
+
+def markdown(sheet: Sheet) -> str:
+    spans = [text for text, count in sheet.groups for _ in range(count)] or [""] * len(sheet.header)
+    header = [" ".join(filter(None, pair)) for pair in zip(spans, sheet.header, strict=True)]
+    lines = [markdown_row(header), "|".join(["", "-", *["-:"] * (len(header) - 1), ""])]
+    for row in sheet.rows:
+        cells = [cell.strip() for cell in row]
+        lines.append(markdown_row([f"**{cells[0]}**", *cells[1:]] if is_heading(row) else cells))
+    body = [f"## {sheet.title}", sheet.caption, "\n".join(lines)]
+    body += ["\n".join(f"- {note}" for note in sheet.notes)] if sheet.notes else []
+    return "\n\n".join(body)
+
+
+def terminal(sheet: Sheet, width: int, gap: int = 2) -> str:
+    """The sheet as aligned text; only the table itself may be wider than ``width``."""
+    header = [wrap(text, HEADER_WIDTH, indent="") for text in sheet.header]
+    rows = [[wrap_label(row[0]), *row[1:]] for row in [header, *sheet.rows]]
+    parts = [f"{wrap(sheet.title, width)}\n{wrap(sheet.caption, width)}", align(rows, gap)]
+    return "\n\n".join([*parts, *notes(sheet.notes, width)])
+
+
+def notes(texts: Sequence[str], width: int) -> list[str]:
+    """One text of all notes; [] when there are none."""
+    return ["\n".join(wrap(f"note: {text}", width) for text in texts)] if texts else []
+
+
+def wrap(text: str, width: int, indent: str = "  ") -> str:
+    return textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def wrap_label(text: str) -> str:
+    """Of a row, over more lines where it is long; an indented one stays so."""
+    indent = text[: len(text) - len(text.lstrip())]
+    return textwrap.indent(wrap(text.strip(), LABEL_WIDTH - len(indent)), indent)
+
+
+def is_heading(row: Sequence[str]) -> bool:
+    return not any(row[1:])
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def latex(sheet: Sheet) -> str:
+    r"""A table environment, shrunk where it is too wide; needs booktabs and graphicx."""
+    lines = [r"\begin{table}", r"\centering", r"\footnotesize"]
+    lines += [rf"\caption{{{escape(sheet.title)}. {escape(sheet.caption)}}}"]
+    lines += [r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * (len(sheet.header) - 1)}}}", r"\toprule"]
+    lines += _spanning(sheet.groups)
+    lines += [_latex_row(sheet.header), r"\midrule"]
+    for number, row in enumerate(sheet.rows):
+        if is_heading(row):
+            lines += [r"\midrule"] if number else []
+            lines.append(rf"\multicolumn{{{len(row)}}}{{l}}{{\textit{{{escape(row[0])}}}}} \\")
+        else:
+            lines.append(_latex_row(row))
+    lines += [r"\bottomrule", r"\end{tabular}}"]
+    lines += [rf"\par {escape(note)}" for note in sheet.notes]
+    return "\n".join([*lines, r"\end{table}"])
+
+
+def _spanning(groups: Sequence[tuple[str, int]]) -> list[str]:
+    """The line of groups above the header, each underlined."""
+    if not groups:
+        return []
+    cells, rules, column = [], [], 1
+    for text, count in groups:
+        if not text:
+            cells += [""] * count
+        else:
+            cells.append(rf"\multicolumn{{{count}}}{{c}}{{{escape(text)}}}")
+            rules.append(rf"\cmidrule(lr){{{column}-{column + count - 1}}}")
+        column += count
+    return [" & ".join(cells) + r" \\", "".join(rules)]
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(_latex_cell(cell) for cell in cells) + r" \\"
+
+
+def _latex_cell(text: str) -> str:
+    """Indented where the text is; a sign is a minus, not a hyphen; nothing is a dash."""
+    indent = r"\quad " if text.startswith(" ") else ""
+    text = text.strip()
+    if text == "-":
+        return "--"
+    escaped = escape(text)
+    if NUMBER.match(text):
+        escaped = re.sub(r"(?<![\w.$])-(?=\d)", "$-$", escaped)
+    # At the beginning of a line a bracket or a star would belong to the \\ before it.
+    return indent + (f"{{{escaped[0]}}}{escaped[1:]}" if escaped[:1] in ("[", "*") else escaped)
+
+
+def escape(text: str) -> str:
+    """The text as LaTeX shows it."""
+    return "".join(ESCAPES.get(character, character) for character in text)

@@ -1,0 +1,193 @@
+"""Where a finished Run is shown besides the results folder: nowhere, or on Weights & Biases."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from tsv_bench.benchmark.runs import Run
+from tsv_bench.benchmark.weights import how_made
+
+logger = logging.getLogger(__name__)
+
+MODES = (None, "online", "offline", "disabled")
+PROMPT_SECONDS = 60  # how long a missing login may ask before it counts as a failure
+START_SECONDS = 30  # how long W&B is waited for; every Run of a comparison waits so long
+UPLOAD_SECONDS = 300  # how long the last upload may take; the files are small
+WEIGHTS_SECONDS = 3600  # the same with an artifact, which may have gigabytes
+
+# Writes the weights that the Run evaluated into a folder; their files.
+Weights = Callable[[Path], Sequence[Path]]
+
+
+class Tracker(Protocol):
+    def log_run(self, run: Run, plots: Sequence[Path], weights: Weights | None = None) -> None:
+        """Show a Run that is already saved, and its plots (PNG). Never raises."""
+
+
+class NoTracker:
+    def log_run(self, run: Run, plots: Sequence[Path], weights: Weights | None = None) -> None:
+        """Nothing: the results folder has it all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbTracker:
+    """One W&B run per Run; ``None`` leaves a choice to the environment (WANDB_MODE, WANDB_DIR)."""
+
+    project: str
+    entity: str | None
+    experiment: str | None
+    group: str | None
+    tags: Sequence[str]
+    artifact: bool
+    mode: str | None
+    dir: str | None
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(
+                f"tracker.mode={self.mode!r} is unknown; it must be online, offline or disabled, "
+                "or null to let WANDB_MODE decide."
+            )
+        if not isinstance(self.artifact, bool):
+            raise ValueError(f"tracker.artifact={self.artifact!r} is neither true nor false.")
+
+    def log_run(self, run: Run, plots: Sequence[Path], weights: Weights | None = None) -> None:
+        try:
+            self._log_run(run, plots, weights)
+        # Whatever goes wrong in there (no login, no network, no space, wandb itself), the Run is
+        # saved and the other methods of the comparison still wait: say it and go on.
+        except Exception as error:
+            logger.warning(
+                "W&B did not take the run of %s on %s: %s: %s. Its results are saved all the same; "
+                "WANDB_MODE=offline tracker=wandb works without login and network.",
+                run.method,
+                run.suite,
+                type(error).__name__,
+                error,
+            )
+            # wandb's own process may be what died, and then this raises, SystemExit among others;
+            # the next Run starts another.
+            with suppress(Exception, SystemExit):
+                import wandb
+
+                wandb.teardown(exit_code=1)
+
+    def _log_run(self, run: Run, plots: Sequence[Path], weights: Weights | None) -> None:
+        import wandb  # here, because importing it takes a second that tracker=none need not spend
+
+        settings = wandb.Settings(
+            console="off",
+            silent=True,
+            init_timeout=START_SECONDS,
+            login_timeout=PROMPT_SECONDS,
+            finish_timeout=WEIGHTS_SECONDS if self.artifact else UPLOAD_SECONDS,
+            finish_timeout_raises=True,
+        )
+        if self.dir is not None:
+            Path(self.dir).mkdir(parents=True, exist_ok=True)  # else wandb writes elsewhere
+        wandb_run = wandb.init(
+            project=self.project,
+            entity=self.entity,
+            group=self.group or "-".join(filter(None, (self.experiment, run.backbone, run.suite))),
+            job_type=run.method,
+            name=f"{run.method}-{run.fingerprint}",
+            tags=self._tags(run),
+            mode=self.mode,
+            dir=self.dir,
+            config=configuration(run),
+            settings=settings,
+        )
+        # Not `with wandb_run`: that prints the traceback of what log_run makes one message of.
+        log_results(wandb_run, run, plots)
+        if self.artifact and not wandb_run.disabled:
+            log_weights(wandb_run, run, weights)
+        wandb_run.finish()
+
+    def _tags(self, run: Run) -> list[str]:
+        """What was chosen: names, the checkpoints' generation, the experiment, and one's own."""
+        finetuned = (c for name, c in run.checkpoints.items() if name != "pretrained")
+        generations = sorted({checkpoint["generation"] for checkpoint in finetuned})
+        chosen = (run.backbone, run.suite, run.method, *generations, self.experiment, *self.tags)
+        return list(dict.fromkeys(filter(None, chosen)))
+
+
+def log_results(wandb_run: Any, run: Run, plots: Sequence[Path]) -> None:
+    """The alpha curve as a line, a row for each task, the summary and the plots."""
+    import wandb
+
+    wandb_run.define_metric("alpha_curve/alpha", summary="none")
+    wandb_run.define_metric(
+        "alpha_curve/normalized", step_metric="alpha_curve/alpha", summary="max"
+    )
+    for point in run.alpha_curve:
+        wandb_run.log({f"alpha_curve/{name}": value for name, value in point.items()})
+    shown = {"tasks": wandb_table(task_rows(run))}
+    if run.alpha_curve:
+        shown["alpha_curve/line"] = wandb.plot.line(
+            wandb_table(run.alpha_curve),
+            x="alpha",
+            y="normalized",
+            title=f"{run.label}: normalized accuracy on validation",
+        )
+    images = {f"plots/{plot.stem}": wandb.Image(str(plot)) for plot in plots}
+    wandb_run.log(shown | images)
+    wandb_run.summary.update(summary(run))
+
+
+def log_weights(wandb_run: Any, run: Run, weights: Weights | None) -> None:
+    """The weights that were evaluated, as an artifact that says how they were made."""
+    import wandb
+
+    if weights is None:
+        logger.warning(
+            "no artifact of %s on %s: its Run was there already, which keeps no weights. "
+            "overwrite=true evaluates it again.",
+            run.method,
+            run.suite,
+        )
+        return
+    name = f"{run.backbone}-{run.suite}-{run.method}-{run.fingerprint}".replace("+", "-")
+    artifact = wandb.Artifact(name, type="model", metadata=how_made(run))
+    # Beside wandb's own files: the disk for temporary ones may be memory.
+    with tempfile.TemporaryDirectory(dir=Path(wandb_run.dir).parent) as folder:
+        for path in weights(Path(folder)):
+            artifact.add_file(str(path), name=path.name, skip_cache=True)  # copied until uploaded
+        wandb_run.log_artifact(artifact)
+
+
+def configuration(run: Run) -> dict[str, Any]:
+    """What the Run is and how to make it again."""
+    names = ("backbone", "suite", "method", "label", "seed", "knobs", "settings", "fingerprint")
+    return {name: getattr(run, name) for name in (*names, "versions", "commit", "machine")}
+
+
+def task_rows(run: Run) -> list[dict[str, Any]]:
+    """One row per task, on test; accuracies in [0, 1]."""
+    return [
+        {
+            "task": task,
+            "accuracy": score.accuracy,
+            "correct": score.correct,
+            "total": score.total,
+            "normalized": score.accuracy / run.normalizer[task],
+        }
+        for task, score in run.test.items()
+    ]
+
+
+def summary(run: Run) -> dict[str, float]:
+    """Accuracies in [0, 1], seconds per stage, memory and storage in bytes."""
+    names = ("absolute", "normalized", "alpha", "peak_memory", "stored_bytes")
+    values = {name: getattr(run, name) for name in names}
+    stages = {f"seconds/{stage}": seconds for stage, seconds in run.seconds.items()}
+    return {name: value for name, value in values.items() if value is not None} | stages
+
+
+def wandb_table(rows: Sequence[dict[str, Any]]) -> Any:
+    import wandb
+
+    return wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])

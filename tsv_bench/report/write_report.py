@@ -1,0 +1,24 @@
+"""A report as files: tables as texts, and their figures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tsv_bench.report.plots import save_figures
+from tsv_bench.report.tables.table import Table
+from tsv_bench.report.text.render import LAYOUTS, render_csv, render_latex, render_markdown
+
+
+def write_report(tables: Sequence[Table], out_folder: Path, layout: str = "runs") -> list[Path]:
+    """Write the tables as .md, .csv and .tex, and each one's figures (svg, png); the paths.
+
+    ``layout`` "runs": table.*, a table for each backbone and suite; "paper": paper.*, the paper's;
+    "leaderboard": leaderboard.*, the best method first.
+    """
+    out_folder = Path(out_folder)
+    renderings = {"md": render_markdown, "csv": render_csv, "tex": render_latex}
+    texts = {end: render(tables, layout) for end, render in renderings.items()}
+    out_folder.mkdir(parents=True, exist_ok=True)
+    paths = [out_folder / f"{LAYOUTS[layout]}.{end}" for end in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        path.write_text(text, encoding="utf-8", newline="")
+    return [*paths, *save_figures(tables, out_folder)]

@@ -1,0 +1,149 @@
+"""Singular triplets on disk, so that no layer is decomposed twice at the same rank or below."""
+
+import hashlib
+import json
+import logging
+import os
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tsv_bench.files import replace_atomically
+from tsv_bench.state_dicts.safetensors_file import SafetensorsFile
+from tsv_bench.task_vectors.lazy import Triplets
+
+log = logging.getLogger(__name__)
+
+# Part of every entry's name: raise it when the triplets of the same layer come out differently.
+VERSION = 1
+
+
+class FactorCache:
+    """Leading singular triplets by checkpoint pair, layer and kind, in a folder of bounded size.
+
+    Entries are written atomically, so processes may share the folder. One that is damaged is
+    dropped with a warning; a folder that cannot be written to is done without, with a warning.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, ahead: float | int = 0) -> None:
+        """``ahead``: the share of singular vectors to compute at least, for requests to come."""
+        self.folder, self.max_bytes = Path(folder).expanduser(), max_bytes
+        self.ahead = ahead
+        self._checked: set[tuple[Path, int]] = set()  # entries whose checksums were right
+        self._written = 0  # bytes since the folder was last looked through
+        self._usable = True
+
+    def recall(self, pair: str, name: str, kind: str, rank: int) -> Triplets | None:
+        """u [pieces, m, k], s [pieces, k], vh [pieces, k, n] with k = rank; None if not there.
+
+        ``pair`` identifies the two checkpoints by their content.
+        """
+        path = self._path(pair, name, kind)
+        try:
+            file = SafetensorsFile(path)
+            self._check(path, file)
+            if _rank(file) < rank:
+                return None
+            with suppress(OSError):  # another user's, perhaps
+                os.utime(path)  # the entries used last are kept longest
+            pieces = range(len(file.specs) // 3)
+            parts = [[_rows(file, f"{i}.{key}", rank) for i in pieces] for key in "usv"]
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, LookupError, OSError) as error:
+            log.warning(
+                f"the cached factors of {name!r} are damaged, computing them again: {error}"
+            )
+            with suppress(OSError):
+                path.unlink()
+            return None
+        u, s, vh = (torch.stack(part) for part in parts)
+        return u.mT, s, vh
+
+    def keep(self, pair: str, name: str, kind: str, triplets: Triplets) -> None:
+        """Write the triplets, unless some of a rank as high are there."""
+        if not self._usable:
+            return
+        u, s, vh = (part.detach().cpu() for part in triplets)
+        path = self._path(pair, name, kind)
+        # The leading triplets of a higher rank can be read alone, as u lies there transposed.
+        tensors = {}
+        for i in range(len(s)):
+            parts = {"u": u[i].mT, "s": s[i], "v": vh[i]}
+            tensors |= {f"{i}.{key}": part.contiguous() for key, part in parts.items()}
+        metadata = {
+            "layer": name,
+            "checksums": json.dumps({key: _checksum(part) for key, part in tensors.items()}),
+        }
+        try:
+            if self._rank_of(path) < s.shape[1]:
+                replace_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+                self._written += path.stat().st_size
+                if self._written > self.max_bytes / 20:
+                    self._evict()
+                self._checked.add((path, path.stat().st_ino))
+        except FileNotFoundError:
+            pass  # another process has evicted it
+        except (OSError, SafetensorError) as error:  # the latter when the disk is full
+            self._usable = False
+            log.warning(f"going on without a factor cache: cannot write to {self.folder} ({error})")
+
+    def _path(self, pair: str, name: str, kind: str) -> Path:
+        layer = hashlib.sha256(f"{VERSION} {kind} {name}".encode()).hexdigest()[:24]
+        return self.folder / pair / f"{layer}.safetensors"
+
+    def _check(self, path: Path, file: SafetensorsFile) -> None:
+        key = (path, file.inode)
+        if key in self._checked:
+            return
+        if any(spec.dtype not in (torch.float32, torch.float64) for spec in file.specs.values()):
+            raise ValueError(f"{path} holds something else than float32 and float64.")
+        checksums = {name: _checksum(_rows(file, name)) for name in file.specs}
+        if checksums != json.loads(file.metadata["checksums"]):
+            raise ValueError(f"the checksums of {path} are not those that it had.")
+        self._checked.add(key)
+
+    def _rank_of(self, path: Path) -> int:
+        try:
+            return _rank(SafetensorsFile(path))
+        except (ValueError, LookupError, OSError):
+            return 0
+
+    def _evict(self) -> None:
+        """Remove the entries used longest ago until the folder is within its bound."""
+        self._written = 0
+        entries = []
+        for path in self.folder.glob("*/*.safetensors"):
+            try:
+                stat = path.stat()
+                entries.append((stat.st_mtime, stat.st_size, path))
+            except FileNotFoundError:
+                pass
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries):
+            if total <= self.max_bytes:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+def _rank(file: SafetensorsFile) -> int:
+    return file.specs["0.s"].shape[0]
+
+
+def _rows(file: SafetensorsFile, name: str, count: int | None = None) -> Tensor:
+    spec = file.specs[name]
+    shape = spec.shape if count is None else (count, *spec.shape[1:])
+    out = torch.empty(shape, dtype=spec.dtype)
+    if out.numel():
+        file.read(name, 0, out)
+    return out
+
+
+def _checksum(tensor: Tensor) -> int:
+    return zlib.crc32(tensor.numpy())

@@ -1,0 +1,120 @@
+"""Checkpoint files read once: sha256 and finite values."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tsv_bench.files import sha256
+from tsv_bench.state_dicts.state_dict import StateDict
+
+
+def content_hash(path: Path) -> str:
+    """sha256 of a file. It is read once, or not at all where the hub's cache names it by that."""
+    real = path.resolve()
+    if real.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", real.name):
+        return real.name  # compared with the content when it was fetched
+    status = os.stat(real)
+    return _content_hash(real, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _content_hash(path: Path, *changes_with_it: int) -> str:
+    return sha256(path)
+
+
+CHECKED = 2**18  # entries that are checked and hashed while they are in a core's cache
+
+Hashes = dict[str, str]  # file name -> sha256
+
+
+def check_finite(state: StateDict) -> None:
+    """ValueError that names the first parameter with NaN or infinity."""
+    for shard in state.shards:
+        _check_shard(state, shard, lambda rows: None)
+
+
+def checked_hashes(state: StateDict) -> Hashes:
+    """sha256 of the files of a checkpoint, all of it checked as by `check_finite`.
+
+    A file is read only once, unless it changes.
+    """
+    for path in state.files:
+        if _stamp(path) not in _checked:
+            _checked[_stamp(path)] = _check_and_hash(state, path)
+    return {path.name: _checked[_stamp(path)] for path in state.files}
+
+
+_checked: dict[tuple[Path, int, int, int], str] = {}
+
+
+def _stamp(path: Path) -> tuple[Path, int, int, int]:
+    stat = os.stat(path)
+    return path, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _check_and_hash(state: StateDict, path: Path) -> str:
+    header = state.headers[path.name]
+    if header is None:
+        _check_shard(state, path.name, lambda rows: None)
+        return sha256(path)
+    digest = hashlib.sha256(header)
+    _check_shard(state, path.name, lambda rows: digest.update(_bytes(rows)))
+    return digest.hexdigest()
+
+
+def _check_shard(state: StateDict, shard: str, see: Callable[[Tensor], object]) -> None:
+    """As `check_finite`, of one file; ``see`` gets its content, block by block."""
+    for name in state.shards[shard]:
+        shape = state.shape(name)
+        num_rows = shape[0] if shape else 1
+        step = max(1, CHECKED * num_rows // max(shape.numel(), 1))
+        for start in range(0, num_rows, step):
+            rows = state.rows(name, start, start + step)
+            see(rows)
+            if not rows.is_floating_point():
+                continue
+            # The sum first: one pass without a copy. It may overflow where no entry does.
+            total = rows.sum(dtype=torch.float32 if rows.dtype.itemsize < 8 else None)
+            if not total.isfinite() and not rows.isfinite().all():
+                raise ValueError(
+                    f"{state.path} holds NaN or infinity in {name!r}. Its training diverged or the "
+                    f"file is damaged: delete it and make or fetch it again."
+                )
+
+
+def _bytes(rows: Tensor) -> memoryview:
+    return memoryview(rows.reshape(-1).view(torch.uint8).numpy())
+
+
+def check_contents(
+    states: Mapping[str, StateDict], done: Callable[[], object]
+) -> dict[str, Hashes]:
+    """The hashes of all checkpoints, once every value in them is found finite.
+
+    ValueError names the first that is not, by its key. Files are read side by side, one thread
+    each; ``done`` is called after each checkpoint.
+    """
+
+    def check(name: str) -> Hashes:
+        torch.set_num_threads(1)
+        try:
+            hashes = checked_hashes(states[name])
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        done()
+        return hashes
+
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            return dict(zip(states, pool.map(check, states), strict=True))
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)

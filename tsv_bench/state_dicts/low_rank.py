@@ -1,0 +1,187 @@
+"""TSV-C as files: the low-rank factors of a task vector, and what is not low rank, as it was.
+
+A safetensors file with ``<layer>.u`` [m, k], ``<layer>.s`` [k] and ``<layer>.vh`` [k, n] of every
+compressed layer (with a leading axis of 3 where a fused projection was split), and the fine-tuned
+values of every other parameter that differs from the pretrained one. Its metadata says for which
+pretrained weights it is, and lists the layers.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from tsv_bench.state_dicts.state_dict import StateDict
+from tsv_bench.task_vectors.lazy import Triplets, dtype_of, rows_of, shape_of
+from tsv_bench.task_vectors.matrices import Matrices
+from tsv_bench.task_vectors.task_vector import TaskVector
+
+KEY = "tsv_bench.compressed"  # of the metadata
+FACTORS = ("u", "s", "vh")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the metadata of a compressed file say."""
+
+    pretrained: str  # `weights_hash` of the pretrained weights
+    layers: list[str]  # those that lie there as factors
+    unchanged: list[str]  # those that are not there: as in the pretrained weights
+    split_qkv: bool
+
+
+def is_compressed(state: StateDict) -> bool:
+    return KEY in state.metadata
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """sha256 of names, types, shapes and values; the same for any file format."""
+    if known := getattr(state, "weights_hash", None):  # every compressed file asks for it
+        return known
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    if isinstance(state, StateDict):
+        state.weights_hash = digest.hexdigest()
+    return digest.hexdigest()
+
+
+class OnPretrained(Mapping[str, Tensor]):
+    """The fine-tuned checkpoint that a file of ours stands for, with the pretrained one's names."""
+
+    def __init__(self, pretrained: Mapping[str, Tensor]) -> None:
+        self._pretrained = pretrained
+
+    def shape(self, name: str) -> torch.Size:
+        return shape_of(self._pretrained, name)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return dtype_of(self._pretrained, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._pretrained
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pretrained)
+
+    def __len__(self) -> int:
+        return len(self._pretrained)
+
+
+class CompressedStateDict(OnPretrained):
+    """The fine-tuned checkpoint that a compressed file stands for, on its pretrained weights."""
+
+    def __init__(self, pretrained: Mapping[str, Tensor], file: StateDict) -> None:
+        """ValueError where the file belongs to other pretrained weights, or lacks something."""
+        super().__init__(pretrained)
+        self.path = file.path
+        try:
+            self.contents = Contents(**json.loads(file.metadata[KEY]))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{file.path} is a compressed file whose metadata are damaged. Make it again."
+            ) from error
+        if self.contents.pretrained != weights_hash(pretrained):
+            raise ValueError(
+                f"{file.path} was compressed against other pretrained weights. Give the pretrained "
+                f"checkpoint that it was made with."
+            )
+        self._matrices = Matrices((), self.contents.split_qkv)
+        self._file = file
+        self._layers, self._unchanged = set(self.contents.layers), set(self.contents.unchanged)
+        for name in pretrained:
+            keys = [f"{name}.{key}" for key in FACTORS] if name in self._layers else [name]
+            lacking = [k for k in keys if k not in file and name not in self._unchanged]
+            if lacking:
+                raise ValueError(
+                    f"{file.path} lacks {lacking[0]!r}, which its metadata promise. Make it again."
+                )
+            if name in self._layers:
+                self._check_shapes(name, [file.shape(key) for key in keys])
+
+    def _check_shapes(self, name: str, found: list[torch.Size]) -> None:
+        whole = torch.empty(shape_of(self._pretrained, name), device="meta")
+        pieces, m, n = self._matrices.split(name, whole).shape
+        lead, k = ([pieces] if pieces > 1 else []), (found[1] or [0])[-1]
+        if [list(shape) for shape in found] != [[*lead, m, k], [*lead, k], [*lead, k, n]]:
+            raise ValueError(
+                f"{self.path} holds factors of {name!r} of shapes {[tuple(s) for s in found]}, "
+                f"which do not make a layer of {tuple(whole.shape)}. Make it again."
+            )
+
+    def triplets(self, name: str) -> Triplets | None:
+        """The factors in float32, [pieces, ...]; None where the layer is not compressed."""
+        if name not in self._layers:
+            return None
+        u, s, vh = (self._file[f"{name}.{key}"].float() for key in FACTORS)
+        return (u, s, vh) if u.ndim == 3 else (u[None], s[None], vh[None])
+
+    def delta(self, name: str, start: int = 0, stop: int | None = None) -> Tensor | None:
+        """Rows of finetuned minus pretrained, where these need no pretrained weights; or None."""
+        shape = self.shape(name)
+        if name in self._unchanged:
+            return torch.zeros(shape)[start:stop] if shape else torch.zeros(())
+        if name not in self._layers:
+            return None
+        u, s, vh = self.triplets(name)
+        if len(u) == 1:
+            return u[0, start:stop] * s[0] @ vh[0]
+        return self._matrices.join(name, shape, (u * s[:, None] @ vh).unbind())[start:stop]
+
+    def __getitem__(self, name: str) -> Tensor:
+        base = self._pretrained[name]
+        if name in self._unchanged:
+            return base
+        delta = self.delta(name)
+        return self._file[name] if delta is None else (base.float() + delta).to(base.dtype)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        if name in self._unchanged:
+            return rows_of(self._pretrained, name, start, stop)
+        return (
+            self[name][start:stop] if name in self._layers else self._file.rows(name, start, stop)
+        )
+
+
+class StoredTaskVector(TaskVector):
+    """The task vector of a file that holds deltas: no weights are subtracted for these."""
+
+    def __init__(
+        self, pretrained: Mapping[str, Tensor], finetuned: OnPretrained, device: str = "cpu"
+    ) -> None:
+        super().__init__(pretrained, finetuned, device)
+        self._stored = finetuned
+
+    def __getitem__(self, name: str) -> Tensor:
+        delta = self._stored.delta(name) if name in self else None
+        return super().__getitem__(name) if delta is None else delta.to(self._device)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        delta = self._stored.delta(name, start, stop) if name in self else None
+        return super().rows(name, start, stop) if delta is None else delta.to(self._device)
+
+
+class CompressedTaskVector(StoredTaskVector):
+    """The task vector of a compressed file, whose triplets need no decomposition."""
+
+    def recall(self, name: str, rank: int, kind: str) -> Triplets | None:
+        stored = self._stored.triplets(name)
+        if stored is None or kind.endswith("-split") != self._stored.contents.split_qkv:
+            return None
+        u, s, vh = (part.double() for part in stored)
+        # Rounded to the precision of the file, u and vh are no longer quite orthonormal.
+        qu, ru = torch.linalg.qr(u)
+        qv, rv = torch.linalg.qr(vh.mT)
+        a, s, bh = torch.linalg.svd(ru * s[:, None] @ rv.mT)
+        u, vh = qu @ a, bh @ qv.mT
+        lacking = max(rank - s.shape[-1], 0)
+        u, s, v = (pad(part, (0, lacking)) for part in (u, s, vh.mT))
+        kept = u[..., :rank], s[..., :rank], v[..., :rank].mT
+        return tuple(part.float().to(self._device) for part in kept)

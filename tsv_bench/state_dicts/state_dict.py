@@ -1,0 +1,174 @@
+"""Checkpoints of every common format and layout, read one tensor at a time."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tsv_bench.state_dicts.safetensors_file import SafetensorsFile
+from tsv_bench.state_dicts.torch_file import ACCEPTED, TorchFile, open_file
+
+# Of a folder that has both kinds, Hugging Face's loaders take the first, and so do we.
+KINDS = {
+    "safetensors": ("model.safetensors", (".safetensors",)),
+    "bin": ("pytorch_model.bin", (".bin", ".pt", ".pth")),
+}
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
+
+
+class StateDict(Mapping[str, Tensor]):
+    """A checkpoint's tensors, each read when it is asked for; threads may share one.
+
+    What comes back is the caller's own: contiguous, in ordinary memory, no view of a file.
+    """
+
+    fresh = True  # what is read may be changed
+
+    def __init__(
+        self,
+        path: Path,
+        parts: Sequence[SafetensorsFile | TorchFile],
+        *,
+        weight_map: Mapping[str, str] | None = None,
+        index_name: str | None = None,
+        other_files: Sequence[Path] = (),
+    ) -> None:
+        self.path = path
+        self.files = sorted(part.path for part in parts)
+        self.index_name = index_name
+        self.other_files = list(other_files)  # a folder's: neither weights nor their index
+        self.metadata = {} if index_name else dict(parts[0].metadata)
+        self.shards: dict[str, list[str]] = {}  # file name -> its parameters, in file order
+        # File name -> what stands before the data; None where more than data follows it.
+        self.headers = {part.path.name: part.header for part in parts}
+        self._part: dict[str, SafetensorsFile | TorchFile] = {}
+        for part in parts:
+            shard = part.path.name
+            names = [n for n in part.specs if weight_map is None or weight_map.get(n) == shard]
+            self.shards[shard] = names
+            self._part.update(dict.fromkeys(names, part))
+        ours = any(key.startswith("tsv_bench") for key in self.metadata)
+        if not self._part and not ours:  # ours: compressed, of a task that changed nothing
+            raise ValueError(f"{path} is not a checkpoint: it holds no tensor. {ACCEPTED}.")
+
+    def shape(self, name: str) -> torch.Size:
+        return self._part[name].specs[name].shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._part[name].specs[name].dtype
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """``self[name][start:stop]``, reading only these rows. A 0-d tensor is one row, itself."""
+        part = self._part[name]
+        spec = part.specs[name]
+        start, stop, _ = slice(start, stop).indices(spec.rows)
+        out = torch.empty((max(stop - start, 0), *spec.shape[1:]), dtype=spec.dtype)
+        if out.numel():
+            part.read(name, start, out)
+        return out if spec.shape else out.reshape(())
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.rows(name, 0, self._part[name].specs[name].rows)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._part
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._part)
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+
+def open_state_dict(path: Path | str) -> StateDict:
+    """The checkpoint at ``path``, told by its content: safetensors, torch.save's, or a folder.
+
+    FileNotFoundError when there is none, ValueError when it is damaged or no checkpoint. Code in
+    a pickle is never run.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return StateDict(path, [open_file(path)])
+    files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    others = [p for p in files if not p.name.endswith((*WEIGHTS, ".index.json"))]
+    for kind, (usual, suffixes) in KINDS.items():
+        indices = [p for p in files if p.name.endswith(f".{kind}.index.json")]
+        if indices:
+            index = _only(indices, f"{usual}.index.json")
+            return _open_shards(index, others)
+        weights = [p for p in files if p.suffix in suffixes]
+        if weights:
+            return StateDict(path, [open_file(_only(weights, usual))], other_files=others)
+    raise ValueError(
+        f"{path} is not a checkpoint: no file in it is named like weights "
+        f"({', '.join(suffix for _, kind in KINDS.values() for suffix in kind)}). {ACCEPTED}."
+    )
+
+
+def _only(found: list[Path], usual: str) -> Path:
+    """The one of these files that is meant: the only one, or the one with the usual name."""
+    for path in found:
+        if len(found) == 1 or path.name == usual:
+            return path
+    raise ValueError(
+        f"{found[0].parent} holds {len(found)} files to choose from and no {usual}: "
+        f"{', '.join(path.name for path in found)}. Name the one that is meant. Shards of one "
+        f"checkpoint need their index file beside them."
+    )
+
+
+def _open_shards(index: Path, others: list[Path]) -> StateDict:
+    """The checkpoint whose shards ``index`` lists. What the shards hold besides is an error."""
+    try:
+        weight_map: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
+        shards = sorted(set(weight_map.values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'{index} is not a whole index: it has no "weight_map" from parameters to files. '
+            f"Fetch or save the checkpoint again."
+        ) from error
+    parts = []
+    for shard in shards:
+        if Path(shard).name != shard:
+            raise ValueError(f"{index} names {shard!r}, which is no file name in its folder.")
+        if not (index.parent / shard).exists():
+            raise FileNotFoundError(
+                f"no checkpoint at {index.parent / shard}, which {index.name} names. Fetch or "
+                f"save the checkpoint again."
+            )
+        parts.append(open_file(index.parent / shard))
+    held = {part.path.name: part.specs for part in parts}
+    lacking = [name for name, shard in weight_map.items() if name not in held[shard]]
+    if lacking:
+        raise ValueError(
+            f"{index} names {lacking[0]!r} in {weight_map[lacking[0]]}, which does not hold it "
+            f"({len(lacking)} such). Fetch or save the checkpoint again."
+        )
+    unlisted = [(n, part.path.name) for part in parts for n in part.specs if n not in weight_map]
+    if unlisted:
+        raise ValueError(
+            f"{unlisted[0][1]} holds {unlisted[0][0]!r}, which {index} does not name "
+            f"({len(unlisted)} such). Fetch or save the checkpoint again."
+        )
+    return StateDict(
+        index.parent, parts, weight_map=weight_map, index_name=index.name, other_files=others
+    )
+
+
+class ReadOnce(StateDict):
+    """A checkpoint that remembers the rows read last, as those of the next task want them too."""
+
+    fresh = False
+
+    def __init__(self, state: StateDict) -> None:
+        self.__dict__ = dict(state.__dict__)
+        self._last: tuple[tuple[str, int, int], Tensor] | None = None
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """As `StateDict.rows`, but the tensor is shared: not to be changed."""
+        key, last = (name, start, stop), self._last
+        if last is None or last[0] != key:
+            last = self._last = key, super().rows(name, start, stop)
+        return last[1]

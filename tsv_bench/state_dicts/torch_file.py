@@ -1,0 +1,202 @@
+"""One file of weights, safetensors or torch.save's, read in pieces into ordinary memory.
+
+Pages of a mapped file count as resident memory for as long as they are mapped. Here nothing stays
+mapped: streaming through many large files needs room for the piece at hand and little more.
+"""
+
+import logging
+import pickle
+import re
+import threading
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsv_bench.state_dicts.safetensors_file import SafetensorsFile, Spec
+
+log = logging.getLogger(__name__)
+NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights
+MAPPED_BYTES = 32 * 2**20  # read through one mapping of a torch file before it is dropped
+ACCEPTED = (
+    "Accepted are a safetensors file, a state dict saved with torch.save, and a folder that holds "
+    "either of them, whole or in shards with their index"
+)
+
+
+class TorchFile:
+    """What torch.save wrote; ``specs`` in the order of the data.
+
+    ``mapped=False`` is for the format before torch 1.6, which can only be held in memory whole.
+    """
+
+    metadata: dict[str, str] = {}  # as a safetensors file has it
+    header = None
+
+    def __init__(self, path: Path, *, mapped: bool) -> None:
+        self.path = path
+        self._mapped = mapped
+        self._stamp = _stamp(path)
+        self._lock = threading.Lock()
+        self._bytes_read = 0
+        content = _load(path, mapped)
+        if not isinstance(content, dict):
+            raise ValueError(
+                f"{path} is not a checkpoint: it holds a {type(content).__name__}, not tensors by "
+                f"name. {ACCEPTED}."
+            )
+        self._tensors = _tensors(_innermost(content))
+        for name, tensor in self._tensors.items():
+            _check_ordinary(path, name, tensor)
+        names = list(self._tensors)
+        if mapped:  # torch.save's order of storages is not always that of the names
+            names.sort(key=lambda name: self._tensors[name].data_ptr())
+        self.specs = {n: Spec(self._tensors[n].dtype, self._tensors[n].shape) for n in names}
+        ignored = [key for key in _innermost(content) if key not in self._tensors]
+        if ignored:
+            log.info(f"{path}: {len(ignored)} entries are no weights, first {ignored[0]!r}")
+
+    def read(self, name: str, start: int, out: Tensor) -> None:
+        """Fill ``out`` with the rows from ``start`` on."""
+        row_bytes = self.specs[name].row_bytes
+        step = max(1, MAPPED_BYTES // row_bytes)
+        for first in range(0, len(out), step):
+            piece = out[first : first + step]
+            tensor = self._current(len(piece) * row_bytes)[name].detach()
+            tensor = tensor if tensor.ndim else tensor.reshape(1)
+            piece.copy_(tensor[start + first : start + first + len(piece)])
+
+    def _current(self, num_bytes: int) -> dict[str, Tensor]:
+        """The tensors to read ``num_bytes`` from, mapped afresh once many pages were touched."""
+        if not self._mapped:
+            return self._tensors
+        with self._lock:
+            # Touching a mapping of a file that was cut ends the process; mapping one that was
+            # replaced mixes two checkpoints.
+            if _stamp(self.path) != self._stamp:
+                raise ValueError(f"{self.path} changed while it was being read. Start again.")
+            if self._bytes_read and self._bytes_read + num_bytes > MAPPED_BYTES:
+                self._tensors = _tensors(_innermost(_load(self.path, mapped=True)))
+                self._bytes_read = 0
+            self._bytes_read += num_bytes
+            return self._tensors
+
+
+def open_file(path: Path) -> SafetensorsFile | TorchFile:
+    """The file at ``path``, told by its content. FileNotFoundError or ValueError if it is none."""
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint at {path}. {ACCEPTED}.")
+    if not path.is_file():
+        raise ValueError(f"{path} is not a checkpoint: it is no regular file. {ACCEPTED}.")
+    with path.open("rb") as file:
+        start = file.read(64)
+    # The header's length, which never fills its upper four bytes, and the header's brace. Asked
+    # first: such a length may begin like either of the others.
+    if start[4:9] == b"\0\0\0\0{":
+        return SafetensorsFile(path)
+    if start.startswith((b"PK", b"\x80")) and path.suffix == ".safetensors":
+        raise ValueError(  # torch.load goes by the name, and so do others
+            f"{path} is no safetensors file, it begins like one of torch.save. Rename it to "
+            f"{path.with_suffix('.pt').name}."
+        )
+    if start.startswith(b"PK"):
+        _check_zip(path)
+        return TorchFile(path, mapped=True)
+    if start.startswith(b"\x80"):
+        log.warning(
+            f"{path} is in torch's old format and is held in memory whole. Save it again with "
+            f"today's torch.save, or as safetensors, to have it read piece by piece."
+        )
+        return TorchFile(path, mapped=False)
+    if path.suffix == ".safetensors" and not start.startswith(b"version https://git-lfs"):
+        raise ValueError(
+            f"{path} is not a whole safetensors file (no header at its start). Delete it and make "
+            f"it again."
+        )
+    raise ValueError(f"{path} is not a checkpoint: {_described(start)}. {ACCEPTED}.")
+
+
+def _described(start: bytes) -> str:
+    known = {
+        b"GGUF": "it is a GGUF file, whose weights are packed",
+        b"version https://git-lfs": "it is a Git LFS pointer, fetch the file with `git lfs pull`",
+        b"\x89HDF": "it is an HDF5 file",
+    }
+    if not start:
+        return "it is empty"
+    found = next((text for magic, text in known.items() if start.startswith(magic)), None)
+    return found or f"it begins with {start[:12]!r}"
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _innermost(content: dict[Any, Any]) -> dict[Any, Any]:
+    """The dict with the weights: ``content``, or one that training scripts nest in it."""
+    for key in NESTED:
+        inner = content.get(key)
+        if isinstance(inner, dict) and _tensors(found := _innermost(inner)):
+            return found
+    return content
+
+
+def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {n: t for n, t in content.items() if isinstance(n, str) and isinstance(t, Tensor)}
+
+
+def _check_ordinary(path: Path, name: str, tensor: Tensor) -> None:
+    kinds = {
+        str(tensor.layout).removeprefix("torch."): tensor.layout != torch.strided,
+        "quantized": tensor.is_quantized,
+        tensor.device.type: tensor.device.type != "cpu",  # "meta": saved without its data
+    }
+    odd = [kind for kind, present in kinds.items() if present]
+    if odd:
+        raise ValueError(
+            f"{path} holds {name!r} as a {odd[0]} tensor; only ordinary (dense) ones are read. "
+            f"Make it dense and save the state dict again."
+        )
+
+
+def _check_zip(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as file:
+            entries = {entry.rpartition("/")[2] for entry in file.namelist()}
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is not a whole torch file ({error}). Make it again.") from error
+    if "data.pkl" not in entries:
+        raise ValueError(
+            f"{path} is not a checkpoint: it is a zip file that torch.save did not write. "
+            f"{ACCEPTED}."
+        )
+    if "constants.pkl" in entries:
+        raise ValueError(
+            f"{path} is a TorchScript archive: it needs code to be run, which was not executed. "
+            f"Save its weights, torch.save(torch.jit.load(...).state_dict(), ...)."
+        )
+
+
+def _load(path: Path, mapped: bool) -> Any:
+    """What torch.save wrote. ValueError when it is damaged or asks for code to be run."""
+    try:
+        return torch.load(path, weights_only=True, mmap=mapped, map_location="cpu")
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a damaged pickle fails in any way
+        needed = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and needed:
+            raise ValueError(
+                f"{path} needs code to be run, {needed[1]}, which was not executed. Where that "
+                f"code is and the file is trusted, load it and save only the weights: "
+                f"torch.save(model.state_dict(), ...) or safetensors."
+            ) from error
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
+        raise ValueError(
+            f"{path} is not a whole torch file ({reason or type(error).__name__}). Make it again "
+            f"with torch.save(model.state_dict(), ...) or as safetensors."
+        ) from error

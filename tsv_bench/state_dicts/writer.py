@@ -1,0 +1,226 @@
+"""Safetensors files, single or in shards, written piece by piece and whole or not there."""
+
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from tsv_bench.state_dicts.safetensors_file import DTYPES, Spec
+
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which file holds which parameters, in which dtype and shape, and what goes beside them."""
+
+    files: dict[str, dict[str, tuple[torch.dtype, tuple[int, ...]]]]
+    index_name: str | None = None
+    other_files: tuple[Path, ...] = ()  # copied
+    folder: bool = False  # False: a single file and nothing beside it
+
+    @property
+    def weight_bytes(self) -> int:
+        specs = (spec for params in self.files.values() for spec in params.values())
+        return sum(_num_bytes(dtype, shape) for dtype, shape in specs)
+
+    def num_bytes(self) -> int:
+        """Room on the disk: never less than what is written."""
+        listed = 2**16 * (1 + len(self.files))  # metadata, and what frames the lists
+        for file_name, params in self.files.items():  # a line in the header and one in the index
+            listed += sum(2 * len(json.dumps(name)) + len(file_name) + 400 for name in params)
+        return self.weight_bytes + listed + sum(path.stat().st_size for path in self.other_files)
+
+
+class StateDictWriter:
+    """Context manager that fills ``output`` with ``write`` and puts it in place when it ends.
+
+    Until then ``output`` is as it was, and when an exception ends it, it stays so. A folder is
+    replaced with all that was in it.
+    """
+
+    def __init__(self, output: Path, layout: Layout, metadata: Mapping[str, str]) -> None:
+        """ValueError when the layout cannot be written there. Nothing is written yet."""
+        if layout.folder and output.exists() and not output.is_dir():
+            raise ValueError(f"{output} is a file; a folder is to be written there. Name another.")
+        if not layout.folder and output.is_dir():
+            raise ValueError(f"{output} is a folder; a file is to be written there. Name another.")
+        if not layout.folder:
+            assert len(layout.files) == 1 and not layout.index_name and not layout.other_files
+        beside = [layout.index_name or "", *(path.name for path in layout.other_files)]
+        assert all(Path(name).name == name and name not in beside for name in layout.files)
+        # A folder behind a link is replaced itself: renaming the link would not move it.
+        self._output = output.resolve() if layout.folder else output
+        self._layout = layout
+        self._metadata = {**metadata, "format": "pt"}
+        self._specs: dict[str, Spec] = {}
+        self._written: dict[str, list[tuple[int, int]]] = {}  # rows, from and to
+        for params in layout.files.values():
+            for name, (dtype, shape) in params.items():
+                assert name not in self._specs, f"{name!r} is in two files"
+                if dtype not in NAMES:
+                    raise ValueError(
+                        f"safetensors has no dtype for {name!r}, which is {dtype}. Convert it "
+                        f"first; there are {', '.join(DTYPES)}."
+                    )
+                self._specs[name] = Spec(dtype, torch.Size(shape))
+                self._written[name] = []
+        self._place: dict[str, tuple[int, int]] = {}  # file descriptor and offset
+        self._open_files = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._output.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = _hidden(self._output, "tmp")
+        try:
+            if self._layout.folder:
+                self._temporary.mkdir()
+                for path in self._layout.other_files:
+                    shutil.copyfile(path, self._temporary / path.name)
+                self._write_index()
+            for file_name, params in self._layout.files.items():
+                inside = self._temporary / file_name
+                self._begin(inside if self._layout.folder else self._temporary, list(params))
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def write(self, name: str, start_row: int, tensor: Tensor) -> None:
+        """Write rows from ``start_row`` on, cast to the layout's dtype; 0-d is one row, row 0."""
+        spec = self._specs[name]
+        rows = tensor.detach() if spec.shape else tensor.detach().reshape(1)
+        assert rows.shape[1:] == spec.shape[1:], f"{name!r}: {tensor.shape} into {spec.shape}"
+        stop_row = start_row + len(rows)
+        again = any(start_row < b and a < stop_row for a, b in self._written[name])
+        if again or start_row < 0 or stop_row > spec.rows:
+            raise AssertionError(f"{name!r}: rows {start_row} to {stop_row} are not to be written")
+        self._written[name].append((start_row, stop_row))
+        if rows.numel():
+            file, offset = self._place[name]
+            written = rows.to(spec.dtype)
+            if spec.dtype == torch.float16 and not written.isfinite().all():
+                raise ValueError(
+                    f"{name!r} does not fit float16: its largest value is "
+                    f"{rows.abs().max().item():.3g}. Lower alpha, or give the pretrained "
+                    f"checkpoint in bfloat16 or float32."
+                )
+            data = written.contiguous().reshape(-1).view(torch.uint8).numpy()
+            _write_at(file, memoryview(data), offset + start_row * spec.row_bytes)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self._check_complete()
+                self._open_files.close()
+                if self._layout.folder:
+                    _replace_folder(self._output, self._temporary)
+                else:
+                    os.replace(self._temporary, self._output)
+        finally:
+            self._discard()
+
+    def _begin(self, path: Path, names: list[str]) -> None:
+        """Create a file with its header and note where each of its parameters goes."""
+        header, data_start = _header({name: self._specs[name] for name in names}, self._metadata)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        self._open_files.callback(os.close, file)
+        for name in names:
+            self._place[name] = file, data_start[name]
+        _write_at(file, memoryview(header), 0)
+
+    def _write_index(self) -> None:
+        if self._layout.index_name is None:
+            return
+        weight_map = {name: file for file, names in self._layout.files.items() for name in names}
+        total = {"total_size": self._layout.weight_bytes}
+        text = json.dumps({"metadata": total, "weight_map": weight_map}, indent=2)
+        (self._temporary / self._layout.index_name).write_text(text + "\n")
+
+    def _check_complete(self) -> None:
+        for name, spec in self._specs.items():
+            rows = sum(stop - start for start, stop in self._written[name])  # no two overlap
+            if rows != spec.rows and math.prod(spec.shape):
+                raise AssertionError(f"{name!r}: only {rows} of {spec.rows} rows were written")
+
+    def _discard(self) -> None:
+        self._open_files.close()
+        if self._layout.folder:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+        else:
+            self._temporary.unlink(missing_ok=True)
+
+
+def _num_bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+    return math.prod(shape) * dtype.itemsize
+
+
+def _hidden(path: Path, purpose: str) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{purpose}")
+
+
+def _header(specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
+    """A safetensors header and where in the file each parameter starts.
+
+    The parameters keep their order unless one of them would then not be aligned to its dtype:
+    holes are not allowed, so that the wide dtypes go first.
+    """
+    offsets = _offsets(specs)
+    if any(offsets[name] % spec.dtype.itemsize for name, spec in specs.items()):
+        specs = dict(sorted(specs.items(), key=lambda item: -item[1].dtype.itemsize))
+        offsets = _offsets(specs)
+    entries: dict[str, object] = {"__metadata__": dict(metadata)}
+    for name, (dtype, shape) in specs.items():
+        begin, end = offsets[name], offsets[name] + _num_bytes(dtype, shape)
+        entries[name] = {"dtype": NAMES[dtype], "shape": [*shape], "data_offsets": [begin, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    header = len(text).to_bytes(8, "little") + text
+    return header, {name: len(header) + offset for name, offset in offsets.items()}
+
+
+def _offsets(specs: Mapping[str, Spec]) -> dict[str, int]:
+    offsets, end = {}, 0
+    for name, (dtype, shape) in specs.items():
+        offsets[name] = end
+        end += _num_bytes(dtype, shape)
+    return offsets
+
+
+def _write_at(file: int, data: memoryview, offset: int) -> None:
+    while data:  # one call writes 2 GB at most
+        count = os.pwrite(file, data, offset)
+        data, offset = data[count:], offset + count
+
+
+def _replace_folder(output: Path, temporary: Path) -> None:
+    """Rename ``temporary`` to ``output``; an old folder goes only when the new one is in place."""
+    if not output.exists():
+        os.rename(temporary, output)
+        return
+    old = _hidden(output, "old")
+    try:
+        os.rename(output, old)
+        os.rename(temporary, output)
+    except BaseException:
+        if not output.exists():
+            os.rename(old, output)
+        raise
+    shutil.rmtree(old)
+
+
+KEY = "tsv_bench"  # of the metadata: how the file was made

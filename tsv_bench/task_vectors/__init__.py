@@ -1,0 +1,44 @@
+"""Task vectors, read and worked on one layer at a time: https://arxiv.org/abs/2212.04089.
+
+A task vector is any mapping from layer name to delta (finetuned minus pretrained). It may be lazy:
+each access reads or computes, nothing is kept. Task vectors are a mapping from task name to these.
+"""
+
+from tsv_bench.task_vectors.lazy import (
+    Delta,
+    Deltas,
+    LazyVector,
+    Part,
+    TaskVectors,
+    Triplets,
+    blocks,
+    dtype_of,
+    rows_of,
+    shape_of,
+)
+from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
+from tsv_bench.task_vectors.merge import map_layers, mean, merge_entries, merge_layers, same_layers
+from tsv_bench.task_vectors.task_vector import TaskVector, apply, is_changed
+
+__all__ = [
+    "Delta",
+    "Deltas",
+    "LazyVector",
+    "Matrices",
+    "NOT_MERGED",
+    "Part",
+    "TaskVector",
+    "TaskVectors",
+    "Triplets",
+    "apply",
+    "blocks",
+    "dtype_of",
+    "is_changed",
+    "map_layers",
+    "mean",
+    "merge_entries",
+    "merge_layers",
+    "rows_of",
+    "same_layers",
+    "shape_of",
+]

@@ -1,0 +1,34 @@
+"""Masks as bits, eight entries a byte."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, UInt8
+from torch import Tensor
+
+from tsv_bench.task_vectors.lazy import shape_of
+
+
+def pack_bits(kept: Bool[Tensor, "tasks entries"]) -> UInt8[Tensor, "tasks bytes"]:
+    """Eight entries a byte, the first in the lowest bit; the last byte is filled up with zeros."""
+    lacking = -kept.shape[1] % 8
+    if lacking:
+        kept = torch.cat([kept, kept.new_zeros(len(kept), lacking)], dim=1)
+    eights = kept.view(torch.uint8).unflatten(1, (-1, 8))
+    packed = eights[..., 0].clone()
+    for place in range(1, 8):  # a sum over the last axis is several times slower
+        packed |= eights[..., place] << place
+    return packed
+
+
+def unpack_bits(packed: UInt8[Tensor, " bytes"], num_entries: int) -> Bool[Tensor, " entries"]:
+    """The first ``num_entries`` of what `pack_bits` packed of one task."""
+    kept = torch.empty(len(packed), 8, dtype=torch.bool, device=packed.device)
+    for place in range(8):
+        kept[:, place] = (packed >> place) & 1
+    return kept.flatten()[:num_entries]
+
+
+def num_mask_bytes(vector: Mapping[str, Tensor], names: Sequence[str]) -> int:
+    """Bytes of one task's bits of these layers."""
+    return sum(-(-shape_of(vector, name).numel() // 8) for name in names)

@@ -1,0 +1,86 @@
+"""Merge task vectors layer by layer or entry by entry."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from tsv_bench.linalg.precision import at_least_float32
+from tsv_bench.task_vectors.lazy import Delta, Deltas, LazyVector, Part, blocks, shape_of, stacked
+from tsv_bench.task_vectors.matrices import Matrices
+
+
+def mean(deltas: Deltas) -> Delta:
+    return deltas.mean(dim=0)
+
+
+def merge_layers(
+    vectors: Iterable[Mapping[str, Tensor]],
+    merge_matrix: Callable[[Tensor], Tensor],
+    merge_other: Callable[[Tensor], Tensor] = mean,
+    matrices: Matrices = Matrices(),  # noqa: B008, it is frozen
+) -> LazyVector:
+    """One vector, merged layer by layer: ``merge_matrix`` for matrices, the mean for the rest.
+
+    Both take stacked deltas, tasks x shape, in float32 at least: of a whole matrix, or of some
+    rows of another layer, which ``merge_other`` must merge entry by entry. Matrices that no task
+    changed are zero without asking.
+    """
+    vectors = list(vectors)
+
+    def merge(name: str, deltas: Tensor) -> Tensor:
+        if not deltas.any():
+            return torch.zeros_like(deltas[0])
+        parts = matrices.split(name, deltas).unbind(1)
+        return matrices.join(name, deltas.shape[1:], [merge_matrix(part) for part in parts])
+
+    def parts(name: str) -> Sequence[Part]:
+        shape = shape_of(vectors[0], name)
+        if not matrices.is_matrix(name, shape):
+            return blocks(vectors, name, merge_other)
+        return [
+            Part(
+                name, 0, len(vectors) * shape.numel(),
+                lambda: stacked((v[name] for v in vectors), len(vectors)),
+                lambda deltas: merge(name, deltas),
+            )
+        ]  # fmt: skip
+
+    return LazyVector(same_layers(vectors), parts)
+
+
+def merge_entries(
+    vectors: Iterable[Mapping[str, Tensor]], merge: Callable[[Tensor], Tensor]
+) -> LazyVector:
+    """One vector, merged entry by entry: ``merge`` takes stacked deltas, tasks x shape."""
+    vectors = list(vectors)
+    return LazyVector(same_layers(vectors), lambda name: blocks(vectors, name, merge))
+
+
+def map_layers(
+    vector: Mapping[str, Tensor], function: Callable[[str, Tensor], Tensor]
+) -> LazyVector:
+    """A lazy vector: each access computes ``function(name, delta)``, in float32 at least."""
+
+    def parts(name: str) -> Sequence[Part]:
+        return [
+            Part(
+                name, 0, shape_of(vector, name).numel(),
+                lambda: at_least_float32(vector[name]),
+                lambda delta: function(name, delta),
+            )
+        ]  # fmt: skip
+
+    return LazyVector(vector, parts)
+
+
+def same_layers(vectors: Sequence[Mapping[str, Tensor]]) -> list[str]:
+    """The layers' names, in order. ValueError where the vectors do not have the same."""
+    for vector in vectors[1:]:
+        odd = set(vector) ^ set(vectors[0])
+        if odd:
+            raise ValueError(
+                f"cannot merge task vectors with different layers: {len(odd)} appear in only one "
+                f"of them, first {min(odd)!r}. Are all of the same backbone?"
+            )
+    return list(vectors[0]) if vectors else []
