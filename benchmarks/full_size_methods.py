@@ -42,7 +42,7 @@ from tsv_bench.methods.masked.masked_vector import MaskedVector, masked_rows
 from tsv_bench.methods.matrixwise.wudi import interference, merge_matrix
 from tsv_bench.provenance import peak_memory
 from tsv_bench.state_dicts.open_vectors import open_task_vector
-from tsv_bench.state_dicts.state_dict import ReadOnce, open_state_dict
+from tsv_bench.state_dicts.state_dict import CachedReads, open_state_dict
 from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.streaming import stream
 from tsv_bench.task_vectors.task_vector import is_changed
@@ -95,7 +95,7 @@ def timed(*command):
 
 
 def opened(pretrained, tasks):
-    base = ReadOnce(shortened(pretrained))
+    base = CachedReads(shortened(pretrained))
     return {task: open_task_vector(base, shortened(path)) for task, path in tasks.items()}
 
 

@@ -11,11 +11,15 @@ os.environ["MPLBACKEND"] = "Agg"
 import jaxtyping
 
 # Before the first import of these modules; jaxtyping rewrites them as they load.
+# Not where what a user gave is checked, with a message of its own: matrices.py, methods/*.py.
 CHECKED = [
     f"tsv_bench.{name}"
     for name in (
-        "linalg", "task_vectors.task_vector", "task_vectors.merge", "task_vectors.bits",
-        "methods.entrywise", "methods.matrixwise", "methods.masked", "analysis.measures",
+        "linalg",
+        "task_vectors.bits", "task_vectors.lazy", "task_vectors.merge",
+        "task_vectors.order_statistics", "task_vectors.streaming", "task_vectors.task_vector",
+        "methods.entrywise", "methods.matrixwise", "methods.masked",
+        "analysis.measures",
     )
 ]  # fmt: skip
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")

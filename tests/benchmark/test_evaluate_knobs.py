@@ -11,11 +11,9 @@ from made_up.vectors import random_vectors
 from stand_ins.commands import SMALL, TASKS, runs, tsv
 
 from tsv_bench import methods
-from tsv_bench.benchmark.evaluate import choose_knob, computed
-from tsv_bench.benchmark.stored_bytes import stored_bytes
-from tsv_bench.methods.masked.masked_vector import PackedVector
+from tsv_bench.benchmark.evaluate import choose_knob
+from tsv_bench.methods.forms import Packed
 from tsv_bench.methods.method import Choice, Method
-from tsv_bench.methods.served import serves_one
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
 
@@ -45,7 +43,7 @@ class Judge:
         assert alpha == 1.0
         found = {}
         for task in splits:
-            assert isinstance(served[task], PackedVector)
+            assert isinstance(served, Packed)
             kept = served[task]["proj"].count_nonzero()
             wanted = methods.tall_mask_ta(self.vectors, mask_lambda=self.liked[task])[task]["proj"]
             found[task] = np.arange(10) < (9 if kept == wanted.count_nonzero() else 4)
@@ -89,43 +87,6 @@ def test_a_knob_that_is_given_is_not_chosen():
 def test_candidates_are_checked_before_any_work(changes, message):
     with pytest.raises(ValueError, match=message):
         tall(**changes).check()
-
-
-def test_whether_a_method_serves_one_is_told_without_warnings(caplog):
-    consensus = partial(methods.consensus_ta, mask_lambda=0.4, min_tasks=3)
-    assert serves_one(consensus, ["a", "b", "c"])
-    assert not serves_one(partial(methods.tall_mask_ta, mask_lambda=0.4), ["a"])
-    assert not serves_one(methods.individual, ["a"])
-    assert not caplog.records
-
-
-SIZE = sum(d.numel() for name, d in random_vectors(1)["task0"].items() if name != "frozen")
-BITS = sum(-(-d.numel() // 8) for name, d in random_vectors(1)["task0"].items() if name != "frozen")
-FACTORS = {"in_proj_weight": (30, 10), "proj": (12, 12), "c_proj.weight": (10, 40),
-           "text_projection": (6, 6)}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("serve", "expected"),
-    [
-        (methods.zero_shot, 0),
-        (methods.task_arithmetic, 4 * SIZE),
-        (methods.individual, 3 * 4 * SIZE),
-        (partial(methods.tall_mask_ta, mask_lambda=0.4), 4 * SIZE + 3 * BITS),
-        (methods.emr, 4 * SIZE + 3 * BITS),
-        (
-            partial(methods.tsv_compress, rank_fraction=0.5),
-            3 * 4 * (
-                SIZE - sum(m * n for m, n in FACTORS.values())
-                + sum((m + n + 1) * (min(m, n) // 2) for m, n in FACTORS.values())
-            ),
-        ),
-    ],
-)  # fmt: skip
-def test_stored_bytes_are_those_of_the_files(serve, expected):
-    """Frozen layers are in none of them; what tasks share counts once."""
-    vectors = random_vectors(3)
-    assert stored_bytes(computed(serve(vectors), "made up"), vectors) == expected
 
 
 def test_the_benchmark_chooses_and_says_what(tmp_path):

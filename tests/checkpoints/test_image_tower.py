@@ -13,7 +13,7 @@ from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjecti
 
 from tsv_bench.benchmark.evaluate import open_task_vectors
 from tsv_bench.checkpoints.checkpoint import Checkpoint
-from tsv_bench.checkpoints.image_tower import ImageTower, _say_frozen, image_tower, layout_of
+from tsv_bench.checkpoints.image_tower import ImageTower, _say_frozen, image_tower, naming_of
 from tsv_bench.models.clip import build_clip
 from tsv_bench.state_dicts.state_dict import StateDict, open_state_dict
 
@@ -69,7 +69,7 @@ def test_full_size_tower_gives_transformers_features_in_every_layout(layout, ful
     if layout != "hugging_face":
         path = saved.save(tower, layout, tmp_path, B32)
     state, pretrained = open_state_dict(path), shapes_of(B32)
-    assert layout_of(state, pretrained) == layout
+    assert naming_of(state, pretrained) == layout
     found = features(image_tower(state, pretrained), B32, images)
     if layout != "hugging_face":
         path.unlink()
@@ -222,7 +222,7 @@ def test_compressed_files_are_left_to_their_own_reader(tmp_path):
     path = tmp_path / "a.safetensors"
     save_file({"conv1.weight": torch.zeros(1)}, path, {"tsv_bench.compressed": "{}"})
     state = open_state_dict(path)
-    assert layout_of(state, shapes_of(SMALL)) == "compressed"
+    assert naming_of(state, shapes_of(SMALL)) == "compressed"
     assert image_tower(state, shapes_of(SMALL)) is state
 
 

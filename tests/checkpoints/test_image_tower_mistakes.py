@@ -10,7 +10,7 @@ from made_up import tower_files as saved
 from made_up.backbones import OTHER, SMALL
 from safetensors.torch import save_file
 
-from tsv_bench.checkpoints.image_tower import image_tower, layout_of
+from tsv_bench.checkpoints.image_tower import image_tower, naming_of
 from tsv_bench.models.clip import build_clip
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
@@ -141,7 +141,7 @@ def test_weights_of_a_backbone_of_another_make(tmp_path):
     torch.save({"linear.weight": torch.zeros(2, 3)}, tmp_path / "file.pt")
     state = open_state_dict(tmp_path / "file.pt")
     pretrained = {"linear.weight": torch.zeros(2, 4)}
-    assert layout_of(state, pretrained) == "visual"
+    assert naming_of(state, pretrained) == "visual"
     with pytest.raises(ValueError, match=r"is \(2, 4\) in the pretrained and \(2, 3\).*such\). We"):
         image_tower(state, pretrained)
     save_file({"linear.weight": torch.ones(2, 4)}, tmp_path / "whole.safetensors")

@@ -9,7 +9,8 @@ from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.overrides import options
 from tsv_bench.cli.merge import chosen_alpha
 from tsv_bench.merging import merge_files
-from tsv_bench.methods.served import serves_one
+from tsv_bench.methods.forms import Shared
+from tsv_bench.methods.served import form_by_trial
 from tsv_bench.state_dicts.state_dict import open_state_dict
 from tsv_bench.task_vectors.task_vector import TaskVector, apply
 
@@ -18,7 +19,7 @@ from tsv_bench.task_vectors.task_vector import TaskVector, apply
 def test_the_file_is_pretrained_plus_alpha_times_what_is_served(name, tmp_path):
     write_checkpoints(tmp_path)
     method = make_method(composed("merge", f"method={name}")).by_default()
-    one, alpha = serves_one(method.serve, TASKS), chosen_alpha(None, method)
+    one, alpha = form_by_trial(method.serve, TASKS) is Shared, chosen_alpha(None, method)
     done = merge_files.merge(
         method.serve, tmp_path / "base.safetensors",
         {task: tmp_path / f"{task}.safetensors" for task in TASKS},

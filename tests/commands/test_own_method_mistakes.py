@@ -4,16 +4,12 @@ import sys
 
 import pytest
 import stand_ins.own_methods
-import torch
 from made_up.merges import merge, write_checkpoints
 from stand_ins.commands import SMALL, tsv
 from stand_ins.own_methods import CODE, YAML
 
-from tsv_bench import methods
 from tsv_bench.cli.config.overrides import checked
 from tsv_bench.data import cache
-from tsv_bench.methods.served import served_by
-from tsv_bench.task_vectors.lazy import LazyVector, Part
 
 ALONE = ["--config-dir", "my_conf", "method=my_method"]
 
@@ -174,47 +170,3 @@ def test_the_current_folder_hides_no_library(tmp_path):
     import fractions
 
     assert not str(fractions.__file__).startswith(str(tmp_path))
-
-
-class TestServed:
-    """A vector that is there is checked as it is served, a lazy one as it is computed."""
-
-    vectors = {task: {"x": torch.ones(4, 2)} for task in "ab"}
-
-    def served(self, *parts):
-        """Of a lazy vector for both tasks: first rows, and what comes of the parts there."""
-        made = [Part("x", start, 8, lambda: None, lambda _, t=t: t) for start, t in parts]
-        vector = LazyVector(["x"], lambda name: made)
-        return served_by(lambda given: dict.fromkeys(given, vector), self.vectors, "mine")
-
-    def test_right_parts_are_left_as_they_are(self):
-        served = self.served((0, torch.ones(3, 2)), (3, 2 * torch.ones(1, 2)))
-        assert served["a"] is served["b"] and list(served) == ["a", "b"]
-        assert torch.equal(served["a"]["x"], torch.tensor([[1.0, 1], [1, 1], [1, 1], [2, 2]]))
-
-    @pytest.mark.parametrize(
-        ("parts", "message"),
-        [
-            ([(0, torch.ones(4))], r"mine serves a 'x' with shape \(4,\); .* has \(4, 2\)"),
-            ([(0, torch.ones(1, 2))], r"shape \(1, 2\); .* has \(4, 2\)"),  # would broadcast
-            ([(0, torch.ones(3, 2)), (3, torch.ones(2, 2))], r"shape \(2, 2\); .* has \(1, 2\)"),
-            ([(0, torch.full((4, 2), torch.inf))], "NaN or infinity"),
-            ([(0, torch.ones(4, 2).long())], "torch.int64, not as a tensor of floating-point"),
-        ],
-    )
-    def test_wrong_parts_are_found_when_they_are_computed(self, parts, message):
-        served = self.served(*parts)
-        with pytest.raises(ValueError, match=message):
-            served["a"]["x"]
-
-    def test_a_sum_that_overflows_is_finite_all_the_same(self):
-        large = torch.full((4, 2), 1e38)
-        assert torch.equal(self.served((0, large))["a"]["x"], large)
-
-    def test_a_vector_that_is_there_is_checked_at_once(self):
-        with pytest.raises(ValueError, match=r"mine serves b 'x' with shape \(2, 2\)"):
-            served_by(lambda v: {**v, "b": {"x": torch.ones(2, 2)}}, self.vectors, "mine")
-
-    def test_factors_stay_at_hand(self):
-        served = served_by(methods.tsv_compress, self.vectors, "tsv_compress")
-        assert served["a"].factor_shapes("x")

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tsv_bench import methods
 from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.integrity import checked_hashes
-from tsv_bench.state_dicts.open_vectors import open_task_vector, pair_of
+from tsv_bench.state_dicts.open_vectors import cache_key, open_task_vector
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
 SHAPES = {"w": (40, 30), "in_proj_weight": (60, 20), "wide": (20, 50), "frozen": (9, 8), "b": (7,)}
@@ -41,7 +41,7 @@ def vectors(folder, tasks, factors=None):
     hashes = {task: [*checked_hashes(base).values(), *checked_hashes(states[task]).values()]
               for task in states}  # fmt: skip
     return {
-        task: open_task_vector(base, state, factors=factors, pair=pair_of(*hashes[task]))
+        task: open_task_vector(base, state, factors=factors, pair=cache_key(*hashes[task]))
         for task, state in states.items()
     }
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tsv_bench.state_dicts import safetensors_file
 from tsv_bench.state_dicts.factor_cache import FactorCache
-from tsv_bench.state_dicts.open_vectors import pair_of
+from tsv_bench.state_dicts.open_vectors import cache_key
 
 PLENTY = 10**9  # bytes
 
@@ -69,7 +69,7 @@ def test_pairs_layers_and_kinds_do_not_mix(cache):
         assert cache.recall(*key, 1) is None
         cache.keep(*key, parts)
     assert all(same(cache.recall(*key, 2), parts) for key, parts in kept.items())
-    assert pair_of("a", "b") != pair_of("b", "a") != pair_of("b")
+    assert cache_key("a", "b") != cache_key("b", "a") != cache_key("b")
 
 
 def flipped(content, position):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tsv_bench.state_dicts.safetensors_file import DTYPES
 from tsv_bench.state_dicts.state_dict import open_state_dict
-from tsv_bench.state_dicts.writer import Layout, StateDictWriter
+from tsv_bench.state_dicts.writer import Shards, StateDictWriter
 
 
 def state():
@@ -29,7 +29,7 @@ def specs(tensors):
 
 
 def single(tensors, name="a.safetensors"):
-    return Layout({name: specs(tensors)})
+    return Shards({name: specs(tensors)})
 
 
 def fill(writer, tensors):
@@ -51,7 +51,7 @@ def same(found, expected):
 def sharded(other_files=()):
     first, second = dict(list(state().items())[:2]), dict(list(state().items())[2:])
     files = {"m-1.safetensors": specs(first), "m-2.safetensors": specs(second)}
-    return Layout(files, "m.safetensors.index.json", tuple(other_files), folder=True)
+    return Shards(files, "m.safetensors.index.json", tuple(other_files), folder=True)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 100])
@@ -97,7 +97,7 @@ def test_order_is_kept_unless_alignment_forbids_it(tmp_path):
 def test_pieces_are_cast_and_left_alone(tmp_path):
     weight = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
     before = weight.detach().clone()
-    layout = Layout({"a": {"w": (torch.bfloat16, (6, 4))}})
+    layout = Shards({"a": {"w": (torch.bfloat16, (6, 4))}})
     with StateDictWriter(tmp_path / "a", layout, {}) as writer:
         writer.write("w", 0, weight.mT)  # not contiguous
     assert torch.equal(load_file(tmp_path / "a")["w"], before.mT.bfloat16())
@@ -208,7 +208,7 @@ def test_failure_while_the_folder_is_put_together(tmp_path, monkeypatch, at):
 )
 def test_every_row_is_written_once(tmp_path, pieces, match):
     """Mistakes of ours, not of a user."""
-    layout = Layout({"a": {"w": (torch.float32, (5, 3)), "b": (torch.float32, ())}})
+    layout = Shards({"a": {"w": (torch.float32, (5, 3)), "b": (torch.float32, ())}})
     with pytest.raises(AssertionError, match=match):
         with StateDictWriter(tmp_path / "a", layout, {}) as writer:
             for name, start, count in pieces:
@@ -238,7 +238,7 @@ def test_room_that_is_needed(tmp_path):
     config.write_text("x" * 10**6)
     odd = {"é\n" * 50 + str(n): torch.ones(1) for n in range(500)}  # long in JSON
     files = {f"m-{n}.safetensors": specs({f"{n}{k}": t for k, t in odd.items()}) for n in range(3)}
-    layout = Layout(files, "m.safetensors.index.json", (config,), folder=True)
+    layout = Shards(files, "m.safetensors.index.json", (config,), folder=True)
     with StateDictWriter(tmp_path / "out", layout, {"by": "us"}) as writer:
         for params in files.values():
             fill(writer, {name: torch.ones(1) for name in params})

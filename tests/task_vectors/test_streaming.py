@@ -14,9 +14,9 @@ from made_up.vectors import randn, random_vectors
 
 from tsv_bench import methods
 from tsv_bench.task_vectors import lazy, streaming
-from tsv_bench.task_vectors.lazy import LazyVector, Part, blocks
+from tsv_bench.task_vectors.lazy import LazyVector, Part, as_lazy, blocks
 from tsv_bench.task_vectors.merge import mean, merge_entries
-from tsv_bench.task_vectors.streaming import gather, stream
+from tsv_bench.task_vectors.streaming import gather, stream, stream_parts
 from tsv_bench.task_vectors.task_vector import TaskVector
 
 TIMEOUT = 20  # seconds, for what takes none unless it is broken
@@ -63,7 +63,8 @@ def layers(num, read=lambda i: i, compute=torch.as_tensor, num_entries=1):
         i = int(name)
         return [Part(name, 0, num_entries, partial(read, i), compute)]
 
-    return LazyVector(map(str, range(num)), parts)
+    names = as_lazy({str(i): torch.tensor(i) for i in range(num)})
+    return LazyVector([names], parts)
 
 
 def task_vectors(num_tasks):
@@ -152,7 +153,7 @@ def test_a_part_that_wants_to_be_alone_is():
         return Part(name, 0, 1, lambda: None, compute, alone=name == "c")
 
     names = "abcdef"
-    assert [n for n, _, _ in stream(LazyVector(names, lambda name: [part(name)]))] == [*names]
+    assert [n for n, _, _ in stream_parts(map(part, names))] == [*names]
     assert seen["c"] == ({"c"}, 2)
     assert all("c" not in others for name, (others, _) in seen.items() if name != "c")
 

@@ -20,15 +20,7 @@ from tsv_bench.analysis.measures import Settings, chosen_layers, measure
 from tsv_bench.analysis.records import as_text, make_records
 from tsv_bench.files import check_place, replace_atomically
 from tsv_bench.state_dicts.factor_cache import FactorCache
-from tsv_bench.state_dicts.integrity import check_contents
-from tsv_bench.state_dicts.open_vectors import (
-    check_changes,
-    check_tasks,
-    named,
-    open_task_vector,
-    pair_of,
-)
-from tsv_bench.state_dicts.state_dict import ReadOnce, open_state_dict
+from tsv_bench.state_dicts.inputs import check_inputs, open_inputs
 
 log = logging.getLogger(__name__)
 
@@ -64,31 +56,16 @@ def analyze(
     ValueError or OSError for anything wrong with the arguments or the files, before long work.
     """
     started = time.monotonic()
-    check_tasks(finetuned)
     output = Path(output)
-    states = {
-        name: named(name, partial(open_state_dict, path))
-        for name, path in {"pretrained": Path(pretrained), **finetuned}.items()
-    }
-    base = ReadOnce(states["pretrained"])
-    open_vectors = {
-        task: partial(open_task_vector, base, states[task], device) for task in finetuned
-    }
-    vectors = {task: named(task, open_one) for task, open_one in open_vectors.items()}
-    layers = chosen_layers(vectors, settings)
+    inputs = open_inputs(pretrained, finetuned, device)
+    layers = chosen_layers(inputs.vectors, settings)
     _check_output(output, overwrite)
 
-    with tqdm(total=len(states), desc="checking", unit="file", disable=not progress) as bar:
-        hashes = check_contents(states, bar.update)
-    check_changes(base, vectors, hashes)
-    if factors is not None:
-        own = hashes["pretrained"].values()
-        vectors = {
-            task: open_one(factors, pair_of(*own, *hashes[task].values()))
-            for task, open_one in open_vectors.items()
-        }
+    total = len(inputs.states)
+    with tqdm(total=total, desc="checking", unit="file", disable=not progress) as bar:
+        inputs, hashes = check_inputs(inputs, factors, bar.update)
     bar = partial(tqdm, total=len(layers), desc="measuring", unit="layer", disable=not progress)
-    measured = list(bar(measure(vectors, settings)))
+    measured = list(bar(measure(inputs.vectors, settings)))
     if not any(layer.matrices for layer in measured):
         raise ValueError(
             f"no task changed any of the matrices among the {len(layers)} layers, first "

@@ -4,27 +4,25 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
 from tsv_bench.benchmark.alphas import choose_alpha, choose_by_task
 from tsv_bench.benchmark.evaluator import Evaluator
-from tsv_bench.benchmark.stored_bytes import stored_bytes
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.image_tower import image_tower
 from tsv_bench.data import Split, Task
-from tsv_bench.methods.masked.masked_vector import MaskedVector, pack_vectors
+from tsv_bench.methods.forms import Served, Shared
 from tsv_bench.methods.method import Method
-from tsv_bench.methods.served import served_by, serves_one
+from tsv_bench.methods.served import served_by
 from tsv_bench.models import Backbone
 from tsv_bench.scores import normalized_accuracy
 from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.integrity import check_finite
-from tsv_bench.state_dicts.open_vectors import open_task_vector, pair_of
+from tsv_bench.state_dicts.open_vectors import cache_key, open_task_vector
 from tsv_bench.state_dicts.state_dict import open_state_dict
-from tsv_bench.task_vectors.streaming import gather, stream
 from tsv_bench.task_vectors.task_vector import TaskVector
 
 Accuracies = Mapping[str, Mapping[str, float]]  # split -> task -> accuracy
@@ -41,7 +39,7 @@ class Outcome:
     absolute: float
     normalized: float
     normalizer: dict[str, float]  # task -> test accuracy of its own fine-tuned model
-    served: Mapping[str, Mapping[str, Tensor]]  # task -> the vector it was served
+    served: Served  # task -> the vector it was served
     seconds: dict[str, float] = field(default_factory=dict)
     stored_bytes: int | None = None  # beside the pretrained backbone, of all tasks together
     task_known: bool = False  # whether each task is served its own vector
@@ -60,7 +58,7 @@ def open_task_vectors(
     for task, checkpoint in checkpoints.items():
         try:
             state = image_tower(open_state_dict(checkpoint.path), pretrained)
-            pair = pair_of(backbone.fingerprint, checkpoint.sha256)
+            pair = cache_key(backbone.fingerprint, checkpoint.sha256)
             vectors[task] = open_task_vector(pretrained, state, device, factors, pair)
             check_finite(state)
         except ValueError as error:
@@ -68,18 +66,11 @@ def open_task_vectors(
     return vectors
 
 
-def computed(served: Mapping[str, Mapping], label: str) -> Mapping[str, Mapping]:
-    """What tasks share is computed once, with the bits of their masks; each its own stays lazy."""
-    vectors = list(served.values())
-    masked = all(isinstance(vector, MaskedVector) for vector in vectors)
-    if not masked and any(vector is not vectors[0] for vector in vectors):
-        return served
-    bar = tqdm(total=len(vectors[0]), desc=f"{label}: layers", unit="layer", leave=False)
-    with bar:
-        if masked:
-            return pack_vectors(served, bar.update)
-        rows = (found for found in stream(vectors[0]) if bar.update(found[1] == 0) or True)
-        return dict.fromkeys(served, gather(rows))
+def in_memory(served: Served, label: str) -> Served:
+    """Compute what tasks share, under a bar; vectors that each task has for itself stay lazy."""
+    total = len(next(iter(served.values())))
+    with tqdm(total=total, desc=f"{label}: layers", unit="layer", leave=False) as bar:
+        return served.in_memory(bar.update)
 
 
 def evaluate_method(
@@ -107,8 +98,8 @@ def evaluate_method(
             task_values = choose_knob(method, vectors, evaluator, validation)
             method = method.with_knob(task_values)
     with stage("merge", seconds):
-        served = computed(served_by(method.serve, vectors, method.name), method.label)
-        stored = stored_bytes(served, vectors)
+        served = in_memory(served_by(method.serve, vectors, method.name), method.label)
+        stored = served.stored_bytes()
 
     correct: dict[float, dict[str, np.ndarray]] = {}
 
@@ -130,13 +121,13 @@ def evaluate_method(
                     method.alphas, lambda a: normalized_accuracy(validate(a), own["val"]), patience
                 )
 
-    before = evaluator.seconds_computing
+    before = served.seconds
     with stage("test", seconds):
         with tqdm(total=len(testing), desc=f"{method.label}: test", leave=False) as bar:
             test = evaluator.correct(served, alpha, testing, bar.update)
 
     # A vector that a task has for itself was computed when it was evaluated.
-    computing = evaluator.seconds_computing - before
+    computing = served.seconds - before
     seconds["merge"] = round(seconds["merge"] + computing, 3)
     seconds["test"] = round(seconds["test"] - computing, 3)
     accuracy = means(test)
@@ -152,7 +143,7 @@ def evaluate_method(
         served=served,
         seconds=seconds,
         stored_bytes=stored,
-        task_known=not serves_one(method.serve, tasks),
+        task_known=not isinstance(served, Shared),
         task_knobs={task: {method.choice.knob: value} for task, value in task_values.items()},
     )
 
@@ -169,7 +160,8 @@ def choose_knob(
     with tqdm(total=total, desc=f"{method.label}: {choice.knob}", leave=False) as bar:
 
         def score(value: float) -> dict[str, float]:
-            served = computed(choice.serve(vectors, **{choice.knob: value}), method.label)
+            serve = partial(choice.serve, **{choice.knob: value})
+            served = in_memory(served_by(serve, vectors, method.name), method.label)
             return means(evaluator.correct(served, 1.0, validation, bar.update))
 
         return choose_by_task(choice.candidates, score)

@@ -1,7 +1,6 @@
 """Top-1 accuracy of served vectors, image by image."""
 
 import copy
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -9,12 +8,11 @@ import numpy as np
 from torch import Tensor
 
 from tsv_bench.data import Split
+from tsv_bench.methods.forms import Served, as_served
 from tsv_bench.models import Backbone
 from tsv_bench.models.accuracy import _correct_images
 from tsv_bench.models.devices import autocast, batch_sizes, on_the_device, that_fits
 from tsv_bench.task_vectors import task_vector
-from tsv_bench.task_vectors.lazy import LazyVector
-from tsv_bench.task_vectors.streaming import gather, stream
 
 
 class Evaluator:
@@ -36,13 +34,12 @@ class Evaluator:
         self._sizes = batch_sizes(batch_size, device, backbone.visual)
         self._cast = autocast(precision, device)
         self._pretrained = on_the_device(backbone.pretrained, device)
-        self.seconds_computing = 0.0  # of vectors that were served uncomputed
-        self._vector: Mapping[str, Tensor] | None = None  # what was served last,
+        self._layers: Mapping[str, Tensor] | None = None  # what was served last,
         self._moved: Mapping[str, Tensor] = {}  # and its copy on the device
 
     def correct(
         self,
-        served: Mapping[str, Mapping[str, Tensor]],
+        served: Mapping[str, Mapping],
         alpha: float,
         splits: Mapping[str, Split],
         done: Callable[[], object] = lambda: None,
@@ -51,11 +48,12 @@ class Evaluator:
 
         ``done`` is called after every task.
         """
+        served = as_served(served)
         correct, loaded = {}, None
         for task, split in splits.items():
             vector = served[task]
             if vector is not loaded:  # one vector served to all is loaded once
-                self._load(vector, alpha)
+                self._load(served, task, alpha)
                 loaded = vector
             run = partial(
                 _correct_images, self._visual, self._heads[task], split, self._device, self._cast
@@ -64,12 +62,9 @@ class Evaluator:
             done()
         return correct
 
-    def _load(self, vector: Mapping[str, Tensor], alpha: float) -> None:
-        if isinstance(vector, LazyVector):
-            started = time.monotonic()
-            vector = gather(stream(vector))
-            self.seconds_computing += time.monotonic() - started
-        if vector is not self._vector:  # thirty alphas: the way to the device is gone once
+    def _load(self, served: Served, task: str, alpha: float) -> None:
+        layers = served.layers(task)
+        if layers is not self._layers:  # thirty alphas: the way to the device is gone once
             self._moved = {}
-            self._moved, self._vector = on_the_device(vector, self._device), vector
+            self._moved, self._layers = on_the_device(layers, self._device), layers
         self._visual.load_state_dict(task_vector.apply(self._pretrained, self._moved, alpha))

@@ -12,7 +12,7 @@ Told by the names of the parameters:
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache, reduce
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from tsv_bench.state_dicts.low_rank import is_compressed
 from tsv_bench.state_dicts.masked import is_masked
 from tsv_bench.state_dicts.state_dict import StateDict
-from tsv_bench.task_vectors.lazy import rows_of, shape_of
+from tsv_bench.task_vectors.lazy import LazyMapping, as_lazy
 
 log = logging.getLogger(__name__)
 
@@ -68,19 +68,19 @@ class Place(NamedTuple):
     transposed: bool = False
 
 
-class ImageTower(Mapping[str, Tensor]):
-    """An image tower in a file of another layout, under the backbone's names; read when asked.
+class ImageTower(LazyMapping):
+    """An image tower in a file of another naming, under the backbone's names; read when asked.
 
     Offers what `StateDict` does. A parameter with no place in the file is the pretrained one.
     """
 
-    fresh = True  # what is read may be changed
+    fresh = True
 
     def __init__(
         self,
         state: StateDict,
         places: Mapping[str, Place | None],
-        pretrained: Mapping[str, Tensor],
+        pretrained: LazyMapping,
     ) -> None:
         self.path, self.files, self.metadata = state.path, state.files, state.metadata
         self._state, self._places, self._pretrained = state, places, pretrained
@@ -92,20 +92,24 @@ class ImageTower(Mapping[str, Tensor]):
             if place:
                 self.shards[shard_of[place.parts[0]]].append(name)
 
+    @property
+    def names(self) -> Collection[str]:
+        return self._places.keys()
+
     def shape(self, name: str) -> torch.Size:
-        return shape_of(self._pretrained, name)
+        return self._pretrained.shape(name)
 
     def dtype(self, name: str) -> torch.dtype:
         place = self._places[name]
         if place is None:
-            return self._pretrained[name].dtype
+            return self._pretrained.dtype(name)
         return reduce(torch.promote_types, map(self._state.dtype, place.parts))
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """``self[name][start:stop]``, reading only these rows unless they lie as columns."""
         place = self._places[name]
         if place is None:
-            return rows_of(self._pretrained, name, start, stop).clone()
+            return self._pretrained.rows(name, start, stop).clone()
         if place.transposed:
             return self._state[place.parts[0]].T[start:stop].contiguous()
         if len(place.parts) == 1:
@@ -118,19 +122,6 @@ class ImageTower(Mapping[str, Tensor]):
             start, stop = start - num_rows, stop - num_rows
         return torch.cat(pieces)
 
-    def __getitem__(self, name: str) -> Tensor:
-        shape = self.shape(name)
-        return self.rows(name, 0, shape[0] if shape else 1)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places  # Mapping's own would read the tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
 
 def image_tower(state: StateDict, pretrained: Mapping[str, Tensor]) -> StateDict | ImageTower:
     """The file's image tower, with the names and shapes of ``pretrained``; nothing is read.
@@ -138,28 +129,29 @@ def image_tower(state: StateDict, pretrained: Mapping[str, Tensor]) -> StateDict
     ``state`` itself where it has those names already, and where it is one of our compressed files.
     ValueError when its layout is not known, or when it is not of the backbone.
     """
-    layout = layout_of(state, pretrained)
-    if layout == "compressed":
+    pretrained = as_lazy(pretrained)
+    naming = naming_of(state, pretrained)
+    if naming == "compressed":
         return state
-    prefix = VISION if layout == "hugging_face" and starts(state, VISION) else PREFIXES.get(layout)
+    prefix = VISION if naming == "hugging_face" and starts(state, VISION) else PREFIXES.get(naming)
     places: dict[str, Place | None] = {
-        name: place_of(name, layout, prefix or "") for name in pretrained
+        name: place_of(name, naming, prefix or "") for name in pretrained
     }
-    if layout == "hugging_face" and "proj" in places and PROJECTION not in state:
+    if naming == "hugging_face" and "proj" in places and PROJECTION not in state:
         _say_frozen()
         places["proj"] = None
-    check_names(state, layout, places)
+    check_names(state, naming, places)
     check_shapes(state, places, pretrained)
-    return state if layout == "visual" else ImageTower(state, places, pretrained)
+    return state if naming == "visual" else ImageTower(state, places, pretrained)
 
 
-def layout_of(state: StateDict, pretrained: Mapping[str, Tensor]) -> str:
+def naming_of(state: StateDict, pretrained: Mapping[str, Tensor]) -> str:
     """One of those above. ValueError when the names are of none."""
     if is_compressed(state) or is_masked(state):
         return "compressed"
-    for layout in ("paper", "open_clip"):
-        if starts(state, PREFIXES[layout]):
-            return layout
+    for naming in ("paper", "open_clip"):
+        if starts(state, PREFIXES[naming]):
+            return naming
     if starts(state, VISION) or starts(state, "embeddings."):
         return "hugging_face"
     if any(name in pretrained for name in state):
@@ -177,9 +169,9 @@ def starts(names: Iterable[str], prefix: str) -> bool:
     return any(name.startswith(prefix) for name in names)
 
 
-def place_of(name: str, layout: str, prefix: str) -> Place:
+def place_of(name: str, naming: str, prefix: str) -> Place:
     """Where a file of this layout has the backbone's parameter ``name``."""
-    if layout != "hugging_face":
+    if naming != "hugging_face":
         return Place((prefix + name,))
     if name == "proj":
         return Place((PROJECTION,), transposed=True)
@@ -196,10 +188,10 @@ def place_of(name: str, layout: str, prefix: str) -> Place:
     return Place((f"{prefix}{HUGGING_FACE.get(module, module)}.{kind}",))
 
 
-def check_names(state: StateDict, layout: str, places: Mapping[str, Place | None]) -> None:
+def check_names(state: StateDict, naming: str, places: Mapping[str, Place | None]) -> None:
     """ValueError unless the file has all of the image tower and nothing unknown."""
     expected = [part for place in places.values() if place for part in place.parts]
-    beside = {"visual": None, "hugging_face": HUGGING_FACE_TEXT}.get(layout, TEXT)
+    beside = {"visual": None, "hugging_face": HUGGING_FACE_TEXT}.get(naming, TEXT)
     lacking = [name for name in expected if name not in state]
     unknown = set(state).difference(expected)
     odd = [name for name in state if name in unknown and not (beside and beside.match(name))]
@@ -208,20 +200,20 @@ def check_names(state: StateDict, layout: str, places: Mapping[str, Place | None
     found = [f"it lacks {_first(lacking)}"] * bool(lacking)
     found += [f"it holds {_first(odd)}, which the backbone has not"] * bool(odd)
     raise ValueError(
-        f"{state.path}, in the layout {layout!r}, has different parameters than the backbone: "
+        f"{state.path}, in the layout {naming!r}, has different parameters than the backbone: "
         f"{' and '.join(found)}. {guess(state, places)}Were both written by the same backbone?"
     )
 
 
 def check_shapes(
-    state: StateDict, places: Mapping[str, Place | None], pretrained: Mapping[str, Tensor]
+    state: StateDict, places: Mapping[str, Place | None], pretrained: LazyMapping
 ) -> None:
     """ValueError unless every parameter has the shape of the backbone's, or its share of it."""
     odd = []
     for name, place in places.items():
         if place is None:
             continue
-        expected = shape_of(pretrained, name)
+        expected = pretrained.shape(name)
         if place.transposed:
             expected = expected[::-1]
         elif len(place.parts) > 1:

@@ -20,5 +20,14 @@ def singular_zero(dtype: torch.dtype) -> float:
 
 
 def at_least_float32(a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Half precision is widened, as nothing decomposes it; float64 stays."""
+    """Widen half precision, which nothing decomposes; float64 stays."""
     return a if a.dtype == torch.float64 else a.float()  # float8 has no rule of promotion
+
+
+def all_finite(a: Tensor) -> bool:
+    """Return whether no entry is NaN or infinite.
+
+    The sum is tried first, as it needs no memory. It may overflow where no entry does.
+    """
+    total = a.sum(dtype=torch.float32 if a.dtype.itemsize < 8 else None)
+    return bool(total.isfinite()) or bool(a.isfinite().all())

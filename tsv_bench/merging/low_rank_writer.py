@@ -1,4 +1,4 @@
-"""Writing TSV-C as files (their format is in `compressed`) and counting what they store."""
+"""Write low-rank factors as files (format: `state_dicts.low_rank`), and count what they store."""
 
 import json
 import math
@@ -10,18 +10,22 @@ import torch
 from torch import Tensor
 
 from tsv_bench.columns import align
-from tsv_bench.merging.outputs import compressed_layout
+from tsv_bench.linalg.precision import all_finite
+from tsv_bench.merging.outputs import factor_shards
+from tsv_bench.methods.forms import Served
+from tsv_bench.methods.matrixwise.decomposition import CompressedVector
+from tsv_bench.state_dicts.inputs import Inputs
 from tsv_bench.state_dicts.low_rank import (
     FACTORS,
     KEY,
+    PRECISIONS,
     CompressedStateDict,
     Contents,
     is_compressed,
     weights_hash,
 )
-from tsv_bench.state_dicts.state_dict import StateDict
-from tsv_bench.state_dicts.writer import Layout, StateDictWriter
-from tsv_bench.task_vectors.task_vector import TaskVector, is_changed
+from tsv_bench.state_dicts.writer import Shards, StateDictWriter
+from tsv_bench.task_vectors.task_vector import is_changed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,72 +42,97 @@ class Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What goes into one task's compressed file, known before anything is decomposed."""
+    """What goes into one task's file, known before anything is decomposed."""
 
     path: Path
-    layout: Layout
-    shapes: dict[str, list[torch.Size]]  # layer -> of u, s, vh
+    shards: Shards
+    factors: dict[str, list[torch.Size]]  # layer -> shapes of u, s, vh
     whole: list[str]  # other layers that fine-tuning changed
     read: Mapping[str, Tensor]  # the fine-tuned weights
 
 
-def plan_compressed(
-    path: Path,
-    pretrained: StateDict,
-    vector: TaskVector,
-    finetuned: StateDict,
-    served: Mapping[str, Tensor],
-    precision: torch.dtype,
-) -> Plan:
-    """``served``: what TSV-C serves the task, for the shapes of its factors."""
-    read = CompressedStateDict(pretrained, finetuned) if is_compressed(finetuned) else finetuned
-    changed = [name for name in vector if is_changed(vector, name)]
-    shapes = {name: s for name in changed if (s := served.factor_shapes(name))}
-    whole = [name for name in changed if name not in shapes]
-    layout = compressed_layout(path, shapes, read, whole, precision)
-    return Plan(path=path, layout=layout, shapes=shapes, whole=whole, read=read)
+class LowRankWriter:
+    """Write low-rank factors, a file for each task; ``paths``: task -> its file."""
 
+    def __init__(self, paths: Mapping[str, Path], precision: str) -> None:
+        self.paths, self.outputs = paths, list(paths.values())
+        self.precision = PRECISIONS[precision]
+        self.plans: dict[str, Plan] = {}
 
-def write_compressed(
-    plan: Plan,
-    pretrained: StateDict,
-    vector: TaskVector,
-    finetuned: StateDict,
-    served: Mapping[str, Tensor],
-    metadata: Mapping[str, str],
-    bar: Callable,
-) -> Stored:
-    """Write one task's compressed file, as planned."""
-    shapes, changed = plan.shapes, [*plan.shapes, *plan.whole]
-    contents = Contents(
-        pretrained=weights_hash(pretrained),
-        layers=list(shapes),
-        unchanged=[name for name in pretrained if name not in changed],
-        split_qkv=served.split_qkv,
-    )
-    metadata = {**metadata, KEY: json.dumps(asdict(contents))}
-    with (
-        StateDictWriter(plan.path, plan.layout, metadata) as writer,
-        bar(total=len(changed)) as layers,
-    ):
-        for name, triplets in served.factors(shapes):
-            for key, shape, factor in zip(FACTORS, shapes[name], triplets, strict=True):
-                writer.write(f"{name}.{key}", 0, factor.cpu().reshape(shape))
-            layers.update()
-        for name in plan.whole:
-            writer.write(name, 0, plan.read[name])
-            layers.update()
-    ranks = [u[-1] for u, _, _ in shapes.values()]
-    return Stored(
-        ranks=(min(ranks, default=0), max(ranks, default=0)),
-        num_params=sum(
-            math.prod(s) for params in plan.layout.files.values() for _, s in params.values()
-        ),
-        num_bytes=plan.path.stat().st_size,
-        changed_params=sum(vector.shape(name).numel() for name in changed),
-        original_params=sum(plan.read.shape(name).numel() for name in plan.read),
-        original_bytes=sum(file.stat().st_size for file in finetuned.files),
-    )
+    def num_bytes(self) -> int:
+        """Return the size of the files; 0 before they are planned."""
+        return sum(plan.shards.num_bytes() for plan in self.plans.values())
+
+    def plan(self, inputs: Inputs, served: Served) -> None:
+        """Find which layers each task changed, and the shapes of their factors."""
+        self.plans = {task: self._plan_one(task, inputs, served) for task in self.paths}
+
+    def _plan_one(self, task: str, inputs: Inputs, served: Served) -> Plan:
+        finetuned, vector = inputs.finetuned[task], inputs.vectors[task]
+        compressed = is_compressed(finetuned)
+        read = CompressedStateDict(inputs.base, finetuned) if compressed else finetuned
+        changed = [name for name in vector if is_changed(vector, name)]
+        shapes_of = served.vectors[task].factor_shapes
+        factors = {name: shapes for name in changed if (shapes := shapes_of(name))}
+        whole = [name for name in changed if name not in factors]
+        shards = factor_shards(self.paths[task], factors, read, whole, self.precision)
+        return Plan(path=self.paths[task], shards=shards, factors=factors, whole=whole, read=read)
+
+    def write(
+        self,
+        inputs: Inputs,
+        served: Served,
+        metadata: Mapping[str, Mapping[str, str]],
+        bar: Callable,
+    ) -> str:
+        """Write the files as planned; return a table of what they store."""
+        return render_stored(
+            {
+                task: self._write_one(task, inputs, served.vectors[task], metadata[task], bar)
+                for task in self.plans
+            }
+        )
+
+    def _write_one(
+        self,
+        task: str,
+        inputs: Inputs,
+        vector: CompressedVector,
+        metadata: Mapping[str, str],
+        bar: Callable,
+    ) -> Stored:
+        plan = self.plans[task]
+        changed = [*plan.factors, *plan.whole]
+        contents = Contents(
+            pretrained=weights_hash(inputs.base),
+            layers=list(plan.factors),
+            unchanged=[name for name in inputs.base if name not in changed],
+            split_qkv=vector.split_qkv,
+        )
+        metadata = {**metadata, KEY: json.dumps(asdict(contents))}
+        with (
+            StateDictWriter(plan.path, plan.shards, metadata) as writer,
+            bar(total=len(changed), desc=task) as layers,
+        ):
+            for name, triplets in vector.factors(plan.factors):
+                for key, shape, factor in zip(FACTORS, plan.factors[name], triplets, strict=True):
+                    if not all_finite(factor):
+                        raise ValueError(f"the factor {key} of {task}'s {name!r} is not finite.")
+                    writer.write(f"{name}.{key}", 0, factor.cpu().reshape(shape))
+                layers.update()
+            for name in plan.whole:
+                writer.write(name, 0, plan.read[name])
+                layers.update()
+        ranks = [u[-1] for u, _, _ in plan.factors.values()]
+        shards = plan.shards.files.values()
+        return Stored(
+            ranks=(min(ranks, default=0), max(ranks, default=0)),
+            num_params=sum(math.prod(shape) for params in shards for _, shape in params.values()),
+            num_bytes=plan.path.stat().st_size,
+            changed_params=sum(vector.shape(name).numel() for name in changed),
+            original_params=sum(plan.read.shape(name).numel() for name in plan.read),
+            original_bytes=sum(file.stat().st_size for file in inputs.finetuned[task].files),
+        )
 
 
 def render_stored(stored: Mapping[str, Stored]) -> str:

@@ -1,4 +1,7 @@
-"""Writing what masks serve, of all tasks in one pass: as files of masks (`masked`), or dense."""
+"""Write masked methods for all tasks in one pass, as bit masks or as full checkpoints.
+
+The format of bit masks is in `state_dicts.masked`.
+"""
 
 import hashlib
 import json
@@ -12,13 +15,14 @@ from torch import Tensor
 
 from tsv_bench.columns import align
 from tsv_bench.linalg.precision import at_least_float32
-from tsv_bench.methods.masked.masked_vector import MaskedVector, masked_rows
-from tsv_bench.state_dicts.low_rank import weights_hash
+from tsv_bench.merging.dense_writer import DenseWriter
+from tsv_bench.methods.forms import Masked, Served
+from tsv_bench.state_dicts.inputs import Inputs
+from tsv_bench.state_dicts.low_rank import PRECISIONS, weights_hash
 from tsv_bench.state_dicts.masked import KEY, SHARED, Contents
-from tsv_bench.state_dicts.state_dict import StateDict
-from tsv_bench.state_dicts.writer import Layout, StateDictWriter
-from tsv_bench.task_vectors.lazy import shape_of
-from tsv_bench.task_vectors.task_vector import TaskVector, is_changed
+from tsv_bench.state_dicts.writer import KEY as MADE
+from tsv_bench.state_dicts.writer import Shards, StateDictWriter
+from tsv_bench.task_vectors.task_vector import is_changed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,112 +34,129 @@ class StoredMask:
     num_bytes: int  # on the disk
 
 
-def masks_layout(
-    paths: Mapping[str, Path],
-    pretrained: StateDict,
-    vectors: Mapping[str, TaskVector],
-    precision: torch.dtype,
-) -> dict[Path, Layout]:
-    """The shared file's and each task's, of the layers that any task changed; shared one first."""
-    shapes = {
-        name: tuple(shape_of(pretrained, name))
-        for name in next(iter(vectors.values()))
-        if any(is_changed(vector, name) for vector in vectors.values())
-    }
-    shared = shared_path(paths)
-    bits = {n: (torch.uint8, (-(-torch.Size(s).numel() // 8),)) for n, s in shapes.items()}
-    whole = {name: (precision, shape) for name, shape in shapes.items()}
-    layouts = {shared: Layout({shared.name: whole})}
-    return layouts | {path: Layout({path.name: bits}) for path in paths.values()}
+class MaskWriter:
+    """Write bit masks, a file for each task, and once the vector that all share.
 
-
-def shared_path(paths: Mapping[str, Path]) -> Path:
-    """Beside the tasks' files. ValueError when a task has its name."""
-    if SHARED in paths:
-        raise ValueError(
-            f"the task's name {SHARED!r} is that of the file which all masks share. Choose another."
-        )
-    return next(iter(paths.values())).with_name(f"{SHARED}.safetensors")
-
-
-def write_masks(
-    served: Mapping[str, MaskedVector],
-    layouts: Mapping[Path, Layout],
-    pretrained: StateDict,
-    about: Mapping[str, object],
-    metadata: Mapping[str, Mapping[str, str]],
-    done: Callable[[int], object],
-) -> dict[str, StoredMask]:
-    """Write the shared file and each task's; ``about`` tells this merge from others.
-
-    ``metadata``: of each task's file. ``done`` gets the number of layers.
+    ``paths``: task -> its file; the shared file stands beside them.
     """
-    merge = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    base, masks = weights_hash(pretrained), next(iter(served.values())).masks
-    shared, *paths = layouts
-    num_kept, num_entries = torch.zeros(len(served), dtype=torch.int64), 0
-    with ExitStack() as files:
 
-        def open_file(path: Path, scale: float, about: Mapping[str, str]) -> StateDictWriter:
-            contents = {KEY: json.dumps(asdict(Contents(base, merge, scale)))}
-            return files.enter_context(StateDictWriter(path, layouts[path], {**about, **contents}))
+    def __init__(self, paths: Mapping[str, Path], precision: str) -> None:
+        """Raises ValueError if a task has the name of the shared file."""
+        if SHARED in paths:
+            raise ValueError(
+                f"the task's name {SHARED!r} is that of the file which all masks share. Choose "
+                f"another."
+            )
+        self.paths, self.precision = paths, PRECISIONS[precision]
+        self.shared = next(iter(paths.values())).with_name(f"{SHARED}.safetensors")
+        self.outputs = [*paths.values(), self.shared]
+        self.shards: dict[Path, Shards] = {}
 
-        whole = open_file(shared, 1.0, {})
-        bits = [
-            open_file(path, vector.scale, metadata[task])
-            for path, (task, vector) in zip(paths, served.items(), strict=True)
-        ]
-        written: dict[str, int] = {}  # bytes of a layer's bits
-        stored = layouts[shared].files[shared.name]
-        for name, start, (rows, packed) in masked_rows(masks, pack=True):
-            if name in stored:
-                whole.write(name, start, rows.cpu())
-                packed = packed.cpu()
-                for writer, of_task in zip(bits, packed, strict=True):
-                    writer.write(name, written.get(name, 0), of_task)
-                written[name] = written.get(name, 0) + packed.shape[1]
-                num_kept += ones(packed)
-                num_entries += rows.numel()
-                done(start == 0)
-    return {
-        task: StoredMask(num_kept=int(kept), num_entries=num_entries, num_bytes=path.stat().st_size)
-        for task, kept, path in zip(served, num_kept, paths, strict=True)
-    }
+    def num_bytes(self) -> int:
+        """Return the size of the files; 0 before they are planned."""
+        return sum(shards.num_bytes() for shards in self.shards.values())
+
+    def plan(self, inputs: Inputs, served: Served) -> None:
+        """Find the layers that any task changed: those that the files hold."""
+        vectors = inputs.vectors
+        shapes = {
+            name: tuple(inputs.base.shape(name))
+            for name in next(iter(vectors.values()))
+            if any(is_changed(vector, name) for vector in vectors.values())
+        }
+        bits = {n: (torch.uint8, (-(-torch.Size(s).numel() // 8),)) for n, s in shapes.items()}
+        whole = {name: (self.precision, shape) for name, shape in shapes.items()}
+        self.shards = {self.shared: Shards({self.shared.name: whole})}
+        self.shards |= {path: Shards({path.name: bits}) for path in self.paths.values()}
+
+    def write(
+        self,
+        inputs: Inputs,
+        served: Masked,
+        metadata: Mapping[str, Mapping[str, str]],
+        bar: Callable,
+    ) -> str:
+        """Write the files in one pass; return a table of what the masks keep."""
+        merge = merge_identity(metadata)
+        base = weights_hash(inputs.base)
+        num_kept, num_entries = torch.zeros(len(served), dtype=torch.int64), 0
+        stored = self.shards[self.shared].files[self.shared.name]
+        with ExitStack() as files:
+
+            def open_file(path: Path, scale: float, about: Mapping[str, str]) -> StateDictWriter:
+                contents = {KEY: json.dumps(asdict(Contents(base, merge, scale)))}
+                writer = StateDictWriter(path, self.shards[path], {**about, **contents})
+                return files.enter_context(writer)
+
+            whole = open_file(self.shared, 1.0, {})
+            bits = [
+                open_file(self.paths[task], vector.scale, metadata[task])
+                for task, vector in served.vectors.items()
+            ]
+            layers = files.enter_context(bar(total=len(stored), desc="masks"))
+            written: dict[str, int] = {}  # bytes of a layer's bits
+            for name, start, (rows, packed) in served.rows(pack=True):
+                if name in stored:
+                    whole.write(name, start, rows.cpu())
+                    packed = packed.cpu()
+                    for writer, of_task in zip(bits, packed, strict=True):
+                        writer.write(name, written.get(name, 0), of_task)
+                    written[name] = written.get(name, 0) + packed.shape[1]
+                    num_kept += ones(packed)
+                    num_entries += rows.numel()
+                    layers.update(start == 0)
+        masks = {
+            task: StoredMask(
+                num_kept=int(kept), num_entries=num_entries, num_bytes=path.stat().st_size
+            )
+            for (task, path), kept in zip(self.paths.items(), num_kept, strict=True)
+        }
+        return render_masks(masks, self.shared.stat().st_size)
+
+
+class MaskedDenseWriter(DenseWriter):
+    """Write what masks serve as models or vectors, of all tasks in one pass."""
+
+    def write(
+        self,
+        inputs: Inputs,
+        served: Masked,
+        metadata: Mapping[str | None, Mapping[str, str]],
+        bar: Callable,
+    ) -> str:
+        base, model = inputs.base, self.write_what == "model"
+        with ExitStack() as files:
+            writers = {
+                task: files.enter_context(StateDictWriter(path, self.shards[task], metadata[task]))
+                for task, path in self.paths.items()
+            }
+            layers = files.enter_context(bar(total=len(served.masks.names), desc="merging"))
+            for name, start, (rows, kept) in served.rows(pack=False):
+                stop = start + (len(rows) if rows.ndim else 1)
+                weights = at_least_float32(base.rows(name, start, stop))
+                for (task, writer), own in zip(writers.items(), kept, strict=True):
+                    mine = (rows * own * served.vectors[task].scale).cpu()
+                    writer.write(
+                        name, start, weights.add(mine, alpha=self.alpha) if model else mine
+                    )
+                layers.update(start == 0)
+            for name in base if model else ():
+                if name not in served.masks.names:  # integer buffers
+                    for writer in writers.values():
+                        writer.write(name, 0, base[name])
+        return ""
+
+
+def merge_identity(metadata: Mapping[str, Mapping[str, str]]) -> str:
+    """Return what tells the files of one merge from others': a hash of how they were made."""
+    about = json.loads(next(iter(metadata.values()))[MADE])
+    about = {key: value for key, value in about.items() if key not in ("task", "precision")}
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def ones(packed: Tensor) -> Tensor:
     """Bits that are set, [tasks] of bytes [tasks, n]."""
     return torch.stack([((packed >> place) & 1).sum(dim=1) for place in range(8)]).sum(dim=0)
-
-
-def write_masked(
-    served: Mapping[str, MaskedVector],
-    paths: Mapping[str, Path],
-    layouts: Mapping[str, Layout],
-    pretrained: StateDict,
-    alpha: float,
-    write: str,
-    metadata: Mapping[str, Mapping[str, str]],
-    done: Callable[[int], object],
-) -> None:
-    """Write what each task is served as ``write`` "model" or "vector"; all tasks in one pass."""
-    masks = next(iter(served.values())).masks
-    with ExitStack() as files:
-        writers = {
-            task: files.enter_context(StateDictWriter(path, layouts[task], metadata[task]))
-            for task, path in paths.items()
-        }
-        for name, start, (rows, kept) in masked_rows(masks, pack=False):
-            stop = start + (len(rows) if rows.ndim else 1)
-            base = at_least_float32(pretrained.rows(name, start, stop))
-            for (task, writer), own in zip(writers.items(), kept, strict=True):
-                mine = (rows * own * served[task].scale).cpu()
-                writer.write(name, start, base.add(mine, alpha=alpha) if write == "model" else mine)
-            done(start == 0)
-        for name in pretrained if write == "model" else ():
-            if name not in masks.names:  # integer buffers
-                for writer in writers.values():
-                    writer.write(name, 0, pretrained[name])
 
 
 def render_masks(stored: Mapping[str, StoredMask], num_shared: int) -> str:

@@ -1,10 +1,4 @@
-"""Merging checkpoint files: from paths to a file that is whole or not there.
-
-from functools import partial
-from tsv_bench import merging, methods
-serve = partial(methods.tsv_merge, rank_fraction=0.1)
-merging.merge(serve, "base.safetensors", {"a": "a.pt", "b": "b/"}, "merged.safetensors")
-"""
+"""Merge checkpoint files: check, open, serve, write."""
 
 import json
 import math
@@ -21,31 +15,21 @@ from tqdm import tqdm
 
 from tsv_bench import provenance
 from tsv_bench.files import check_place
-from tsv_bench.merging.dense_writer import served_rows
-from tsv_bench.merging.low_rank_writer import plan_compressed, render_stored, write_compressed
-from tsv_bench.merging.masked_writer import (
-    masks_layout,
-    render_masks,
-    shared_path,
-    write_masked,
-    write_masks,
-)
-from tsv_bench.merging.outputs import WRITES, check_outputs, dense_layout, output_paths
-from tsv_bench.methods.masked.masked_vector import MaskedVector
-from tsv_bench.methods.served import made_up, served_by
+from tsv_bench.merging.dense_writer import DenseWriter
+from tsv_bench.merging.low_rank_writer import LowRankWriter
+from tsv_bench.merging.masked_writer import MaskedDenseWriter, MaskWriter
+from tsv_bench.merging.outputs import WRITES, check_outputs, output_paths
+from tsv_bench.methods.forms import LowRank, Masked, Served, Shared
+from tsv_bench.methods.served import form_by_trial, served_by
 from tsv_bench.state_dicts.factor_cache import FactorCache
-from tsv_bench.state_dicts.integrity import check_contents
+from tsv_bench.state_dicts.inputs import Inputs, check_inputs, check_tasks, open_inputs
 from tsv_bench.state_dicts.low_rank import PRECISIONS
-from tsv_bench.state_dicts.open_vectors import (
-    check_changes,
-    check_tasks,
-    named,
-    open_task_vector,
-    pair_of,
-)
-from tsv_bench.state_dicts.state_dict import ReadOnce, open_state_dict
-from tsv_bench.state_dicts.writer import KEY, StateDictWriter
+from tsv_bench.state_dicts.writer import KEY
 from tsv_bench.task_vectors.streaming import observer
+
+# What writes each form of serving: as compressed files, and dense where not by `DenseWriter`.
+COMPRESSED = {LowRank: LowRankWriter, Masked: MaskWriter}
+DENSE = {Masked: MaskedDenseWriter}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,49 +61,28 @@ def merge(
 ) -> Merged:
     """Merge checkpoints by a method (its function, with its knobs bound) and write the result.
 
-    ``write`` "model" is pretrained + alpha * served, "vector" what is served, "compressed" the
-    factors of what TSV-C serves, or masks and what they share, in ``precision``. A method that
-    serves one vector writes ``output``, another ``output``/<task>.safetensors. ``name`` and
-    ``knobs`` go into the metadata.
+    ``write``: "model" is pretrained + alpha * vector; "vector" the vector that is served;
+    "compressed" low-rank factors (TSV-C) or bit masks and the vector that they share, stored in
+    ``precision``. A method that serves one vector writes ``output``, any other
+    ``output``/<task>.safetensors. ``name`` and ``knobs`` go into the metadata.
 
-    ValueError or OSError for anything wrong with the arguments or the files, before long work.
+    Raises ValueError or OSError for anything wrong with the arguments or the files, before long
+    work.
     """
     started = time.monotonic()
     _check_arguments(alpha, write, precision, finetuned)
     serve({})  # checks the knobs
-    pretrained, output = Path(pretrained), Path(output)
-    states = {
-        name: named(name, partial(open_state_dict, path))
-        for name, path in {"pretrained": pretrained, **finetuned}.items()
-    }
-    base = ReadOnce(states["pretrained"])
-    open_vectors = {
-        task: partial(open_task_vector, base, states[task], device) for task in finetuned
-    }
-    vectors = {task: named(task, open_one) for task, open_one in open_vectors.items()}
-    kind = _kind(serve, finetuned, write)
-    compressed = write == "compressed"
-    paths = output_paths(output, base, finetuned, kind == "one", write)
-    outputs = [*paths.values()]
-    if kind == "masks" and compressed:
-        outputs.append(shared_path(paths))
-    check_outputs(outputs, states, overwrite, 0)
-    layouts = {}
-    if not compressed:
-        layouts = {task: dense_layout(path, base, write) for task, path in paths.items()}
-        check_outputs(outputs, states, overwrite, sum(x.num_bytes() for x in layouts.values()))
+    inputs = open_inputs(pretrained, finetuned, device)
+    form = form_by_trial(serve, finetuned)
+    output = Path(output)
+    writer = make_writer(form, inputs, output, write, precision, alpha)
+    check_outputs(writer.outputs, inputs.states, overwrite, writer.num_bytes())
 
     with bars(progress):
-        with tqdm(total=len(states), desc="checking", unit="file", disable=not progress) as bar:
-            hashes = check_contents(states, bar.update)
-        check_changes(base, vectors, hashes)
-        if factors is not None:
-            vectors = {
-                task: open_one(
-                    factors, pair_of(*hashes["pretrained"].values(), *hashes[task].values())
-                )
-                for task, open_one in open_vectors.items()
-            }
+        with tqdm(
+            total=len(inputs.states), desc="checking", unit="file", disable=not progress
+        ) as bar:
+            inputs, hashes = check_inputs(inputs, factors, bar.update)
         about = {
             "method": name or getattr(getattr(serve, "func", serve), "__name__", str(serve)),
             "knobs": dict(knobs if knobs is not None else getattr(serve, "keywords", {})),
@@ -130,83 +93,44 @@ def merge(
         }
         if write == "model":
             about["alpha"] = alpha
-        served = served_by(serve, vectors, about["method"])
         metadata = {
-            task: {KEY: json.dumps(about | ({"task": task} if task else {}))} for task in paths
-        }
-        if compressed:
-            metadata = {
-                task: {KEY: json.dumps(about | {"task": task, "precision": precision})}
-                for task in paths
-            }
-        bar = partial(tqdm, unit="layer", disable=not progress)
-        table = ""
-        if kind == "masks" and compressed:
-            plans = masks_layout(paths, base, vectors, PRECISIONS[precision])
-            check_place(output, sum(layout.num_bytes() for layout in plans.values()))
-            with bar(total=sum(map(len, plans[outputs[-1]].files.values())), desc="masks") as shown:
-                stored = write_masks(served, plans, base, about, metadata, shown.update)
-            table = render_masks(stored, outputs[-1].stat().st_size)
-        elif compressed:
-            plans = {
-                task: plan_compressed(
-                    path, base, vectors[task], states[task], served[task], PRECISIONS[precision]
+            task: {
+                KEY: json.dumps(
+                    about
+                    | ({"task": task} if task else {})
+                    | ({"precision": precision} if write == "compressed" else {})
                 )
-                for task, path in paths.items()
             }
-            check_place(output, sum(plan.layout.num_bytes() for plan in plans.values()))
-            table = render_stored(
-                {
-                    task: write_compressed(
-                        plan, base, vectors[task], states[task], served[task], metadata[task],
-                        partial(bar, desc=task),
-                    )
-                    for task, plan in plans.items()
-                }
-            )  # fmt: skip
-        elif kind == "masks":
-            with bar(total=len(served[next(iter(finetuned))]), desc="merging") as shown:
-                write_masked(
-                    served, paths, layouts, base, alpha, write, metadata, shown.update
-                )  # fmt: skip
-        else:
-            for task, path in paths.items():
-                vector = served[task if task is not None else next(iter(finetuned))]
-                total = sum(map(len, layouts[task].files.values()))
-                with (
-                    StateDictWriter(path, layouts[task], metadata[task]) as writer,
-                    bar(total=total, desc=task or "merging") as shown,
-                ):
-                    for layer, start, rows in served_rows(base, vector, alpha, write):
-                        writer.write(layer, start, rows)
-                        shown.update(start == 0)
+            for task in writer.paths
+        }
+        served = served_by(serve, inputs.vectors, about["method"])
+        writer.plan(inputs, served)
+        check_place(writer.outputs[0].parent, writer.num_bytes())
+        bar = partial(tqdm, unit="layer", disable=not progress)
+        table = writer.write(inputs, served, metadata, bar)
     return Merged(
-        outputs=outputs,
-        num_bytes=sum(_size(path) for path in outputs),
+        outputs=writer.outputs,
+        num_bytes=sum(_size(path) for path in writer.outputs),
         seconds=time.monotonic() - started,
         peak_memory=provenance.peak_memory(),
         stored=table,
     )
 
 
-def _kind(serve: Callable, tasks: Iterable[str], write: str) -> str:
-    """What the method serves, told by made-up tasks: "one" vector to all, "masks" of one,
-    "factors", or "own", to each its own.
-
-    ValueError when nothing of it is written compressed and that is asked for.
-    """
-    first, *others = made_up(serve, tasks).values()
-    if isinstance(first, MaskedVector):
-        return "masks"
-    if hasattr(first, "factors"):
-        return "factors"
-    if write == "compressed":
+def make_writer(
+    form: type[Served], inputs: Inputs, output: Path, write: str, precision: str, alpha: float
+) -> DenseWriter | LowRankWriter | MaskWriter:
+    """Return what writes this form of serving. Raises ValueError if it has no compressed files."""
+    if write == "compressed" and form not in COMPRESSED:
         raise ValueError(
             "write=compressed stores the low-rank factors of TSV-C, or masks and the vector that "
             "they share, and this method has neither. Choose method=tsv_compress, a method of "
             "masks such as tall_mask_ta, or write=vector."
         )
-    return "one" if all(vector is first for vector in others) else "own"
+    paths = output_paths(output, inputs.base, inputs.finetuned, form is Shared, write)
+    if write == "compressed":
+        return COMPRESSED[form](paths, precision)
+    return DENSE.get(form, DenseWriter)(paths, inputs.base, write, alpha)
 
 
 def _check_arguments(

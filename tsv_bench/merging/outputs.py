@@ -8,7 +8,7 @@ import torch
 from tsv_bench.files import check_place
 from tsv_bench.state_dicts.low_rank import FACTORS
 from tsv_bench.state_dicts.state_dict import StateDict, open_state_dict
-from tsv_bench.state_dicts.writer import KEY, Layout
+from tsv_bench.state_dicts.writer import KEY, Shards
 
 WRITES = ("model", "vector", "compressed")
 
@@ -77,7 +77,7 @@ def _ours(folder: Path) -> bool:
         return False
 
 
-def dense_layout(path: Path, pretrained: StateDict, write: str) -> Layout:
+def dense_shards(path: Path, pretrained: StateDict, write: str) -> Shards:
     """Parameters in the pretrained checkpoint's order, types and shards.
 
     A vector has no entry for integer buffers; a model has the pretrained ones.
@@ -91,10 +91,10 @@ def dense_layout(path: Path, pretrained: StateDict, write: str) -> Layout:
         }
 
     if path.suffix == ".safetensors":
-        return Layout({path.name: specs(pretrained)})
+        return Shards({path.name: specs(pretrained)})
     files = {_safetensors(file): specs(names) for file, names in pretrained.shards.items()}
     index = pretrained.index_name
-    return Layout(
+    return Shards(
         {file: params for file, params in files.items() if params},
         index_name=index and _safetensors(index.removesuffix(".index.json")) + ".index.json",
         other_files=tuple(pretrained.other_files),
@@ -108,10 +108,10 @@ def _safetensors(name: str) -> str:
     return stem.replace("pytorch_model", "model") + ".safetensors"
 
 
-def compressed_layout(
+def factor_shards(
     path: Path, factors: Mapping[str, list[torch.Size]], rest: StateDict, names: Iterable[str],
     precision: torch.dtype,
-) -> Layout:  # fmt: skip
+) -> Shards:  # fmt: skip
     """``factors``: shapes of u, s, vh of every compressed layer; ``names``: what is kept whole."""
     params = {
         f"{name}.{key}": (precision, tuple(shape))
@@ -121,4 +121,4 @@ def compressed_layout(
     whole = {name: (rest.dtype(name), tuple(rest.shape(name))) for name in names}
     if odd := set(params) & set(whole):
         raise ValueError(f"the parameter {min(odd)!r} has the name of another's factor.")
-    return Layout({path.name: params | whole})
+    return Shards({path.name: params | whole})

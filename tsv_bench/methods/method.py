@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tsv_bench.methods.forms import Served
 from tsv_bench.methods.knobs import check_alphas
 from tsv_bench.methods.served import made_up_vectors, served_mapping
 
@@ -84,7 +85,8 @@ class Method:
 
     def _try(self, task_vectors: Mapping[str, Mapping[str, Tensor]], what: str) -> None:
         try:
-            for vector in served_mapping(self.serve, task_vectors, self.name).values():
+            vectors = served_mapping(self.serve, task_vectors, self.name)
+            for vector in Served(vectors, task_vectors, self.name).values():
                 for layer in vector:
                     vector[layer]
         except Exception as error:  # whatever it is, in code that is not ours

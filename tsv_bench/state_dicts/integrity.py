@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tsv_bench.files import sha256
+from tsv_bench.linalg.precision import all_finite
 from tsv_bench.state_dicts.state_dict import StateDict
 
 
@@ -78,11 +79,7 @@ def _check_shard(state: StateDict, shard: str, see: Callable[[Tensor], object]) 
         for start in range(0, num_rows, step):
             rows = state.rows(name, start, start + step)
             see(rows)
-            if not rows.is_floating_point():
-                continue
-            # The sum first: one pass without a copy. It may overflow where no entry does.
-            total = rows.sum(dtype=torch.float32 if rows.dtype.itemsize < 8 else None)
-            if not total.isfinite() and not rows.isfinite().all():
+            if rows.is_floating_point() and not all_finite(rows):
                 raise ValueError(
                     f"{state.path} holds NaN or infinity in {name!r}. Its training diverged or the "
                     f"file is damaged: delete it and make or fetch it again."

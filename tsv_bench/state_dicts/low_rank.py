@@ -8,7 +8,7 @@ pretrained weights it is, and lists the layers.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from tsv_bench.state_dicts.state_dict import StateDict
-from tsv_bench.task_vectors.lazy import Triplets, dtype_of, rows_of, shape_of
+from tsv_bench.task_vectors.lazy import LazyMapping, Triplets, as_lazy
 from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.task_vector import TaskVector
 
@@ -41,8 +41,8 @@ def is_compressed(state: StateDict) -> bool:
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
     """sha256 of names, types, shapes and values; the same for any file format."""
-    if known := getattr(state, "weights_hash", None):  # every compressed file asks for it
-        return known
+    if isinstance(state, StateDict) and state.weights_hash:
+        return state.weights_hash
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
@@ -53,26 +53,21 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-class OnPretrained(Mapping[str, Tensor]):
+class OnPretrained(LazyMapping):
     """The fine-tuned checkpoint that a file of ours stands for, with the pretrained one's names."""
 
     def __init__(self, pretrained: Mapping[str, Tensor]) -> None:
-        self._pretrained = pretrained
+        self._pretrained = as_lazy(pretrained)
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._pretrained.names
 
     def shape(self, name: str) -> torch.Size:
-        return shape_of(self._pretrained, name)
+        return self._pretrained.shape(name)
 
     def dtype(self, name: str) -> torch.dtype:
-        return dtype_of(self._pretrained, name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._pretrained
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._pretrained)
-
-    def __len__(self) -> int:
-        return len(self._pretrained)
+        return self._pretrained.dtype(name)
 
 
 class CompressedStateDict(OnPretrained):
@@ -107,7 +102,7 @@ class CompressedStateDict(OnPretrained):
                 self._check_shapes(name, [file.shape(key) for key in keys])
 
     def _check_shapes(self, name: str, found: list[torch.Size]) -> None:
-        whole = torch.empty(shape_of(self._pretrained, name), device="meta")
+        whole = torch.empty(self.shape(name), device="meta")
         pieces, m, n = self._matrices.split(name, whole).shape
         lead, k = ([pieces] if pieces > 1 else []), (found[1] or [0])[-1]
         if [list(shape) for shape in found] != [[*lead, m, k], [*lead, k], [*lead, k, n]]:
@@ -144,7 +139,7 @@ class CompressedStateDict(OnPretrained):
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         if name in self._unchanged:
-            return rows_of(self._pretrained, name, start, stop)
+            return self._pretrained.rows(name, start, stop)
         return (
             self[name][start:stop] if name in self._layers else self._file.rows(name, start, stop)
         )

@@ -15,7 +15,6 @@ from torch import Tensor
 from tsv_bench.state_dicts.low_rank import OnPretrained, weights_hash
 from tsv_bench.state_dicts.state_dict import StateDict, open_state_dict
 from tsv_bench.task_vectors.bits import unpack_bits
-from tsv_bench.task_vectors.lazy import rows_of, shape_of
 
 KEY = "tsv_bench.masked"  # of the metadata
 SHARED = "shared"  # the file that stands beside those of tasks
@@ -66,7 +65,7 @@ class MaskedStateDict(OnPretrained):
         self._scale = contents.scale
         for name in self.shared:
             num_bytes = -(-self.shared.shape(name).numel() // 8)
-            known = name in pretrained and shape_of(pretrained, name) == self.shared.shape(name)
+            known = name in pretrained and self.shape(name) == self.shared.shape(name)
             if not known or name not in file or file.shape(name) != (num_bytes,):
                 raise ValueError(
                     f"{file.path} lacks the mask of {name!r}, or holds one of another size than "
@@ -89,12 +88,8 @@ class MaskedStateDict(OnPretrained):
         kept = unpack_bits(packed, len(packed) * 8)[first % 8 :][: last - first]
         return merged * kept.reshape(merged.shape) * self._scale
 
-    def __getitem__(self, name: str) -> Tensor:
-        return self.rows(name, 0, max(len(self.shape(name)) and self.shape(name)[0], 1))
-
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        shape = self.shape(name)
-        base = rows_of(self._pretrained, name, start, stop) if shape else self._pretrained[name]
+        base = self._pretrained.rows(name, start, stop)
         if name not in self.shared:
             return base
         return (base.float() + self.delta(name, start, stop)).to(base.dtype)

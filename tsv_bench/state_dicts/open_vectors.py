@@ -1,16 +1,13 @@
-"""Task vectors of checkpoint files: opened, compared, checked, their factors remembered."""
+"""The task vectors of checkpoint files, and the ones whose singular triplets are cached."""
 
 import hashlib
-import logging
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from tsv_bench.state_dicts.factor_cache import FactorCache
-from tsv_bench.state_dicts.integrity import Hashes, checked_hashes
+from tsv_bench.state_dicts.integrity import checked_hashes
 from tsv_bench.state_dicts.low_rank import (
     CompressedStateDict,
     CompressedTaskVector,
@@ -19,57 +16,11 @@ from tsv_bench.state_dicts.low_rank import (
 )
 from tsv_bench.state_dicts.masked import MaskedStateDict, is_masked
 from tsv_bench.state_dicts.state_dict import StateDict
-from tsv_bench.task_vectors.lazy import Triplets, shape_of
-from tsv_bench.task_vectors.task_vector import TaskVector, is_changed
-
-log = logging.getLogger(__name__)
-
-Opened = TypeVar("Opened")
+from tsv_bench.task_vectors.lazy import Triplets
+from tsv_bench.task_vectors.task_vector import TaskVector
 
 
-def check_tasks(finetuned: Mapping[str, Path | str]) -> None:
-    """ValueError unless there are tasks, with names that files can have."""
-    if not finetuned:
-        raise ValueError("no fine-tuned checkpoints: give at least one, as in {cars: cars.pt}.")
-    for task in finetuned:
-        if task in ("pretrained", "", ".", "..") or Path(task).name != task:
-            raise ValueError(f"the task's name {task!r} cannot be a file's name. Choose another.")
-
-
-def named(name: str, open_one: Callable[[], Opened]) -> Opened:
-    """What ``open_one`` gives; an error says for which checkpoint."""
-    try:
-        return open_one()
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    except OSError as error:
-        raise type(error)(f"{name}: {error}") from error
-
-
-def check_changes(
-    pretrained: StateDict, vectors: Mapping[str, TaskVector], hashes: Mapping[str, Hashes]
-) -> None:
-    """ValueError when no task changed anything; a warning for one that did not."""
-    same = [
-        task
-        for task, vector in vectors.items()
-        # Small layers first: what trains anything trains one of these, mostly.
-        if not any(is_changed(vector, name) for name in by_size(vector))
-    ]
-    if len(same) == len(vectors):
-        raise ValueError(
-            f"every fine-tuned checkpoint equals the pretrained one at {pretrained.path}: there is "
-            f"nothing to merge. Was the same file given twice?"
-        )
-    for task in same:
-        log.warning(f"{task} equals the pretrained checkpoint: it changes nothing.")
-
-
-def by_size(vector: Mapping[str, Tensor]) -> list[str]:
-    return sorted(vector, key=lambda name: shape_of(vector, name).numel())
-
-
-class RememberedTaskVector(TaskVector):
+class CachedTaskVector(TaskVector):
     """A task vector whose singular triplets are kept in a factor cache."""
 
     def __init__(
@@ -113,9 +64,9 @@ def open_task_vector(
         return StoredTaskVector(pretrained, masked, device)
     if factors is None:
         return TaskVector(pretrained, finetuned, device)
-    return RememberedTaskVector(pretrained, finetuned, device, factors, pair)
+    return CachedTaskVector(pretrained, finetuned, device, factors, pair)
 
 
-def pair_of(*identities: str) -> str:
+def cache_key(*identities: str) -> str:
     """The name that a pretrained and a fine-tuned checkpoint have in the factor cache."""
     return hashlib.sha256(" ".join(identities).encode()).hexdigest()[:24]

@@ -1,7 +1,7 @@
 """Checkpoints of every common format and layout, read one tensor at a time."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tsv_bench.state_dicts.safetensors_file import SafetensorsFile
 from tsv_bench.state_dicts.torch_file import ACCEPTED, TorchFile, open_file
+from tsv_bench.task_vectors.lazy import LazyMapping
 
 # Of a folder that has both kinds, Hugging Face's loaders take the first, and so do we.
 KINDS = {
@@ -18,13 +19,14 @@ KINDS = {
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
 
 
-class StateDict(Mapping[str, Tensor]):
+class StateDict(LazyMapping):
     """A checkpoint's tensors, each read when it is asked for; threads may share one.
 
     What comes back is the caller's own: contiguous, in ordinary memory, no view of a file.
     """
 
-    fresh = True  # what is read may be changed
+    fresh = True
+    weights_hash: str | None = None  # kept by `low_rank.weights_hash`, which every task asks for
 
     def __init__(
         self,
@@ -53,6 +55,10 @@ class StateDict(Mapping[str, Tensor]):
         if not self._part and not ours:  # ours: compressed, of a task that changed nothing
             raise ValueError(f"{path} is not a checkpoint: it holds no tensor. {ACCEPTED}.")
 
+    @property
+    def names(self) -> Collection[str]:
+        return self._part.keys()
+
     def shape(self, name: str) -> torch.Size:
         return self._part[name].specs[name].shape
 
@@ -68,18 +74,6 @@ class StateDict(Mapping[str, Tensor]):
         if out.numel():
             part.read(name, start, out)
         return out if spec.shape else out.reshape(())
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.rows(name, 0, self._part[name].specs[name].rows)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._part
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._part)
-
-    def __len__(self) -> int:
-        return len(self._part)
 
 
 def open_state_dict(path: Path | str) -> StateDict:
@@ -157,7 +151,7 @@ def _open_shards(index: Path, others: list[Path]) -> StateDict:
     )
 
 
-class ReadOnce(StateDict):
+class CachedReads(StateDict):
     """A checkpoint that remembers the rows read last, as those of the next task want them too."""
 
     fresh = False

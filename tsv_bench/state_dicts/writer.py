@@ -21,7 +21,7 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)
-class Layout:
+class Shards:
     """Which file holds which parameters, in which dtype and shape, and what goes beside them."""
 
     files: dict[str, dict[str, tuple[torch.dtype, tuple[int, ...]]]]
@@ -33,6 +33,10 @@ class Layout:
     def weight_bytes(self) -> int:
         specs = (spec for params in self.files.values() for spec in params.values())
         return sum(_num_bytes(dtype, shape) for dtype, shape in specs)
+
+    @property
+    def num_layers(self) -> int:
+        return sum(map(len, self.files.values()))
 
     def num_bytes(self) -> int:
         """Room on the disk: never less than what is written."""
@@ -49,23 +53,23 @@ class StateDictWriter:
     replaced with all that was in it.
     """
 
-    def __init__(self, output: Path, layout: Layout, metadata: Mapping[str, str]) -> None:
-        """ValueError when the layout cannot be written there. Nothing is written yet."""
-        if layout.folder and output.exists() and not output.is_dir():
+    def __init__(self, output: Path, shards: Shards, metadata: Mapping[str, str]) -> None:
+        """Raises ValueError if the shards cannot be written there. Nothing is written yet."""
+        if shards.folder and output.exists() and not output.is_dir():
             raise ValueError(f"{output} is a file; a folder is to be written there. Name another.")
-        if not layout.folder and output.is_dir():
+        if not shards.folder and output.is_dir():
             raise ValueError(f"{output} is a folder; a file is to be written there. Name another.")
-        if not layout.folder:
-            assert len(layout.files) == 1 and not layout.index_name and not layout.other_files
-        beside = [layout.index_name or "", *(path.name for path in layout.other_files)]
-        assert all(Path(name).name == name and name not in beside for name in layout.files)
+        if not shards.folder:
+            assert len(shards.files) == 1 and not shards.index_name and not shards.other_files
+        beside = [shards.index_name or "", *(path.name for path in shards.other_files)]
+        assert all(Path(name).name == name and name not in beside for name in shards.files)
         # A folder behind a link is replaced itself: renaming the link would not move it.
-        self._output = output.resolve() if layout.folder else output
-        self._layout = layout
+        self._output = output.resolve() if shards.folder else output
+        self._shards = shards
         self._metadata = {**metadata, "format": "pt"}
         self._specs: dict[str, Spec] = {}
         self._written: dict[str, list[tuple[int, int]]] = {}  # rows, from and to
-        for params in layout.files.values():
+        for params in shards.files.values():
             for name, (dtype, shape) in params.items():
                 assert name not in self._specs, f"{name!r} is in two files"
                 if dtype not in NAMES:
@@ -82,21 +86,21 @@ class StateDictWriter:
         self._output.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = _hidden(self._output, "tmp")
         try:
-            if self._layout.folder:
+            if self._shards.folder:
                 self._temporary.mkdir()
-                for path in self._layout.other_files:
+                for path in self._shards.other_files:
                     shutil.copyfile(path, self._temporary / path.name)
                 self._write_index()
-            for file_name, params in self._layout.files.items():
+            for file_name, params in self._shards.files.items():
                 inside = self._temporary / file_name
-                self._begin(inside if self._layout.folder else self._temporary, list(params))
+                self._begin(inside if self._shards.folder else self._temporary, list(params))
         except BaseException:
             self._discard()
             raise
         return self
 
     def write(self, name: str, start_row: int, tensor: Tensor) -> None:
-        """Write rows from ``start_row`` on, cast to the layout's dtype; 0-d is one row, row 0."""
+        """Write rows from ``start_row`` on, cast to their dtype; 0-d is one row, row 0."""
         spec = self._specs[name]
         rows = tensor.detach() if spec.shape else tensor.detach().reshape(1)
         assert rows.shape[1:] == spec.shape[1:], f"{name!r}: {tensor.shape} into {spec.shape}"
@@ -127,7 +131,7 @@ class StateDictWriter:
             if error is None:
                 self._check_complete()
                 self._open_files.close()
-                if self._layout.folder:
+                if self._shards.folder:
                     _replace_folder(self._output, self._temporary)
                 else:
                     os.replace(self._temporary, self._output)
@@ -144,12 +148,12 @@ class StateDictWriter:
         _write_at(file, memoryview(header), 0)
 
     def _write_index(self) -> None:
-        if self._layout.index_name is None:
+        if self._shards.index_name is None:
             return
-        weight_map = {name: file for file, names in self._layout.files.items() for name in names}
-        total = {"total_size": self._layout.weight_bytes}
+        weight_map = {name: file for file, names in self._shards.files.items() for name in names}
+        total = {"total_size": self._shards.weight_bytes}
         text = json.dumps({"metadata": total, "weight_map": weight_map}, indent=2)
-        (self._temporary / self._layout.index_name).write_text(text + "\n")
+        (self._temporary / self._shards.index_name).write_text(text + "\n")
 
     def _check_complete(self) -> None:
         for name, spec in self._specs.items():
@@ -159,7 +163,7 @@ class StateDictWriter:
 
     def _discard(self) -> None:
         self._open_files.close()
-        if self._layout.folder:
+        if self._shards.folder:
             shutil.rmtree(self._temporary, ignore_errors=True)
         else:
             self._temporary.unlink(missing_ok=True)

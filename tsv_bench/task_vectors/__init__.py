@@ -5,40 +5,33 @@ each access reads or computes, nothing is kept. Task vectors are a mapping from 
 """
 
 from tsv_bench.task_vectors.lazy import (
-    Delta,
-    Deltas,
+    LazyMapping,
     LazyVector,
     Part,
     TaskVectors,
-    Triplets,
+    as_lazy,
     blocks,
-    dtype_of,
-    rows_of,
-    shape_of,
+    lazy_vectors,
 )
 from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
-from tsv_bench.task_vectors.merge import map_layers, mean, merge_entries, merge_layers, same_layers
+from tsv_bench.task_vectors.merge import map_layers, mean, merge_entries, merge_layers
 from tsv_bench.task_vectors.task_vector import TaskVector, apply, is_changed
 
 __all__ = [
-    "Delta",
-    "Deltas",
+    "NOT_MERGED",
+    "LazyMapping",
     "LazyVector",
     "Matrices",
-    "NOT_MERGED",
     "Part",
     "TaskVector",
     "TaskVectors",
-    "Triplets",
     "apply",
+    "as_lazy",
     "blocks",
-    "dtype_of",
     "is_changed",
+    "lazy_vectors",
     "map_layers",
     "mean",
     "merge_entries",
     "merge_layers",
-    "rows_of",
-    "same_layers",
-    "shape_of",
 ]

@@ -1,12 +1,12 @@
 """Masks as bits, eight entries a byte."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from tsv_bench.task_vectors.lazy import shape_of
+from tsv_bench.task_vectors.lazy import LazyMapping
 
 
 def pack_bits(kept: Bool[Tensor, "tasks entries"]) -> UInt8[Tensor, "tasks bytes"]:
@@ -29,6 +29,6 @@ def unpack_bits(packed: UInt8[Tensor, " bytes"], num_entries: int) -> Bool[Tenso
     return kept.flatten()[:num_entries]
 
 
-def num_mask_bytes(vector: Mapping[str, Tensor], names: Sequence[str]) -> int:
+def num_mask_bytes(vector: LazyMapping, names: Sequence[str]) -> int:
     """Bytes of one task's bits of these layers."""
-    return sum(-(-shape_of(vector, name).numel() // 8) for name in names)
+    return sum(-(-vector.shape(name).numel() // 8) for name in names)

@@ -6,7 +6,16 @@ import torch
 from torch import Tensor
 
 from tsv_bench.linalg.precision import at_least_float32
-from tsv_bench.task_vectors.lazy import Delta, Deltas, LazyVector, Part, blocks, shape_of, stacked
+from tsv_bench.task_vectors.lazy import (
+    Delta,
+    Deltas,
+    LazyVector,
+    Part,
+    as_lazy,
+    blocks,
+    lazy_vectors,
+    stacked,
+)
 from tsv_bench.task_vectors.matrices import Matrices
 
 
@@ -15,7 +24,7 @@ def mean(deltas: Deltas) -> Delta:
 
 
 def merge_layers(
-    vectors: Iterable[Mapping[str, Tensor]],
+    vectors: Iterable[Mapping],
     merge_matrix: Callable[[Tensor], Tensor],
     merge_other: Callable[[Tensor], Tensor] = mean,
     matrices: Matrices = Matrices(),  # noqa: B008, it is frozen
@@ -26,7 +35,7 @@ def merge_layers(
     rows of another layer, which ``merge_other`` must merge entry by entry. Matrices that no task
     changed are zero without asking.
     """
-    vectors = list(vectors)
+    vectors = lazy_vectors(vectors)
 
     def merge(name: str, deltas: Tensor) -> Tensor:
         if not deltas.any():
@@ -35,7 +44,7 @@ def merge_layers(
         return matrices.join(name, deltas.shape[1:], [merge_matrix(part) for part in parts])
 
     def parts(name: str) -> Sequence[Part]:
-        shape = shape_of(vectors[0], name)
+        shape = vectors[0].shape(name)
         if not matrices.is_matrix(name, shape):
             return blocks(vectors, name, merge_other)
         return [
@@ -46,41 +55,26 @@ def merge_layers(
             )
         ]  # fmt: skip
 
-    return LazyVector(same_layers(vectors), parts)
+    return LazyVector(vectors, parts)
 
 
-def merge_entries(
-    vectors: Iterable[Mapping[str, Tensor]], merge: Callable[[Tensor], Tensor]
-) -> LazyVector:
+def merge_entries(vectors: Iterable[Mapping], merge: Callable[[Tensor], Tensor]) -> LazyVector:
     """One vector, merged entry by entry: ``merge`` takes stacked deltas, tasks x shape."""
-    vectors = list(vectors)
-    return LazyVector(same_layers(vectors), lambda name: blocks(vectors, name, merge))
+    vectors = lazy_vectors(vectors)
+    return LazyVector(vectors, lambda name: blocks(vectors, name, merge))
 
 
-def map_layers(
-    vector: Mapping[str, Tensor], function: Callable[[str, Tensor], Tensor]
-) -> LazyVector:
+def map_layers(vector: Mapping, function: Callable[[str, Tensor], Tensor]) -> LazyVector:
     """A lazy vector: each access computes ``function(name, delta)``, in float32 at least."""
+    vector = as_lazy(vector)
 
     def parts(name: str) -> Sequence[Part]:
         return [
             Part(
-                name, 0, shape_of(vector, name).numel(),
+                name, 0, vector.shape(name).numel(),
                 lambda: at_least_float32(vector[name]),
                 lambda delta: function(name, delta),
             )
         ]  # fmt: skip
 
-    return LazyVector(vector, parts)
-
-
-def same_layers(vectors: Sequence[Mapping[str, Tensor]]) -> list[str]:
-    """The layers' names, in order. ValueError where the vectors do not have the same."""
-    for vector in vectors[1:]:
-        odd = set(vector) ^ set(vectors[0])
-        if odd:
-            raise ValueError(
-                f"cannot merge task vectors with different layers: {len(odd)} appear in only one "
-                f"of them, first {min(odd)!r}. Are all of the same backbone?"
-            )
-    return list(vectors[0]) if vectors else []
+    return LazyVector([vector], parts)

@@ -8,18 +8,25 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tsv_bench.task_vectors.lazy import BLOCK, LazyVector, Part, blocks, dtype_of, shape_of
-from tsv_bench.task_vectors.merge import mean, same_layers
-from tsv_bench.task_vectors.streaming import stream, watched
+from tsv_bench.task_vectors.lazy import (
+    BLOCK,
+    LazyMapping,
+    as_lazy,
+    blocks,
+    lazy_vectors,
+    widest_dtype,
+)
+from tsv_bench.task_vectors.merge import mean
+from tsv_bench.task_vectors.streaming import stream_parts, watched
 
 DIGIT = 16  # bits that one pass settles
 
 
-def trim_thresholds(vectors: Sequence[Mapping[str, Tensor]], density: float | int) -> list[float]:
+def trim_thresholds(vectors: Sequence[Mapping], density: float | int) -> list[float]:
     """`trim_threshold` of every vector, side by side, one thread for each."""
     threads = torch.get_num_threads()
 
-    def threshold(vector: Mapping[str, Tensor]) -> float:
+    def threshold(vector: Mapping) -> float:
         torch.set_num_threads(1)
         return trim_threshold(vector, density)
 
@@ -32,18 +39,19 @@ def trim_thresholds(vectors: Sequence[Mapping[str, Tensor]], density: float | in
             torch.set_num_threads(threads)
 
 
-def trim_threshold(vector: Mapping[str, Tensor], density: float | int) -> float:
+def trim_threshold(vector: Mapping, density: float | int) -> float:
     """The smallest magnitude kept, if ceil(density * entries) are; all that equal it are kept.
 
     Exact, over all layers together, entries that fine-tuning left alone included. The bits of
     magnitudes, read as whole numbers, are in the same order. So a histogram of their leading bits
     tells which of these the threshold has, and another pass over the vector the bits that follow.
     """
+    vector = as_lazy(vector)
     parts = [part for name in vector for part in blocks([vector], name, mean)]
     num_entries = sum(part.num_entries for part in parts)
     # Rounded, because 0.07 * 100 is 7.000000000000001.
     below = num_entries - max(1, math.ceil(round(num_entries * density, 6)))
-    wide = any(dtype_of(vector, name) == torch.float64 for name in vector)
+    wide = any(vector.dtype(name) == torch.float64 for name in vector)
     bits, whole, real = (
         (64, torch.int64, torch.float64) if wide else (32, torch.int32, torch.float32)
     )
@@ -68,7 +76,7 @@ MANY = 32  # tensors that wait to be counted: however small, they split the memo
 
 
 def order_statistics(
-    vectors: Sequence[Mapping[str, Tensor]],
+    vectors: Sequence[Mapping],
     rule: Callable[[Tensor], Tensor],
     shares: Sequence[float | int],
 ) -> Float[Tensor, "tasks shares"]:
@@ -78,9 +86,10 @@ def order_statistics(
     a task together, never in memory: the bits of such values, read as whole numbers, are in the
     same order, so that a histogram of the leading ones tells which of these the answer has.
     """
-    names = same_layers(vectors)
-    num_entries = sum(shape_of(vectors[0], name).numel() for name in names)
-    wide = any(dtype_of(vector, name) == torch.float64 for vector in vectors for name in names)
+    vectors = lazy_vectors(vectors)
+    names = vectors[0].names
+    num_entries = sum(vectors[0].shape(name).numel() for name in names)
+    wide = any(widest_dtype(vectors, name) == torch.float64 for name in names)
     bits, whole, real = (
         (64, torch.int64, torch.float64) if wide else (32, torch.int32, torch.float32)
     )
@@ -101,7 +110,7 @@ def order_statistics(
                 for task, of_task in zip(values, starts, strict=True)
             ]
 
-        for _, _, seen in counted(vectors, names, digits, f"order of entries, {bits} bits"):
+        for _, _, seen in counted(vectors, digits, f"order of entries, {bits} bits"):
             for task, of_task in enumerate(seen):
                 for start, values in of_task.items():
                     tallies[task][start].add(values)
@@ -150,14 +159,8 @@ class Tally:
 
 
 def counted(
-    vectors: Sequence[Mapping[str, Tensor]],
-    names: Sequence[str],
-    rule: Callable[[Tensor], list],
-    label: str,
+    vectors: Sequence[LazyMapping], rule: Callable[[Tensor], list], label: str
 ) -> Iterable:  # not of what: a type checker would take the first
-    """What ``rule`` makes of each part of the vectors, one part after the other."""
-
-    def parts(name: str) -> list[Part]:
-        return blocks(vectors, name, rule)
-
-    return watched(stream(LazyVector(names, parts)), sum(len(parts(n)) for n in names), label)
+    """Yield what ``rule`` makes of each part of the vectors, one part after the other."""
+    parts = [part for name in vectors[0].names for part in blocks(vectors, name, rule)]
+    return watched(stream_parts(parts), len(parts), label)

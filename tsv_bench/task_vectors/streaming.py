@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from contextvars import ContextVar, copy_context
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,22 +27,27 @@ def watched(steps: Iterable, total: int, label: str) -> Iterable:
     return observer.get()(steps, total, label)
 
 
-def stream(vector: Mapping[str, Tensor]) -> Iterator[tuple[str, int, Tensor]]:
-    """Every layer as (name, first row, rows), in order; a large one may come in several blocks.
+def stream(vector: Mapping) -> Iterator[tuple[str, int, Tensor]]:
+    """Yield every layer as (name, first row, rows), in order; a large one in several blocks."""
+    if isinstance(vector, LazyVector):
+        yield from stream_parts(part for name in vector for part in vector.parts(name))
+    else:
+        yield from ((name, 0, vector[name]) for name in vector)
+
+
+def stream_parts(parts: Iterable[Part]) -> Iterator[tuple[str, int, Any]]:
+    """Yield (name, first row, what is computed of it) for every part, in order.
 
     Reading runs ahead in a thread of its own. On a CPU as many parts are computed side by side as
     torch has threads and memory allows: decompositions gain more by this than by threads within.
     """
-    if not isinstance(vector, LazyVector):
-        yield from ((name, 0, vector[name]) for name in vector)
-        return
     threads = torch.get_num_threads()
     waiting: deque[tuple[Part, Future]] = deque()
     num_entries = 0
     reader = ThreadPoolExecutor(1, "read", initializer=torch.set_num_threads, initargs=(1,))
     computers = ThreadPoolExecutor(threads, "compute")
 
-    def compute(part: Part, material: Future) -> Tensor:
+    def compute(part: Part, material: Future) -> Any:
         side_by_side = 1 if part.alone else max(1, IN_FLIGHT // max(part.num_entries, 1))
         torch.set_num_threads(max(1, threads // side_by_side))
         return part.compute(material.result())
@@ -49,7 +55,7 @@ def stream(vector: Mapping[str, Tensor]) -> Iterator[tuple[str, int, Tensor]]:
     settings = ExitStack()
     try:
         settings.enter_context(one_thread())
-        for part in (part for name in vector for part in vector.parts(name)):
+        for part in parts:
             alone = part.alone or any(other.alone for other, _ in waiting)
             while waiting and alone or len(waiting) > 1 and (
                 num_entries + part.num_entries > IN_FLIGHT or len(waiting) > 4 * threads

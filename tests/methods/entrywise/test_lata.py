@@ -8,6 +8,7 @@ from made_up.vectors import close, randn, random_vectors, read
 
 from tsv_bench import methods
 from tsv_bench.methods.entrywise.lata import layer_weights, similarities
+from tsv_bench.task_vectors.lazy import lazy_vectors
 
 linear = {"drop": "linear", "threshold": 0.95}
 logarithmic = {"drop": "logarithmic", "threshold": 0.95}
@@ -90,14 +91,10 @@ def test_a_layers_scale_does_not_change_its_weight():
 
 
 def test_layers_in_blocks_have_the_similarity_of_the_whole(monkeypatch):
-    class Rows(dict):
-        def rows(self, name, start, stop):
-            return self[name][start:stop]
-
-    vectors = list(random_vectors(3).values())
+    vectors = lazy_vectors(random_vectors(3).values())
     whole = similarities(vectors)
     monkeypatch.setattr("tsv_bench.task_vectors.lazy.BLOCK", 64)
-    for found, expected in zip(similarities([Rows(v) for v in vectors]), whole, strict=True):
+    for found, expected in zip(similarities(vectors), whole, strict=True):
         assert found == pytest.approx(expected, abs=2e-9)  # the last of its decimals
 
 

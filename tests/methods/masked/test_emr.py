@@ -6,6 +6,7 @@ from made_up.vectors import close, randn, random_vectors, read
 
 from tsv_bench import methods
 from tsv_bench.methods.masked.emr import rescalers, unified
+from tsv_bench.task_vectors.lazy import lazy_vectors
 
 
 def flat(vector):
@@ -78,4 +79,4 @@ def test_rescaling_is_of_the_whole_vector_not_of_the_means_of_layers():
         {"a": torch.tensor([-1.0, 0.5]), "b": torch.tensor([0.0, 3.0, 0.0])},
     ]
     # Unified: a = 2, 2 and b = 1, 3, 0. Of these the second task keeps 2 + 3, its own are 4.5.
-    assert rescalers(vectors) == [1.0, 0.9]
+    assert rescalers(lazy_vectors(vectors)) == [1.0, 0.9]

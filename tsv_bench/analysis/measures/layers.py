@@ -1,6 +1,6 @@
 """What is measured of every layer, one layer of all tasks at a time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -14,10 +14,16 @@ from tsv_bench.linalg.polar import check_polar, polar_factor
 from tsv_bench.linalg.svd import check_svd_route
 from tsv_bench.methods.matrixwise.decomposition import Decomposition, is_real
 from tsv_bench.methods.ranks import check_rank_fraction
-from tsv_bench.task_vectors.lazy import LazyVector, Part, TaskVectors, Triplets, blocks, shape_of
+from tsv_bench.task_vectors.lazy import (
+    LazyMapping,
+    Part,
+    TaskVectors,
+    Triplets,
+    blocks,
+    lazy_vectors,
+)
 from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices, matches
-from tsv_bench.task_vectors.merge import same_layers
-from tsv_bench.task_vectors.streaming import stream
+from tsv_bench.task_vectors.streaming import stream_parts
 
 CHUNK = 2**16  # entries of a task that are multiplied in float64 at once
 
@@ -98,8 +104,8 @@ def chosen_layers(task_vectors: TaskVectors, settings: Settings) -> list[str]:
 
     ValueError for a pattern that none fits, or where no matrix is among them.
     """
-    vectors, patterns = list(task_vectors.values()), settings.patterns
-    every = same_layers(vectors)
+    vectors, patterns = lazy_vectors(task_vectors.values()), settings.patterns
+    every = list(vectors[0].names) if vectors else []
     for pattern in patterns or []:
         if not any(matches(name, [pattern]) for name in every):
             raise ValueError(
@@ -107,7 +113,7 @@ def chosen_layers(task_vectors: TaskVectors, settings: Settings) -> list[str]:
                 f"{max(every, key=len, default='')!r}; * stands for any part, as in '*attn*'."
             )
     chosen = [name for name in every if patterns is None or matches(name, patterns)]
-    if not any(settings.matrices.is_matrix(name, shape_of(vectors[0], name)) for name in chosen):
+    if not any(settings.matrices.is_matrix(name, vectors[0].shape(name)) for name in chosen):
         first = f", first {chosen[0]!r}" if chosen else ""
         raise ValueError(
             f"there is no matrix among the {len(chosen)} layers{first}: only two-dimensional ones "
@@ -119,10 +125,10 @@ def chosen_layers(task_vectors: TaskVectors, settings: Settings) -> list[str]:
 def measure(task_vectors: TaskVectors, settings: Settings) -> Iterator[Layer]:
     """Measure layer by layer, in order; ValueError as by `chosen_layers`, before any is read."""
     names = chosen_layers(task_vectors, settings)
-    vectors, matrices = list(task_vectors.values()), settings.matrices
+    vectors, matrices = lazy_vectors(task_vectors.values()), settings.matrices
 
     def parts(name: str) -> Sequence[Part]:
-        shape = shape_of(vectors[0], name)
+        shape = vectors[0].shape(name)
         if not matrices.is_matrix(name, shape):
             return blocks(vectors, name, lambda deltas: (inner_products(list(deltas)), ()))
         layer = Decomposition(
@@ -130,33 +136,29 @@ def measure(task_vectors: TaskVectors, settings: Settings) -> Iterator[Layer]:
         )
         return [_part(vectors, layer, shape, settings.polar)]
 
-    return _gathered(stream(LazyVector(names, parts)), vectors[0])
+    return _gathered(stream_parts(part for name in names for part in parts(name)), vectors[0])
 
 
 def _gathered(
-    results: Iterator[tuple[str, int, tuple[Tensor, tuple]]], like: Mapping[str, Tensor]
+    results: Iterator[tuple[str, int, tuple[Tensor, tuple]]], like: LazyMapping
 ) -> Iterator[Layer]:
     """Layers, of results that may come in blocks of rows."""
     for name, group in groupby(results, key=lambda result: result[0]):
         products, matrices = zip(*(result for _, _, result in group), strict=True)
-        yield Layer(name, tuple(shape_of(like, name)), torch.stack(products).sum(0), matrices[0])
+        yield Layer(name, tuple(like.shape(name)), torch.stack(products).sum(0), matrices[0])
 
 
 def _part(
-    vectors: Sequence[Mapping[str, Tensor]], layer: Decomposition, shape: torch.Size, polar: str
+    vectors: Sequence[LazyMapping], layer: Decomposition, shape: torch.Size, polar: str
 ) -> Part:
     name, kind = layer.name, "values" + ("-split" if layer.matrices.split_qkv else "")
 
     def read() -> tuple[list[Triplets | Tensor], list[Triplets | None], list[Tensor]]:
         found = layer.read()
-        remembered = [recall(vector) for vector in vectors]
+        remembered = [vector.recall(name, layer.full_rank, kind) for vector in vectors]
         pairs = zip(vectors, found, strict=True)
         deltas = [one if isinstance(one, Tensor) else vector[name] for vector, one in pairs]
         return found, remembered, deltas
-
-    def recall(vector: Mapping[str, Tensor]) -> Triplets | None:
-        own = getattr(vector, "recall", None)
-        return own(name, layer.full_rank, kind) if own else None
 
     def compute(read: tuple[list, list, list]) -> tuple[Tensor, tuple[Matrix, ...]]:
         found, remembered, deltas = read
@@ -173,11 +175,10 @@ def _part(
         pieces = [part.unbind(1) for part in (*layer.compute(found), values)]
         return products, tuple(measure_matrix(*piece, polar) for piece in zip(*pieces, strict=True))
 
-    def new_values(vector: Mapping[str, Tensor], delta: Tensor) -> Float[Tensor, "pieces r"]:
+    def new_values(vector: LazyMapping, delta: Tensor) -> Float[Tensor, "pieces r"]:
         s = spectra.singular_values(layer.matrices.split(name, delta))
-        if keep := getattr(vector, "keep", None):
-            # Triplets without vectors: these take little room, and would take long to compute.
-            keep(name, (s.new_empty(len(s), 0, s.shape[1]), s, s.new_empty(*s.shape, 0)), kind)
+        # Triplets without vectors: these take little room, and would take long to compute.
+        vector.keep(name, (s.new_empty(len(s), 0, s.shape[1]), s, s.new_empty(*s.shape, 0)), kind)
         return s
 
     return Part(name, 0, len(vectors) * shape.numel(), read, compute)

@@ -1,7 +1,7 @@
 """Model Breadcrumbs: https://arxiv.org/abs/2312.06795."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -9,8 +9,13 @@ from torch import Tensor
 
 from tsv_bench.linalg.precision import at_least_float32
 from tsv_bench.methods.knobs import check_share
-from tsv_bench.task_vectors.lazy import LazyVector, Part, TaskVectors, shape_of
-from tsv_bench.task_vectors.merge import same_layers
+from tsv_bench.task_vectors.lazy import (
+    LazyVector,
+    Part,
+    ServedVectors,
+    TaskVectors,
+    lazy_vectors,
+)
 
 # Copies of a layer that are alive at most: its delta, magnitudes, their selection with 64-bit
 # positions, the sum.
@@ -19,7 +24,7 @@ COPIES = 8
 
 def breadcrumbs(
     task_vectors: TaskVectors, *, density: float | int, outlier_fraction: float | int
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """The sum of what `crumbs` leaves of the tasks' layers, served to every task."""
     check_share("density", density, "of a layer that stay")
     is_number = isinstance(outlier_fraction, int | float)
@@ -30,7 +35,7 @@ def breadcrumbs(
             f"the share of a layer's entries that are too large, beside density={density!r} that "
             f"stay."
         )
-    vectors = list(task_vectors.values())
+    vectors = lazy_vectors(task_vectors.values())
 
     def parts(name: str) -> Sequence[Part]:
         def merge(_: None) -> Tensor:
@@ -42,10 +47,10 @@ def breadcrumbs(
                 merged = merged + crumbs(delta, density, outlier_fraction)
             return merged
 
-        entries = COPIES * shape_of(vectors[0], name).numel()
+        entries = COPIES * vectors[0].shape(name).numel()
         return [Part(name, 0, entries, lambda: None, merge)]
 
-    return dict.fromkeys(task_vectors, LazyVector(same_layers(vectors), parts))
+    return dict.fromkeys(task_vectors, LazyVector(vectors, parts))
 
 
 def crumbs(

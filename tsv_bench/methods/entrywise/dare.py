@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 
 import torch
@@ -13,16 +13,20 @@ from tsv_bench.linalg.precision import at_least_float32
 from tsv_bench.methods.entrywise.arithmetic import task_arithmetic
 from tsv_bench.methods.entrywise.ties import ties
 from tsv_bench.methods.knobs import check_share
-from tsv_bench.task_vectors.lazy import TaskVectors, dtype_of, rows_of, shape_of
+from tsv_bench.task_vectors.lazy import (
+    LazyMapping,
+    ServedVectors,
+    TaskVectors,
+    as_lazy,
+    widest_dtype,
+)
 
 log = logging.getLogger(__name__)
 
 DRAW = 2**14  # entries that one generator draws for, whatever is read at once
 
 
-def dare_ta(
-    task_vectors: TaskVectors, *, density: float | int, seed: int
-) -> Mapping[str, Mapping[str, Tensor]]:
+def dare_ta(task_vectors: TaskVectors, *, density: float | int, seed: int) -> ServedVectors:
     """Task Arithmetic of task vectors dropped at random and rescaled, served to every task.
 
     ``density`` is the share of entries that survives: 1 minus the paper's drop rate.
@@ -37,7 +41,7 @@ def dare_ties(
     trim_density: float | int,
     merge: str = "mean",
     seed: int,
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """TIES of task vectors dropped at random and rescaled, served to every task.
 
     ``density`` is the share of entries that survives the drop, ``trim_density`` the share (of all
@@ -73,22 +77,30 @@ def _warn_that_nothing_is_trimmed(density: float | int, trim_density: float | in
     )
 
 
-class DroppedVector(Mapping[str, Tensor]):
+class DroppedVector(LazyMapping):
     """A task vector of which every entry is zero, or with probability ``density`` 1 / density as
     large. Which ones depends on ``key``, the layer's name and the entry's place alone."""
 
-    def __init__(self, vector: Mapping[str, Tensor], density: float | int, key: str) -> None:
-        self._vector, self._density, self._key = vector, density, key
-        if hasattr(vector, "rows"):  # else a layer is cheaper as a whole
-            self.rows = self._rows
+    def __init__(self, vector: Mapping, density: float | int, key: str) -> None:
+        self._vector, self._density, self._key = as_lazy(vector), density, key
+        self.reads_rows = self._vector.reads_rows
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._vector.names
+
+    def shape(self, name: str) -> torch.Size:
+        return self._vector.shape(name)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return widest_dtype([self._vector], name)
+
+    def rows(self, name: str, start: int, stop: int) -> Float[Tensor, "..."]:
+        delta = at_least_float32(self._vector.rows(name, start, stop))
+        return self._drop(delta, name, start)
 
     def __getitem__(self, name: str) -> Float[Tensor, "..."]:
-        delta = at_least_float32(self._vector[name])
-        return self._drop(delta, name, 0)
-
-    def _rows(self, name: str, start: int, stop: int) -> Float[Tensor, "..."]:
-        delta = at_least_float32(rows_of(self._vector, name, start, stop))
-        return self._drop(delta, name, start)
+        return self._drop(at_least_float32(self._vector[name]), name, 0)
 
     def _drop(self, delta: Float[Tensor, "..."], name: str, start: int) -> Float[Tensor, "..."]:
         rows = delta if delta.ndim else delta[None]
@@ -108,18 +120,3 @@ class DroppedVector(Mapping[str, Tensor]):
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
             drawn = torch.rand(step, width, generator=generator) < self._density
             yield drawn[max(start - first, 0) : stop - first]
-
-    def shape(self, name: str) -> torch.Size:
-        return shape_of(self._vector, name)
-
-    def dtype(self, name: str) -> torch.dtype:
-        return torch.promote_types(dtype_of(self._vector, name), torch.float32)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._vector  # Mapping's own would read the tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._vector)
-
-    def __len__(self) -> int:
-        return len(self._vector)

@@ -8,9 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsv_bench.task_vectors.lazy import LazyVector, Part, TaskVectors, blocks
-from tsv_bench.task_vectors.merge import same_layers
-from tsv_bench.task_vectors.streaming import stream, watched
+from tsv_bench.task_vectors.lazy import (
+    LazyMapping,
+    LazyVector,
+    Part,
+    ServedVectors,
+    TaskVectors,
+    blocks,
+    lazy_vectors,
+)
+from tsv_bench.task_vectors.streaming import stream_parts, watched
 
 log = logging.getLogger(__name__)
 
@@ -18,9 +25,7 @@ DROPS = ("linear", "logarithmic", "threshold")
 DIGITS = 9  # decimals of a cosine that count; further ones are rounding, and would rank layers
 
 
-def lata(
-    task_vectors: TaskVectors, *, drop: str, threshold: float | int
-) -> Mapping[str, Mapping[str, Tensor]]:
+def lata(task_vectors: TaskVectors, *, drop: str, threshold: float | int) -> ServedVectors:
     """The sum of the task vectors, every layer of each weighted; one vector for all tasks.
 
     A task's layers that are like the mean task vector weigh little (the paper's instruction
@@ -34,7 +39,7 @@ def lata(
             f"threshold={threshold!r} is not in [-1, 1]: it is a cosine, from which on a layer is "
             f"dropped."
         )
-    vectors = list(task_vectors.values())
+    vectors = lazy_vectors(task_vectors.values())
     # A pass of its own: a weight depends on all layers.
     weights = layer_weights(similarities(vectors), drop, threshold)
     warn_of_even_weights(weights, drop, threshold)
@@ -47,15 +52,15 @@ def lata(
 
         return blocks(vectors, name, weighted)
 
-    return dict.fromkeys(task_vectors, LazyVector(same_layers(vectors), parts))
+    return dict.fromkeys(task_vectors, LazyVector(vectors, parts))
 
 
-def similarities(vectors: Sequence[Mapping[str, Tensor]]) -> list[dict[str, float]]:
+def similarities(vectors: Sequence[LazyMapping]) -> list[dict[str, float]]:
     """Of each task and layer the cosine with the mean of the tasks; none where either is zero."""
-    products = LazyVector(same_layers(vectors), lambda name: blocks(vectors, name, inner_products))
-    total = sum(len(products.parts(name)) for name in products)
+    names = vectors[0].names if vectors else ()
+    parts = [part for name in names for part in blocks(vectors, name, inner_products)]
     sums: dict[str, Tensor] = {}
-    for name, _, found in watched(stream(products), total, "similarities"):
+    for name, _, found in watched(stream_parts(parts), len(parts), "similarities"):
         sums[name] = sums[name] + found if name in sums else found
     cosines: list[dict[str, float]] = [{} for _ in vectors]
     for name, (with_mean, squares, of_mean) in sums.items():

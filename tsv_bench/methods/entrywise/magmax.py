@@ -1,16 +1,14 @@
 """MagMax: https://arxiv.org/abs/2407.06322."""
 
-from collections.abc import Mapping
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.merge import merge_entries
 
 
-def magmax(task_vectors: TaskVectors) -> Mapping[str, Mapping[str, Tensor]]:
+def magmax(task_vectors: TaskVectors) -> ServedVectors:
     """Of every entry the task's that moved it furthest, served to every task."""
     return dict.fromkeys(task_vectors, merge_entries(task_vectors.values(), furthest))
 

@@ -1,14 +1,13 @@
 """PCB-Merging (parameter competition balancing): https://arxiv.org/abs/2410.02396."""
 
 import math
-from collections.abc import Mapping
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors, lazy_vectors
 from tsv_bench.task_vectors.merge import merge_entries
 from tsv_bench.task_vectors.order_statistics import order_statistics
 
@@ -16,7 +15,7 @@ CLAMPED = 1e-4  # share of entries at either end whose magnitude is clamped; aut
 SMALLEST = 1e-12  # sum of scores that is divided by; authors' code
 
 
-def pcb(task_vectors: TaskVectors, *, density: float | int) -> Mapping[str, Mapping[str, Tensor]]:
+def pcb(task_vectors: TaskVectors, *, density: float | int) -> ServedVectors:
     """The mean of all task vectors, every entry weighted by its score; one vector for all tasks.
 
     A score says how large the entry is within its task and how far it agrees with the others;
@@ -26,7 +25,7 @@ def pcb(task_vectors: TaskVectors, *, density: float | int) -> Mapping[str, Mapp
         raise ValueError(
             f"density={density!r} is not in (0, 1]: it is the share of entries that keep a score."
         )
-    vectors = list(task_vectors.values())
+    vectors = lazy_vectors(task_vectors.values())
     if not vectors:
         return {}
     # Passes of their own: ranges of whole task vectors, which are never in memory.

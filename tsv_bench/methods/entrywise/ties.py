@@ -1,21 +1,18 @@
 """TIES-Merging: https://arxiv.org/abs/2306.01708."""
 
-from collections.abc import Mapping
 from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor
 
-from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors, lazy_vectors
 from tsv_bench.task_vectors.merge import merge_entries
 from tsv_bench.task_vectors.order_statistics import trim_thresholds
 
 MERGES = ("mean", "sum")
 
 
-def ties(
-    task_vectors: TaskVectors, *, density: float | int, merge: str = "mean"
-) -> Mapping[str, Mapping[str, Tensor]]:
+def ties(task_vectors: TaskVectors, *, density: float | int, merge: str = "mean") -> ServedVectors:
     """Trim every task vector, elect a sign for every entry, merge what agrees; one for all tasks.
 
     ``density`` is the share of a task vector's entries that trimming keeps, in (0, 1]; ``merge``
@@ -28,7 +25,7 @@ def ties(
     if merge not in MERGES:
         raise ValueError(f"merge={merge!r} is not a way to merge what agrees: {MERGES}.")
     # Passes of their own: one threshold for a whole task vector, which is never in memory.
-    thresholds = trim_thresholds(list(task_vectors.values()), density)
+    thresholds = trim_thresholds(lazy_vectors(task_vectors.values()), density)
     rule = partial(merge_agreeing, thresholds=thresholds, merge=merge)
     return dict.fromkeys(task_vectors, merge_entries(task_vectors.values(), rule))
 

@@ -1,7 +1,7 @@
 """Consensus merging by TALL masks: https://arxiv.org/abs/2405.07813."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 
 from jaxtyping import Float
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tsv_bench.methods.entrywise.arithmetic import total
 from tsv_bench.methods.masked.tall_mask import Lambdas, agreeing_sum, task_lambdas, wanted
-from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors, lazy_vectors
 from tsv_bench.task_vectors.merge import merge_entries
 
 log = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 def consensus_ta(
     task_vectors: TaskVectors, *, mask_lambda: Lambdas, min_tasks: int
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """Task Arithmetic without the entries that fewer than ``min_tasks`` tasks want, for all tasks.
 
     A task wants the entries of its TALL mask (`wanted`), of ``mask_lambda``: one number for all
@@ -32,13 +32,13 @@ def consensus_ties(
     density: float | int,
     mask_lambda: Lambdas,
     min_tasks: int,
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """TIES (the sum of what agrees) without the entries that fewer than ``min_tasks`` tasks want.
 
     ``density`` is the share of a task vector's entries that TIES' trimming keeps; masks compare
     the untrimmed task vectors with what TIES makes of them.
     """
-    merge = agreeing_sum(list(task_vectors.values()), density)
+    merge = agreeing_sum(lazy_vectors(task_vectors.values()), density)
     return served_by_consensus(task_vectors, merge, mask_lambda, min_tasks)
 
 
@@ -47,7 +47,7 @@ def served_by_consensus(
     merge: Callable[[Tensor], Tensor],
     mask_lambda: Lambdas,
     min_tasks: int,
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """What ``merge`` makes of stacked deltas, where enough tasks want it."""
     if isinstance(min_tasks, bool) or not isinstance(min_tasks, int) or min_tasks < 1:
         raise ValueError(

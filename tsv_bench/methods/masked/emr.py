@@ -1,18 +1,23 @@
 """EMR-Merging (elect, mask, rescale): https://arxiv.org/abs/2405.17461."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tsv_bench.methods.masked.masked_vector import serve_masked
-from tsv_bench.task_vectors.lazy import LazyVector, TaskVectors, blocks
-from tsv_bench.task_vectors.merge import same_layers
-from tsv_bench.task_vectors.streaming import stream, watched
+from tsv_bench.task_vectors.lazy import (
+    LazyMapping,
+    ServedVectors,
+    TaskVectors,
+    blocks,
+    lazy_vectors,
+)
+from tsv_bench.task_vectors.streaming import stream_parts, watched
 
 
-def emr(task_vectors: TaskVectors) -> Mapping[str, Mapping[str, Tensor]]:
+def emr(task_vectors: TaskVectors) -> ServedVectors:
     """Each task is served its mask of one unified vector, rescaled: the task must be known.
 
     A unified entry has the sign of the sum of the task vectors and the largest magnitude of those
@@ -20,7 +25,7 @@ def emr(task_vectors: TaskVectors) -> Mapping[str, Mapping[str, Tensor]]:
     a task, gives back the mean magnitude of the task vector.
     """
     # A pass of its own: the rescalings are those of whole task vectors.
-    scales = rescalers(list(task_vectors.values()))
+    scales = rescalers(lazy_vectors(task_vectors.values()))
     return serve_masked(task_vectors, unified, [agrees] * len(scales), scales)
 
 
@@ -38,15 +43,15 @@ def agrees(delta: Float[Tensor, "..."], merged: Float[Tensor, "..."]) -> Bool[Te
     return (delta.sign() == merged.sign()) & (merged != 0)
 
 
-def rescalers(vectors: Sequence[Mapping[str, Tensor]]) -> list[float]:
+def rescalers(vectors: Sequence[LazyMapping]) -> list[float]:
     """Of each task the sum of its magnitudes over that of its masked unified vector.
 
     Over all layers together. A task that changed nothing gets zero.
     """
-    sums = LazyVector(same_layers(vectors), lambda name: blocks(vectors, name, magnitudes))
-    total = sum(len(sums.parts(name)) for name in sums)
+    names = vectors[0].names if vectors else ()
+    parts = [part for name in names for part in blocks(vectors, name, magnitudes)]
     own, kept = torch.zeros(2, len(vectors), dtype=torch.float64)
-    for _, _, found in watched(stream(sums), total, "rescalers"):
+    for _, _, found in watched(stream_parts(parts), len(parts), "rescalers"):
         own += found[0]
         kept += found[1]
     return torch.where(kept > 0, own / kept, 0.0).tolist()

@@ -1,6 +1,5 @@
 """Magnitude masking, the baseline of TALL masks: https://arxiv.org/abs/2405.07813."""
 
-from collections.abc import Mapping
 from functools import partial
 
 from jaxtyping import Bool, Float
@@ -9,20 +8,18 @@ from torch import Tensor
 from tsv_bench.methods.entrywise.arithmetic import total
 from tsv_bench.methods.knobs import check_share
 from tsv_bench.methods.masked.masked_vector import serve_masked
-from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors, lazy_vectors
 from tsv_bench.task_vectors.order_statistics import trim_thresholds
 
 
-def magnitude_mask(
-    task_vectors: TaskVectors, *, density: float | int
-) -> Mapping[str, Mapping[str, Tensor]]:
+def magnitude_mask(task_vectors: TaskVectors, *, density: float | int) -> ServedVectors:
     """Each task is served the sum of the task vectors where its own is large: it must be known.
 
     ``density`` is the share of the whole task vector's entries that a mask keeps, the largest.
     """
     check_share("density", density, "that a mask keeps")
     # A pass of its own: a mask's threshold is that of a whole task vector.
-    thresholds = trim_thresholds(list(task_vectors.values()), density)
+    thresholds = trim_thresholds(lazy_vectors(task_vectors.values()), density)
     return serve_masked(task_vectors, total, [partial(is_large, threshold=x) for x in thresholds])
 
 

@@ -3,18 +3,24 @@
 TALL masks, https://arxiv.org/abs/2405.07813, their baseline, and EMR-Merging.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tsv_bench.task_vectors.bits import pack_bits, unpack_bits
-from tsv_bench.task_vectors.lazy import LazyVector, Part, TaskVectors, blocks
-from tsv_bench.task_vectors.merge import merge_entries, same_layers
-from tsv_bench.task_vectors.streaming import stream
+from tsv_bench.task_vectors.lazy import (
+    LazyMapping,
+    LazyVector,
+    Part,
+    TaskVectors,
+    blocks,
+    lazy_vectors,
+)
+from tsv_bench.task_vectors.merge import merge_entries
+from tsv_bench.task_vectors.streaming import stream_parts
 
 # Of a task's delta and the merged one, entry by entry: whether the task keeps the merged entry.
 Keep = Callable[[Float[Tensor, "..."], Float[Tensor, "..."]], Bool[Tensor, "..."]]
@@ -24,13 +30,13 @@ Keep = Callable[[Float[Tensor, "..."], Float[Tensor, "..."]], Bool[Tensor, "..."
 class Masks:
     """What all tasks share, and which of its entries each of them keeps."""
 
-    vectors: Sequence[Mapping[str, Tensor]]
+    vectors: Sequence[LazyMapping]
     merge: Callable[[Float[Tensor, "tasks ..."]], Float[Tensor, "..."]]
     keeps: Sequence[Keep]  # one a task
 
     @property
     def names(self) -> list[str]:
-        return same_layers(self.vectors)
+        return list(self.vectors[0].names) if self.vectors else []
 
     @property
     def merged(self) -> LazyVector:
@@ -54,7 +60,7 @@ class MaskedVector(LazyVector):
 
     def __init__(self, masks: Masks, index: int, scale: float = 1.0) -> None:
         self.masks, self.index, self.scale = masks, index, scale
-        super().__init__(masks.names, self._parts)
+        super().__init__(masks.vectors, self._parts)
 
     def _parts(self, name: str) -> list[Part]:
         masks, index, scale = self.masks, self.index, self.scale
@@ -66,13 +72,23 @@ class MaskedVector(LazyVector):
         return blocks(masks.vectors, name, rule)
 
 
-class PackedVector(Mapping[str, Tensor]):
+class PackedVector(LazyMapping):
     """What one task is served, in memory: its bits, and the merged vector that tasks share."""
+
+    reads_rows = False
 
     def __init__(
         self, shared: Mapping[str, Tensor], bits: Mapping[str, Tensor], scale: float
     ) -> None:
         self.shared, self.bits, self.scale = shared, bits, scale
+
+    @property
+    def names(self) -> Collection[str]:
+        return self.shared.keys()
+
+    def rows(self, name: str, start: int, stop: int) -> Float[Tensor, "..."]:
+        layer = self[name]
+        return layer[start:stop] if layer.ndim else layer
 
     def __getitem__(self, name: str) -> Float[Tensor, "..."]:
         merged = self.shared[name]
@@ -85,15 +101,6 @@ class PackedVector(Mapping[str, Tensor]):
     def dtype(self, name: str) -> torch.dtype:
         return self.shared[name].dtype
 
-    def __contains__(self, name: object) -> bool:
-        return name in self.shared
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.shared)
-
-    def __len__(self) -> int:
-        return len(self.shared)
-
 
 def serve_masked(
     task_vectors: TaskVectors,
@@ -102,7 +109,7 @@ def serve_masked(
     scales: Sequence[float] | None = None,
 ) -> dict[str, MaskedVector]:
     """Each task its mask of what ``merge`` makes of stacked deltas, entry by entry."""
-    masks = Masks(list(task_vectors.values()), merge, keeps)
+    masks = Masks(lazy_vectors(task_vectors.values()), merge, keeps)
     scales = [1.0] * len(task_vectors) if scales is None else scales
     return {
         task: MaskedVector(masks, index, scale)
@@ -112,7 +119,7 @@ def serve_masked(
 
 def masked_rows(masks: Masks, pack: bool) -> Iterator[tuple[str, int, tuple[Tensor, Tensor]]]:
     """One pass over all tasks: (name, first row, (merged rows, masks)); see `Masks.parts`."""
-    return stream(LazyVector(masks.names, partial(masks.parts, pack=pack)))
+    return stream_parts(part for name in masks.names for part in masks.parts(name, pack))
 
 
 def pack_vectors(

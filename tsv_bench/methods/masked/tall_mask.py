@@ -11,15 +11,13 @@ from tsv_bench.methods.entrywise.arithmetic import total
 from tsv_bench.methods.entrywise.ties import merge_agreeing
 from tsv_bench.methods.knobs import check_share
 from tsv_bench.methods.masked.masked_vector import serve_masked
-from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.lazy import LazyMapping, ServedVectors, TaskVectors, lazy_vectors
 from tsv_bench.task_vectors.order_statistics import trim_thresholds
 
 Lambdas = float | int | Mapping[str, float | int]  # one for all tasks, or one each, by task
 
 
-def tall_mask_ta(
-    task_vectors: TaskVectors, *, mask_lambda: Lambdas
-) -> Mapping[str, Mapping[str, Tensor]]:
+def tall_mask_ta(task_vectors: TaskVectors, *, mask_lambda: Lambdas) -> ServedVectors:
     """Each task is served its TALL mask of the sum of the task vectors: it must be known.
 
     ``mask_lambda`` as in `wanted`; one number, or one for each task.
@@ -30,14 +28,14 @@ def tall_mask_ta(
 
 def tall_mask_ties(
     task_vectors: TaskVectors, *, density: float | int, mask_lambda: Lambdas
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """Each task is served its TALL mask of what TIES adds up: it must be known.
 
     ``density`` is the share of a task vector's entries that TIES' trimming keeps; masks compare
     the untrimmed task vectors with what TIES makes of them.
     """
     lambdas = task_lambdas(mask_lambda, task_vectors)
-    merge = agreeing_sum(list(task_vectors.values()), density)
+    merge = agreeing_sum(lazy_vectors(task_vectors.values()), density)
     return serve_masked(task_vectors, merge, [partial(wanted, mask_lambda=x) for x in lambdas])
 
 
@@ -50,7 +48,7 @@ def wanted(
 
 
 def agreeing_sum(
-    vectors: Sequence[Mapping[str, Tensor]], density: float | int
+    vectors: Sequence[LazyMapping], density: float | int
 ) -> Callable[[Float[Tensor, "tasks ..."]], Float[Tensor, "..."]]:
     """The rule of TIES that sums what agrees; a pass of its own finds the thresholds."""
     check_share("density", density, "that trimming keeps")

@@ -1,6 +1,6 @@
 """Centered arithmetic with rank-reduced task vectors (CART): https://arxiv.org/abs/2412.12153."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tsv_bench.linalg.svd import check_svd_route, truncated_svd
 from tsv_bench.methods.ranks import check_rank_fraction, kept_rank
-from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
 from tsv_bench.task_vectors.merge import mean, merge_layers
 
@@ -22,7 +22,7 @@ def cart(
     svd: str = "gram",
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """The mean, and ``centered_scale`` times what each task keeps of its difference from it.
 
     ``rank_fraction`` is the share of singular triplets of that difference that a task keeps. One

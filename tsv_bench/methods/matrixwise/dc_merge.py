@@ -1,7 +1,7 @@
 """DC-Merge, task vectors merged in bases that cover all tasks: https://arxiv.org/abs/2603.06242."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from tsv_bench.linalg.polar import polar_factor
 from tsv_bench.linalg.precision import singular_zero
 from tsv_bench.methods.entrywise.ties import merge_agreeing
 from tsv_bench.methods.matrixwise.tsv import merge_by_triplets
-from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 
 
 def dc_merge(
@@ -21,7 +21,7 @@ def dc_merge(
     svd: str = "gram",
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """DC-Merge without smoothing: TIES on truncated task matrices, in bases that cover all tasks.
 
     ``density`` is the share of a task matrix's entries, in those bases, that trimming keeps. One

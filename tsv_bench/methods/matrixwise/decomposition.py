@@ -9,10 +9,18 @@ from torch import Tensor
 from tsv_bench.linalg.precision import singular_zero
 from tsv_bench.linalg.svd import truncated_svd
 from tsv_bench.methods.ranks import kept_rank
-from tsv_bench.task_vectors.lazy import LazyVector, Part, Triplets, blocks, shape_of, stacked
+from tsv_bench.task_vectors.lazy import (
+    LazyMapping,
+    LazyVector,
+    Part,
+    Triplets,
+    as_lazy,
+    blocks,
+    stacked,
+)
 from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import mean
-from tsv_bench.task_vectors.streaming import stream
+from tsv_bench.task_vectors.streaming import stream_parts
 
 
 def is_real(s: Float[Tensor, "tasks k"]) -> Bool[Tensor, "tasks k"]:
@@ -25,26 +33,23 @@ class CompressedVector(LazyVector):
 
     def __init__(
         self,
-        vector: Mapping[str, Tensor],
+        vector: Mapping,
         num_tasks: int,
         matrices: Matrices,
         rank_fraction: float | int | None,
         svd: str,
     ) -> None:
-        self._vector, self._matrices = vector, matrices
+        self._vector, self._matrices = as_lazy(vector), matrices
         self._settings = num_tasks, matrices, rank_fraction, svd
-        super().__init__(vector, self._product)
+        super().__init__([self._vector], self._product)
 
     @property
     def split_qkv(self) -> bool:
         return self._matrices.split_qkv
 
-    def shape(self, name: str) -> torch.Size:
-        return shape_of(self._vector, name)
-
     def factor_shapes(self, name: str) -> list[torch.Size] | None:
         """Of u, s and vh, with a leading axis where the layer is several matrices; None: whole."""
-        shape = shape_of(self._vector, name)
+        shape = self.shape(name)
         if not self._matrices.is_matrix(name, shape):
             return None
         pieces, m, n = self._matrices.split(name, torch.empty(shape, device="meta")).shape
@@ -57,13 +62,14 @@ class CompressedVector(LazyVector):
 
         def parts(name: str) -> list[Part]:
             layer = self._layer(name)
-            size = shape_of(self._vector, name).numel()
+            size = self.shape(name).numel()
             return [Part(name, 0, size, layer.read, lambda r: [x[0] for x in layer.compute(r)])]
 
-        return ((name, triplets) for name, _, triplets in stream(LazyVector(names, parts)))
+        every = (part for name in names for part in parts(name))
+        return ((name, triplets) for name, _, triplets in stream_parts(every))
 
     def _product(self, name: str) -> Sequence[Part]:
-        shape = shape_of(self._vector, name)
+        shape = self.shape(name)
         if not self._matrices.is_matrix(name, shape):
             return blocks([self._vector], name, mean)  # of one: itself
         layer = self._layer(name)
@@ -83,7 +89,7 @@ class Decomposition:
 
     def __init__(
         self,
-        vectors: Sequence[Mapping[str, Tensor]],
+        vectors: Sequence[LazyMapping],
         name: str,
         num_tasks: int,
         matrices: Matrices,
@@ -91,9 +97,7 @@ class Decomposition:
         svd: str,
     ) -> None:
         self.vectors, self.name, self.matrices, self.svd = vectors, name, matrices, svd
-        m, n = matrices.split(name, torch.empty(shape_of(vectors[0], name), device="meta")).shape[
-            1:
-        ]
+        m, n = matrices.split(name, torch.empty(vectors[0].shape(name), device="meta")).shape[1:]
         self.full_rank = min(m, n)
         self.rank = kept_rank(self.full_rank, num_tasks, rank_fraction)
         self.kind = svd + ("-split" if matrices.split_qkv else "")
@@ -101,11 +105,10 @@ class Decomposition:
     def read(self) -> list[Triplets | Tensor]:
         """Of every task what is remembered, else the delta."""
 
-        def remembered(vector: Mapping[str, Tensor]) -> Triplets | None:
-            recall = getattr(vector, "recall", None)
-            return recall(self.name, self.rank, self.kind) if recall else None
-
-        return [remembered(vector) or vector[self.name] for vector in self.vectors]
+        return [
+            vector.recall(self.name, self.rank, self.kind) or vector[self.name]
+            for vector in self.vectors
+        ]
 
     def compute(
         self, read: list[Triplets | Tensor]
@@ -117,8 +120,7 @@ class Decomposition:
         """Triplets of all tasks; new ones are left to whoever keeps them."""
         new = [i for i, found in enumerate(read) if isinstance(found, Tensor)]
         if new:
-            ahead = [getattr(self.vectors[i], "rank_ahead", lambda full: 0) for i in new]
-            rank = max(self.rank, *(wanted(self.full_rank) for wanted in ahead))
+            rank = max(self.rank, *(self.vectors[i].rank_ahead(self.full_rank) for i in new))
             # A GPU is quickest with all at once; a CPU need not gather them first.
             at_once = len(new) if read[new[0]].is_cuda else 1
             groups = [new[i : i + at_once] for i in range(0, len(new), at_once)]
@@ -126,8 +128,7 @@ class Decomposition:
             found = (self.decompose([read[i] for i in group], rank) for group in groups)
             for i, (u, s, vh) in zip(new, (f for group in found for f in group), strict=True):
                 read[i] = u[..., : self.rank], s[..., : self.rank], vh[..., : self.rank, :]
-                if keep := getattr(self.vectors[i], "keep", None):
-                    keep(self.name, (u, s, vh), self.kind)
+                self.vectors[i].keep(self.name, (u, s, vh), self.kind)
         # One after the other, and none kept twice: at full rank these are as large as the deltas.
         waiting = [list(parts) for parts in zip(*read, strict=True)]
         read.clear()  # whoever has read them holds on to the list

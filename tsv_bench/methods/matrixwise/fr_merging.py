@@ -1,16 +1,22 @@
 """FR-Merging, the static part of FREE-Merging: https://arxiv.org/abs/2411.16815."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tsv_bench.task_vectors.lazy import LazyVector, TaskVectors, blocks
+from tsv_bench.task_vectors.lazy import (
+    LazyMapping,
+    ServedVectors,
+    TaskVectors,
+    blocks,
+    lazy_vectors,
+)
 from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
-from tsv_bench.task_vectors.merge import merge_layers, same_layers
-from tsv_bench.task_vectors.streaming import stream, watched
+from tsv_bench.task_vectors.merge import merge_layers
+from tsv_bench.task_vectors.streaming import stream_parts, watched
 
 CENTRES = ("highest", "zero")
 WEIGHTS = ("aligned", "share", "one")
@@ -24,7 +30,7 @@ def fr_merging(
     weights: str,
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """The weighted sum of task matrices without their low frequencies; one vector for all tasks.
 
     ``centre`` and ``radius`` as in `kept_frequencies`. ``weights``: "aligned" brings each layer's
@@ -42,7 +48,7 @@ def fr_merging(
     if weights not in WEIGHTS:
         raise ValueError(f"weights={weights!r} is not a way to weight tasks: {WEIGHTS}.")
     matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
-    vectors = list(task_vectors.values())
+    vectors = lazy_vectors(task_vectors.values())
     # A pass of its own: these are shares of whole task vectors.
     shares = magnitude_shares(vectors) if weights == "share" else [1.0] * len(vectors)
     rule = partial(
@@ -105,12 +111,12 @@ def kept_frequencies(
     return torch.hypot(m / 2 - rows.abs(), n / 2 - cols) <= radius * min(m, n)
 
 
-def magnitude_shares(vectors: Sequence[Mapping[str, Tensor]]) -> list[float]:
+def magnitude_shares(vectors: Sequence[LazyMapping]) -> list[float]:
     """Each task's share of the mean magnitudes of all task vectors, all layers together."""
-    sums = LazyVector(same_layers(vectors), lambda name: blocks(vectors, name, magnitude_sums))
-    total = sum(len(sums.parts(name)) for name in sums)
+    names = vectors[0].names if vectors else ()
+    parts = [part for name in names for part in blocks(vectors, name, magnitude_sums)]
     found = torch.zeros(len(vectors), dtype=torch.float64)
-    for _, _, of_part in watched(stream(sums), total, "magnitudes"):
+    for _, _, of_part in watched(stream_parts(parts), len(parts), "magnitudes"):
         found += of_part
     return torch.where(found.sum() > 0, found / found.sum(), 0.0).tolist()
 

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from tsv_bench.linalg.polar import polar_factor, polar_product
 from tsv_bench.linalg.precision import singular_zero
 from tsv_bench.linalg.svd import truncated_svd
-from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 def iso_c(
     task_vectors: TaskVectors, *, exclude: Sequence[str] | None = None, split_qkv: bool = False
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """Iso-C: the sum of the tasks' matrices, every singular value made their mean.
 
     One vector for all tasks. Matrices as `Matrices` has them, the others averaged. ``exclude``
@@ -38,7 +38,7 @@ def iso_cts(
     common_fraction: float | int = 0.8,
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """Iso-CTS: Iso-C whose last singular vectors make room for each task's own.
 
     ``common_fraction`` is the share of directions that come from the sum, in [0, 1]; what is left

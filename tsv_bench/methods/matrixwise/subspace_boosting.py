@@ -4,7 +4,7 @@ Subspace Boosting: https://arxiv.org/abs/2506.16506. Singular value calibration 
 https://arxiv.org/abs/2602.05536.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor
 from tsv_bench.linalg.precision import singular_zero
 from tsv_bench.linalg.svd import truncated_svd
 from tsv_bench.methods.entrywise.arithmetic import total
-from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 
@@ -24,7 +24,7 @@ def subspace_boosting(
     boosting_threshold: float | int = 0.01,
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """Task arithmetic whose small singular values are raised; one vector for all tasks.
 
     ``boosting_threshold`` is the share of their sum, in [0, 1], that the leading singular values

@@ -1,7 +1,7 @@
 """Singular value calibration (SVC)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from tsv_bench.linalg.precision import singular_zero
 from tsv_bench.linalg.svd import truncated_svd
 from tsv_bench.methods.entrywise.arithmetic import total
-from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 
@@ -23,7 +23,7 @@ def svc(
     calibration_floor: float | int | None = None,
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """Task arithmetic whose singular values are freed of what tasks share; one vector for all.
 
     ``base_scale`` times the sum of the task vectors is what is calibrated; ``calibration_floor``

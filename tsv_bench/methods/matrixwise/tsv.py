@@ -1,6 +1,6 @@
 """Task singular vectors, TSV-Merge and TSV-Compress: https://arxiv.org/abs/2412.00081."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from jaxtyping import Float
@@ -10,9 +10,16 @@ from tsv_bench.linalg.polar import check_polar, polar_product
 from tsv_bench.linalg.svd import check_svd_route, truncated_svd
 from tsv_bench.methods.matrixwise.decomposition import CompressedVector, Decomposition, is_real
 from tsv_bench.methods.ranks import check_rank_fraction, kept_rank
-from tsv_bench.task_vectors.lazy import LazyVector, Part, TaskVectors, blocks, shape_of
+from tsv_bench.task_vectors.lazy import (
+    LazyVector,
+    Part,
+    ServedVectors,
+    TaskVectors,
+    blocks,
+    lazy_vectors,
+)
 from tsv_bench.task_vectors.matrices import EMBEDDINGS_AND_HEADS, NOT_MERGED, Matrices
-from tsv_bench.task_vectors.merge import mean, same_layers
+from tsv_bench.task_vectors.merge import mean
 from tsv_bench.task_vectors.streaming import IN_FLIGHT
 
 WORK = 4  # times the deltas is what merging takes in memory, were all singular vectors kept
@@ -26,7 +33,7 @@ def tsv_merge(
     polar: str = "eigen",
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """TSV-M, Algorithm 1: one merged vector, served to every task.
 
     Matrices as `Matrices` has them, the others averaged. ``exclude`` null: embeddings, output
@@ -45,15 +52,15 @@ def merge_by_triplets(
     exclude: Sequence[str] | None,
     split_qkv: bool,
     merge_one: Callable[[Tensor, Tensor, Tensor], Tensor],
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """One vector for all: of each matrix what ``merge_one`` makes of the tasks' triplets."""
     check_rank_fraction(rank_fraction)
     check_svd_route(svd)
     matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
-    vectors = list(task_vectors.values())
+    vectors = lazy_vectors(task_vectors.values())
 
     def parts(name: str) -> Sequence[Part]:
-        shape = shape_of(vectors[0], name)
+        shape = vectors[0].shape(name)
         if not matrices.is_matrix(name, shape):
             return blocks(vectors, name, mean)
         layer = Decomposition(vectors, name, len(vectors), matrices, rank_fraction, svd)
@@ -66,7 +73,7 @@ def merge_by_triplets(
         alone = WORK * entries * layer.rank > IN_FLIGHT * layer.full_rank
         return [Part(name, 0, entries, layer.read, merge, alone)]
 
-    return dict.fromkeys(task_vectors, LazyVector(same_layers(vectors), parts))
+    return dict.fromkeys(task_vectors, LazyVector(vectors, parts))
 
 
 def merge_matrix(
@@ -109,7 +116,7 @@ def tsv_compress(
     svd: str = "gram",
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """TSV-C: each task is served its own task vector, every matrix of it at low rank.
 
     Matrices as `Matrices` has them; the others are whole. ``exclude`` null: embeddings and output

@@ -1,14 +1,14 @@
 """The two halves of TSV-Merge, each alone: https://arxiv.org/abs/2412.00081, Tables 4 to 6."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor
 
 from tsv_bench.linalg.inverse_roots import orthonormal_rows, row_root, times_inverse_root
 from tsv_bench.methods.matrixwise.tsv import merge_by_triplets, merge_matrix, tsv_merge
-from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 
@@ -20,7 +20,7 @@ def tsv_low_rank(
     svd: str = "gram",
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """TSV-M without its polar factors: the sum of what each task keeps, served to every task.
 
     The paper's ablation of the removal of interference, Tables 4 to 6.
@@ -35,7 +35,7 @@ def tsv_interference_only(
     polar: str = "eigen",
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """TSV-M at full rank: interference is removed, nothing is left out; served to every task.
 
     By `merge_full_rank` with the default routes, by singular vectors with the others; the same but

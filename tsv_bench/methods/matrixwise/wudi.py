@@ -1,13 +1,13 @@
 """WUDI-Merging: https://arxiv.org/abs/2503.08099."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsv_bench.task_vectors.lazy import TaskVectors
+from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 from tsv_bench.task_vectors.streaming import watched
@@ -28,7 +28,7 @@ def wudi(
     relative_learning_rate: float | int | None = None,
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
-) -> Mapping[str, Mapping[str, Tensor]]:
+) -> ServedVectors:
     """Of each matrix what minimizes `interference`, from the sum on; one vector for all tasks.
 
     ``solver`` "adam" takes ``iterations`` steps of at most about ``learning_rate`` an entry, or

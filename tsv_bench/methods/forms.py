@@ -1,0 +1,232 @@
+"""The forms in which a method serves its vectors: how each is kept in memory and what it stores.
+
+How a form is written to files stands in `merging`, one writer for each.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from tsv_bench.linalg.precision import all_finite
+from tsv_bench.methods.masked.masked_vector import (
+    MaskedVector,
+    Masks,
+    PackedVector,
+    masked_rows,
+    pack_vectors,
+)
+from tsv_bench.methods.matrixwise.decomposition import CompressedVector
+from tsv_bench.task_vectors.bits import num_mask_bytes
+from tsv_bench.task_vectors.lazy import LazyMapping, LazyVector, Part, as_lazy
+from tsv_bench.task_vectors.streaming import gather, stream
+from tsv_bench.task_vectors.task_vector import is_changed
+
+NUM_BYTES = 4  # of a stored weight, in float32
+
+
+class Served(Mapping[str, LazyMapping]):
+    """Task -> the vector that it is served with, each layer checked when it is computed.
+
+    A vector that is served to several tasks is one object. ``vectors`` are those that the method
+    gave, unchecked. `seconds` is the wall time that `layers` has spent on computing.
+    """
+
+    def __init__(
+        self, vectors: Mapping[str, Mapping], task_vectors: Mapping[str, Mapping], name: str
+    ) -> None:
+        """Raises ValueError if a vector has other layers than the task vector, as `checked`."""
+        self.task_vectors = {task: as_lazy(vector) for task, vector in task_vectors.items()}
+        self.vectors, self.name, self.seconds = dict(vectors), name, 0.0
+        self._checked: dict[int, LazyMapping] = {}
+        for task, vector in self.vectors.items():
+            if id(vector) not in self._checked:
+                like, who = self.task_vectors[task], f"{name} serves {task}"
+                self._checked[id(vector)] = checked(vector, like, who)
+
+    def __getitem__(self, task: str) -> LazyMapping:
+        return self._checked[id(self.vectors[task])]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.vectors)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def layers(self, task: str) -> Mapping[str, Tensor]:
+        """Compute the vector of one task. A dict is returned as it is."""
+        if isinstance(self.vectors[task], dict):
+            return self.vectors[task]
+        started = time.monotonic()
+        layers = gather(stream(self[task]))
+        self.seconds += time.monotonic() - started
+        return layers
+
+    def in_memory(self, done: Callable[[], object] = lambda: None) -> "Served":
+        """Return the same with all in memory that tasks share; ``done`` is called every layer."""
+        return self
+
+    def stored_bytes(self) -> int:
+        """Return the bytes of all tasks beside the pretrained weights, as tsv-merge writes them.
+
+        What tasks share counts once, a layer that stays as it is not at all.
+        """
+        distinct = {id(vector): as_lazy(vector) for vector in self.vectors.values()}
+        return sum(dense_bytes(vector) for vector in distinct.values())
+
+
+class Shared(Served):
+    """One vector for all tasks."""
+
+    def in_memory(self, done: Callable[[], object] = lambda: None) -> "Shared":
+        vector = next(iter(self.values()))
+
+        def rows() -> Iterator[tuple[str, int, Tensor]]:
+            for name, start, tensor in stream(vector):
+                if start == 0:
+                    done()
+                yield name, start, tensor
+
+        return Shared(dict.fromkeys(self, gather(rows())), self.task_vectors, self.name)
+
+
+class Each(Served):
+    """A vector for each task; one is computed at a time, when it is asked for."""
+
+
+class LowRank(Each):
+    """A vector for each task, its matrices at low rank: `CompressedVector`."""
+
+    def stored_bytes(self) -> int:
+        return NUM_BYTES * sum(
+            self._num_stored(task, name)
+            for task, vector in self.task_vectors.items()
+            for name in vector
+            if is_changed(vector, name)
+        )
+
+    def _num_stored(self, task: str, name: str) -> int:
+        """Return the entries of a layer's factors, or of the layer if it is kept whole."""
+        vector = self.vectors[task]
+        return sum(shape.numel() for shape in vector.factor_shapes(name) or [vector.shape(name)])
+
+
+class Masked(Served):
+    """A mask for each task of one vector that all share: `MaskedVector`."""
+
+    @property
+    def masks(self) -> Masks:
+        return next(iter(self.vectors.values())).masks
+
+    def rows(self, pack: bool) -> Iterator[tuple[str, int, tuple[Tensor, Tensor]]]:
+        """Yield (name, first row, (shared rows, masks)) in one pass over all tasks.
+
+        Masks are tasks x rows, bool; or if ``pack`` bits, tasks x bytes. Shared rows are checked.
+        """
+        for name, start, (rows, kept) in masked_rows(self.masks, pack):
+            if not all_finite(rows):
+                raise ValueError(f"{self.name} serves {name!r} with NaN or infinity in it.")
+            yield name, start, (rows, kept)
+
+    def in_memory(self, done: Callable[[], object] = lambda: None) -> "Packed":
+        return Packed(pack_vectors(self.vectors, done), self.task_vectors, self.name)
+
+    def stored_bytes(self) -> int:
+        return self.in_memory().stored_bytes()
+
+
+class Packed(Served):
+    """The same in memory: a bit an entry for each task, and the shared vector once."""
+
+    def stored_bytes(self) -> int:
+        shared = as_lazy(next(iter(self.vectors.values())).shared)
+        names = [name for name in shared if is_changed(shared, name)]
+        return len(self) * num_mask_bytes(shared, names) + dense_bytes(shared)
+
+
+FORMS = {MaskedVector: Masked, PackedVector: Packed, CompressedVector: LowRank}
+
+
+def form_of(vectors: Mapping[str, Mapping]) -> type[Served]:
+    """Return the form of what a method serves; one vector for one task is taken as shared."""
+    first, *others = vectors.values()
+    for kind, form in FORMS.items():
+        if isinstance(first, kind):
+            return form
+    return Shared if all(vector is first for vector in others) else Each
+
+
+def as_served(vectors: Mapping[str, Mapping]) -> Served:
+    """Return the mapping itself if it has a form, else in the form that its vectors have."""
+    if isinstance(vectors, Served):
+        return vectors
+    return form_of(vectors)(vectors, vectors, "the method")
+
+
+def dense_bytes(vector: LazyMapping) -> int:
+    return NUM_BYTES * sum(vector.shape(n).numel() for n in vector if is_changed(vector, n))
+
+
+def checked(vector: Mapping, like: LazyMapping, who: str) -> LazyMapping:
+    """Return the vector with a check of every layer, made when the layer is computed.
+
+    Raises ValueError at once if it is no mapping, if it has other layers than ``like``, or for a
+    layer of a dict. ``who`` begins the messages.
+    """
+    if not isinstance(vector, Mapping):
+        raise ValueError(f"{who} a {type(vector).__name__} and not a mapping of layers to tensors.")
+    if missing := [layer for layer in like if layer not in vector]:
+        raise ValueError(
+            f"{who} a vector that lacks {len(missing)} of the {len(like)} layers, first "
+            f"{missing[0]!r}. A method serves every layer; one that stays as it is is zero."
+        )
+    if odd := [layer for layer in vector if layer not in like]:
+        raise ValueError(
+            f"{who} a vector with {len(odd)} layers that its task vector does not have, first "
+            f"{odd[0]!r}."
+        )
+    if isinstance(vector, dict):
+        for layer, tensor in vector.items():
+            check_tensor(tensor, like.shape(layer), f"{who} {layer!r}")
+        return as_lazy(vector)
+    return LazyVector([like], lambda layer: _checked_parts(vector, layer, like, who))
+
+
+def _checked_parts(vector: Mapping, layer: str, like: LazyMapping, who: str) -> list[Part]:
+    shape, num_rows = like.shape(layer), like.num_rows(layer)
+    if isinstance(vector, LazyVector):
+        parts = list(vector.parts(layer))
+    else:
+        parts = [Part(layer, 0, shape.numel(), lambda: vector[layer], lambda tensor: tensor)]
+    stops = [*(part.start for part in parts[1:]), num_rows]
+
+    def check(part: Part, stop: int) -> Part:
+        rows = torch.Size([stop - part.start, *shape[1:]]) if shape else shape
+
+        def compute(read: object) -> Tensor:
+            tensor = part.compute(read)
+            check_tensor(tensor, rows, f"{who} {layer!r}")
+            return tensor
+
+        return Part(part.name, part.start, part.num_entries, part.read, compute, part.alone)
+
+    return [check(part, stop) for part, stop in zip(parts, stops, strict=True)]
+
+
+def check_tensor(tensor: object, shape: Sequence[int], what: str) -> None:
+    """Raise ValueError unless it is a tensor of this shape, of finite numbers."""
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise ValueError(f"{what} as {kind}, not as a tensor of floating-point numbers.")
+    if tensor.shape != torch.Size(shape):
+        raise ValueError(
+            f"{what} with shape {tuple(tensor.shape)}; the layer (or the rows of it that were "
+            f"asked for) has {tuple(shape)}. Stacked deltas have the tasks first, and the rule "
+            f"merges these."
+        )
+    if not all_finite(tensor):
+        raise ValueError(
+            f"{what} with NaN or infinity in it. Does the rule divide by zero where no task "
+            f"changed anything?"
+        )

@@ -1,0 +1,118 @@
+"""The checkpoints that a command is given: opened by name, compared, checked before any work."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from tsv_bench.state_dicts.factor_cache import FactorCache
+from tsv_bench.state_dicts.integrity import Hashes, check_contents
+from tsv_bench.state_dicts.open_vectors import cache_key, open_task_vector
+from tsv_bench.state_dicts.state_dict import CachedReads, StateDict, open_state_dict
+from tsv_bench.task_vectors.lazy import LazyMapping
+from tsv_bench.task_vectors.task_vector import TaskVector, is_changed
+
+log = logging.getLogger(__name__)
+
+Opened = TypeVar("Opened")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """A pretrained checkpoint, fine-tuned ones by task, and their task vectors."""
+
+    base: StateDict
+    finetuned: Mapping[str, StateDict]
+    vectors: Mapping[str, TaskVector]
+    device: str
+
+    @property
+    def states(self) -> dict[str, StateDict]:
+        """All checkpoints, the pretrained one by that name."""
+        return {"pretrained": self.base, **self.finetuned}
+
+
+def open_inputs(
+    pretrained: Path | str, finetuned: Mapping[str, Path | str], device: str = "cpu"
+) -> Inputs:
+    """Open and compare the checkpoints; only names, shapes and types are read.
+
+    Raises ValueError or OSError that says for which checkpoint.
+    """
+    check_tasks(finetuned)
+    base = CachedReads(_named("pretrained", partial(open_state_dict, pretrained)))
+    states = {
+        task: _named(task, partial(open_state_dict, path)) for task, path in finetuned.items()
+    }
+    vectors = {
+        task: _named(task, partial(open_task_vector, base, state, device))
+        for task, state in states.items()
+    }
+    return Inputs(base=base, finetuned=states, vectors=vectors, device=device)
+
+
+def check_inputs(
+    inputs: Inputs, factors: FactorCache | None, done: Callable[[], object]
+) -> tuple[Inputs, dict[str, Hashes]]:
+    """Read all checkpoints once: their hashes, and task vectors that use the factor cache.
+
+    ``done`` is called after each checkpoint. Raises ValueError for a value that is not finite, and
+    if no task changed anything; warns of one that did not.
+    """
+    hashes = check_contents(inputs.states, done)
+    check_changes(inputs.base, inputs.vectors)
+    vectors = inputs.vectors
+    if factors is not None:
+        own = hashes["pretrained"].values()
+        vectors = {
+            task: open_task_vector(
+                inputs.base, state, inputs.device, factors, cache_key(*own, *hashes[task].values())
+            )
+            for task, state in inputs.finetuned.items()
+        }
+    checked = Inputs(
+        base=inputs.base, finetuned=inputs.finetuned, vectors=vectors, device=inputs.device
+    )
+    return checked, hashes
+
+
+def check_tasks(finetuned: Mapping[str, Path | str]) -> None:
+    """Raise ValueError unless there are tasks, with names that files can have."""
+    if not finetuned:
+        raise ValueError("no fine-tuned checkpoints: give at least one, as in {cars: cars.pt}.")
+    for task in finetuned:
+        if task in ("pretrained", "", ".", "..") or Path(task).name != task:
+            raise ValueError(f"the task's name {task!r} cannot be a file's name. Choose another.")
+
+
+def check_changes(base: StateDict, vectors: Mapping[str, TaskVector]) -> None:
+    """Raise ValueError if no task changed anything; warn of one that did not."""
+    same = [
+        task
+        for task, vector in vectors.items()
+        # Small layers first: what trains anything trains one of these, mostly.
+        if not any(is_changed(vector, name) for name in _by_size(vector))
+    ]
+    if len(same) == len(vectors):
+        raise ValueError(
+            f"every fine-tuned checkpoint equals the pretrained one at {base.path}: there is "
+            f"nothing to merge. Was the same file given twice?"
+        )
+    for task in same:
+        log.warning(f"{task} equals the pretrained checkpoint: it changes nothing.")
+
+
+def _named(name: str, open_one: Callable[[], Opened]) -> Opened:
+    """Return what ``open_one`` gives; an error says for which checkpoint."""
+    try:
+        return open_one()
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    except OSError as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _by_size(vector: LazyMapping) -> list[str]:
+    return sorted(vector, key=lambda name: vector.shape(name).numel())
