@@ -55,8 +55,8 @@ def made(folder, run, method, scores=None, **changes):
     backbone = SimpleNamespace(
         name=run.backbone, fingerprint=run.checkpoints["pretrained"]["sha256"]
     )
-    settings = config(folder, backbone=run.backbone, **changes)
-    return make_normalizer(settings, backbone, tasks, method, checkpoints, run.settings)
+    cell = SimpleNamespace(backbone=backbone, tasks=tasks, method=method, settings=run.settings)
+    return make_normalizer(config(folder, backbone=run.backbone, **changes), cell, checkpoints)
 
 
 def score(correct):

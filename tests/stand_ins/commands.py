@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from tsv_bench.benchmark.runs import find_runs, load_correct
-from tsv_bench.cli import analyze, bench, fetch, finetune, merge, multirun, report
+from tsv_bench.cli import analyze, bench, fetch, finetune, merge, report
 from tsv_bench.cli.config import objects
 from tsv_bench.data import cache
 from tsv_bench.models import head
@@ -53,7 +53,6 @@ def tsv(folder, command, *arguments):
     """Call a command in ``folder`` as a process of its own would find it: nothing remembered."""
     cache._opened.clear()
     head._built.clear()
-    multirun.finished.clear()
     objects._load_backbone.cache_clear()
     out, err, code = io.StringIO(), io.StringIO(), 0
     argv, threads, root = sys.argv, torch.get_num_threads(), logging.getLogger()

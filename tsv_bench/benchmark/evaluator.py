@@ -2,7 +2,9 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -68,3 +70,23 @@ class Evaluator:
             self._moved = {}
             self._moved, self._layers = on_the_device(layers, self._device), layers
         self._visual.load_state_dict(task_vector.apply(self._pretrained, self._moved, alpha))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How images are evaluated and alpha is searched, and on which device."""
+
+    device: str
+    batch_size: int | None
+    precision: str
+    patience: int | None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What may change a result."""
+        return {"precision": self.precision, "patience": self.patience}
+
+    def evaluator(self, backbone: Backbone, heads: Mapping[str, Tensor]) -> Evaluator:
+        return Evaluator(
+            backbone, heads, self.device, batch_size=self.batch_size, precision=self.precision
+        )

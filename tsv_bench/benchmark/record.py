@@ -1,82 +1,195 @@
-"""The Run of an evaluated method, and finding one that is finished."""
+"""Make the Run of one cell of the benchmark: a method on a suite, with one backbone."""
 
+import hashlib
+import json
 import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+from tqdm import tqdm
+
 from tsv_bench import provenance
-from tsv_bench.benchmark.evaluate import Outcome
-from tsv_bench.benchmark.runs import Run, find_runs, load_correct
+from tsv_bench.benchmark.evaluate import (
+    Accuracies,
+    Outcome,
+    evaluate_method,
+    open_task_vectors,
+    stage,
+)
+from tsv_bench.benchmark.evaluator import Evaluation
+from tsv_bench.benchmark.runs import Run, find_runs, load_correct, save_run
 from tsv_bench.checkpoints.checkpoint import Checkpoint
-from tsv_bench.data import Task
+from tsv_bench.checkpoints.source import Source
+from tsv_bench.data import SPLITS, Split, Task
+from tsv_bench.files import check_room
+from tsv_bench.methods.forms import Served
 from tsv_bench.methods.method import Method
 from tsv_bench.models import Backbone
 from tsv_bench.scores import score
+from tsv_bench.state_dicts.factor_cache import FactorCache
 
 log = logging.getLogger(__name__)
 
 
-def finished_run(folder: Path, **equal: Any) -> Path | None:
-    """The first Run with these fields whose per-image correctness is there too."""
-    for path, _ in find_runs(folder, **equal):
-        try:
-            load_correct(path)
-        except ValueError as error:
-            log.warning(f"{error} Evaluating again.")
-        else:
-            return path
-    return None
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A method on a suite, with one backbone and one source of checkpoints; nothing is read yet."""
+
+    backbone: Backbone
+    suite: str
+    tasks: Mapping[str, Task]
+    method: Method
+    source: Source
+    seed: int  # of fine-tuning
+    normalizer: str  # "own" or "published"
+    evaluation: Evaluation
+    runs: Path  # the folder of all Runs
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All that may change a result, as plain data."""
+        return {
+            "backbone": {"name": self.backbone.name, "fingerprint": self.backbone.fingerprint},
+            "tasks": {
+                name: {
+                    "data": task.fingerprint,
+                    "templates": list(task.templates),
+                    "checkpoint": self.source.settings(self.backbone, task),
+                }
+                for name, task in self.tasks.items()
+            },
+            "method": self.method.settings,
+            "evaluation": {"normalizer": self.normalizer, **self.evaluation.settings},
+            "version": provenance.versions()["tsv_bench"],
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The first twelve digits of the settings' sha256."""
+        text = json.dumps(self.settings, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def folder(self) -> Path:
+        """Where the Runs of this backbone and suite are."""
+        return self.runs / self.backbone.name / self.suite
+
+    def finished(self) -> Path | None:
+        """Return the Run's file if it is there, whole, with its per-image correctness."""
+        same = {"backbone": self.backbone.name, "suite": self.suite}
+        for path, _ in find_runs(self.folder, **same, fingerprint=self.fingerprint):
+            try:
+                load_correct(path)
+            except ValueError as error:
+                log.warning(f"{error} Evaluating again.")
+            else:
+                return path
+        return None
+
+    def record(self, checkpoints: Mapping[str, Checkpoint], outcome: Outcome, origin: str) -> Run:
+        """Return the Run of an outcome; ``origin`` says where the normalizer is from."""
+        hashes = {
+            name: {"sha256": c.sha256, "generation": c.generation}
+            for name, c in checkpoints.items()
+        }
+        return Run(
+            backbone=self.backbone.name,
+            suite=self.suite,
+            method=self.method.name,
+            label=self.method.label,
+            seed=self.seed,
+            knobs=self.method.knobs,
+            tasks={name: task.label for name, task in self.tasks.items()},
+            alpha=outcome.alpha,
+            alpha_curve=[{"alpha": a, "normalized": n} for a, n in outcome.curve.items()],
+            test={task: score(hits) for task, hits in outcome.test.items()},
+            val={task: score(hits) for task, hits in outcome.val.items()},
+            absolute=outcome.absolute,
+            normalized=outcome.normalized,
+            normalizer=outcome.normalizer,
+            normalizer_source=origin,
+            seconds=outcome.seconds,
+            peak_memory=provenance.peak_memory(),
+            stored_bytes=outcome.stored_bytes,
+            task_known=outcome.task_known,
+            task_knobs=outcome.task_knobs,
+            checkpoints={
+                **hashes,
+                "pretrained": {
+                    "sha256": self.backbone.fingerprint,
+                    "generation": self.backbone.name,
+                },
+            },
+            data={name: task.fingerprint for name, task in self.tasks.items()},
+            variants={name: task.variant for name, task in self.tasks.items() if task.variant},
+            settings=self.settings,
+            fingerprint=self.fingerprint,
+            versions=provenance.versions(),
+            commit=provenance.commit(),
+            machine=provenance.machine(self.evaluation.device),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
 
 
 def make_run(
-    backbone: Backbone,
-    suite: str,
-    tasks: dict[str, Task],
-    method: Method,
-    checkpoints: dict[str, Checkpoint],
-    outcome: Outcome,
-    normalizer_source: str,
+    cell: Cell,
     *,
-    seed: int,
-    settings: dict[str, Any],
-    fingerprint: str,
-    device: str,
-) -> Run:
-    hashes = {
-        name: {"sha256": c.sha256, "generation": c.generation} for name, c in checkpoints.items()
-    }
-    return Run(
-        backbone=backbone.name,
-        suite=suite,
-        method=method.name,
-        label=method.label,
-        seed=seed,
-        knobs=method.knobs,
-        tasks={name: task.label for name, task in tasks.items()},
-        alpha=outcome.alpha,
-        alpha_curve=[{"alpha": a, "normalized": n} for a, n in outcome.curve.items()],
-        test={task: score(hits) for task, hits in outcome.test.items()},
-        val={task: score(hits) for task, hits in outcome.val.items()},
-        absolute=outcome.absolute,
-        normalized=outcome.normalized,
-        normalizer=outcome.normalizer,
-        normalizer_source=normalizer_source,
-        seconds=outcome.seconds,
-        peak_memory=provenance.peak_memory(),
-        stored_bytes=outcome.stored_bytes,
-        task_known=outcome.task_known,
-        task_knobs=outcome.task_knobs,
-        checkpoints={
-            **hashes,
-            "pretrained": {"sha256": backbone.fingerprint, "generation": backbone.name},
-        },
-        data={name: task.fingerprint for name, task in tasks.items()},
-        variants={name: task.variant for name, task in tasks.items() if task.variant},
-        settings=settings,
-        fingerprint=fingerprint,
-        versions=provenance.versions(),
-        commit=provenance.commit(),
-        machine=provenance.machine(device),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    load: Callable[[Task, str], Split],
+    check_data: Callable[[Mapping[str, Sequence[str]]], None],
+    make_heads: Callable[[], Mapping[str, Tensor]],
+    find_normalizer: Callable[[Mapping[str, Checkpoint]], tuple[Accuracies | None, str]],
+    factors: FactorCache | None = None,
+) -> tuple[Path, Run, Served]:
+    """Evaluate a cell and save its Run; return its file, the Run and what was served.
+
+    ``load`` gives a task's images of a split. ``check_data`` gets the splits of each task, before
+    any is decoded. ``find_normalizer``: see `evaluate_method`; also where it is from.
+    """
+    provenance.forget_peak_memory()
+    seconds: dict[str, float] = {}
+    checkpoints = collect(cell, load, check_data, seconds)
+    normalizer, origin = find_normalizer(checkpoints)
+    evaluation = cell.evaluation
+    with stage("open", seconds):
+        vectors = open_task_vectors(cell.backbone, checkpoints, evaluation.device, factors)
+    with stage("heads", seconds):
+        evaluator = evaluation.evaluator(cell.backbone, make_heads())
+    outcome = evaluate_method(
+        cell.tasks, cell.method, vectors, evaluator, load, normalizer, evaluation.patience
     )
+    outcome.seconds = {**seconds, **outcome.seconds}
+    run = cell.record(checkpoints, outcome, origin)
+    return save_run(run, outcome.test, cell.runs), run, outcome.served
+
+
+def collect(
+    cell: Cell,
+    load: Callable[[Task, str], Split],
+    check_data: Callable[[Mapping[str, Sequence[str]]], None],
+    seconds: dict[str, float],
+) -> dict[str, Checkpoint]:
+    """Return each task's checkpoint; missing ones are made.
+
+    What could keep one from being made is found before the first is.
+    """
+    backbone, tasks, source = cell.backbone, cell.tasks, cell.source
+    missing = {name: task for name, task in tasks.items() if source.needed(backbone, [task])}
+    splits = {name: SPLITS if name in missing else ("val", "test") for name in tasks}
+    check_data(splits)
+    if missing:
+        check_room(Path(source.folder), source.needed(backbone, list(missing.values())))
+        with stage("data", seconds):  # a damaged image, too, before hours of training
+            for name, task in tasks.items():
+                for split in splits[name]:
+                    load(task, split)
+    with stage("checkpoints", seconds):
+        bar = tqdm(tasks.items(), desc="checkpoints", unit="task", leave=False, disable=not missing)
+        return {
+            name: source.checkpoint(backbone, task, lambda split, task=task: load(task, split))
+            for name, task in bar
+        }

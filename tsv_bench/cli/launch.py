@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import hydra
 import torch
@@ -26,16 +27,20 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 USER_ERRORS = (ValueError, TypeError, OSError, OmegaConfBaseException, torch.OutOfMemoryError)
 
 
-def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a console command of a function of the composed configuration."""
 
-    def decorate(run: Callable[[DictConfig], None]) -> Callable[[], None]:
+    def decorate(run: Callable[[DictConfig], Any]) -> Callable[[], None]:
         program = f"tsv-{config_name}"
 
         @functools.wraps(run)
-        def guarded(config: DictConfig) -> None:
+        def guarded(config: DictConfig) -> Any:
+            def warn_and_run() -> Any:
+                warn_of_void_settings(config)
+                return run(config)  # Hydra hands it to its callbacks
+
             with logging_redirect_tqdm():  # messages above the bars, not through them
-                with_messages(program, lambda: (warn_of_void_settings(config), run(config)))
+                return with_messages(program, warn_and_run)
 
         def main() -> None:
             # As typed; by its path where the shell would not find it, as under make.
@@ -65,13 +70,13 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
     return decorate
 
 
-def with_messages(program: str, work: Callable[[], None]) -> None:
-    """Run ``work``; a user's mistake becomes one message and exit code 1.
+def with_messages(program: str, work: Callable[[], Any]) -> Any:
+    """Return what ``work`` gives; a user's mistake becomes one message and exit code 1.
 
     HYDRA_FULL_ERROR=1 shows the traceback instead.
     """
     try:
-        work()
+        return work()
     except (*USER_ERRORS, InstantiationException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise

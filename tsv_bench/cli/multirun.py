@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -14,24 +15,29 @@ from tsv_bench.report.tables.table import Table, build_tables
 from tsv_bench.report.text.render import render_terminal
 from tsv_bench.report.write_report import write_report
 
-# Run files that this process has made or found finished.
-finished: list[Path] = []
-
 
 class Comparison(Callback):
-    """Hydra's callback (conf/bench.yaml)."""
+    """Hydra's callback (conf/bench.yaml): it collects the files that the jobs return."""
+
+    def __init__(self) -> None:
+        self.finished: list[Path] = []
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if job_return.status == JobStatus.COMPLETED:
+            self.finished.append(job_return.return_value)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self.finished.clear()  # Hydra keeps its callbacks for as long as the process lives
         # Before Hydra writes its multirun.yaml there, with a traceback when it cannot.
         with_messages("tsv-bench", lambda: check_room(Path(config.paths.runs), 10_000_000))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         # Hydra makes a warning of what a callback raises, and exits with 0: hence with_messages.
-        if finished:
+        if self.finished:
             with_messages("tsv-bench", lambda: self.show(config))
 
     def show(self, config: DictConfig) -> None:
-        tables = tables_of(finished)
+        tables = tables_of(self.finished)
         paths = config.paths
         written = write_report(tables, Path(paths.report), config.layout)
         print(render_terminal(tables, layout=config.layout))

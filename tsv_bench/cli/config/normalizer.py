@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -11,11 +10,10 @@ from omegaconf import DictConfig
 from tsv_bench.benchmark import published
 from tsv_bench.benchmark.evaluate import Accuracies
 from tsv_bench.benchmark.normalizer import find_normalizer
+from tsv_bench.benchmark.record import Cell
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.cli.config.needs import selection
 from tsv_bench.data import Task
-from tsv_bench.methods.method import Method
-from tsv_bench.models import Backbone
 
 CHOICES = ("own", "published")
 
@@ -29,18 +27,14 @@ def check_normalizer(config: DictConfig, tasks: Mapping[str, Task]) -> None:
 
 
 def make_normalizer(
-    config: DictConfig,
-    backbone: Backbone,
-    tasks: Mapping[str, Task],
-    method: Method,
-    checkpoints: Mapping[str, Checkpoint],
-    settings: Mapping[str, Any],
+    config: DictConfig, cell: Cell, checkpoints: Mapping[str, Checkpoint]
 ) -> tuple[Accuracies | None, str]:
-    """The normalizer and where it is from; None: of this run's own accuracies.
+    """Return the normalizer and where it is from; None: the cell's own accuracies.
 
-    A task's own model was evaluated when it was fine-tuned here, or by method=individual;
-    ``settings``: of this run. Raises ``ValueError`` that says how to make it when it was not.
+    A task's own model was evaluated when it was fine-tuned here, or by method=individual. Raises
+    ValueError that says how to make it if it was not.
     """
+    backbone, tasks, method = cell.backbone, cell.tasks, cell.method
     if config.normalizer == "published":
         return published.normalizer(backbone.name, tasks), published.normalizer_source()
     generations = ", ".join(sorted({c.generation for c in checkpoints.values()}))
@@ -56,7 +50,7 @@ def make_normalizer(
             | {"pretrained": backbone.fingerprint},
             data={name: task.fingerprint for name, task in tasks.items()},
             variants={name: task.variant for name, task in tasks.items() if task.variant},
-            settings=settings,
+            settings=cell.settings,
         )
     splits = ("val", "test") if len(method.alphas) > 1 else ("test",)
     lacking = [t for t in tasks if any(split not in scores.get(t, {}) for split in splits)]

@@ -1,10 +1,8 @@
 """From a composed configuration to the objects that the rest of the package works with."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -12,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from tsv_bench.benchmark.alphas import check_patience
-from tsv_bench.benchmark.evaluator import Evaluator
+from tsv_bench.benchmark.evaluator import Evaluation
 from tsv_bench.checkpoints.source import Source
 from tsv_bench.data import Split, Task, bytes_to_write, check_source, load_split
 from tsv_bench.files import check_room
@@ -71,26 +69,6 @@ def make_heads(
     given = {name: source.head(backbone, task) for name, task in tasks.items()}
     rest = {name: task for name, task in tasks.items() if given[name] is None}
     return given | zero_shot_heads(backbone, rest, Path(config.paths.heads))
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How images are evaluated and alpha is searched, as ``evaluation`` in the configuration."""
-
-    device: str
-    batch_size: int | None
-    precision: str
-    patience: int | None
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What may change a result."""
-        return {"precision": self.precision, "patience": self.patience}
-
-    def evaluator(self, backbone: Backbone, heads: Mapping[str, Tensor]) -> Evaluator:
-        return Evaluator(
-            backbone, heads, self.device, batch_size=self.batch_size, precision=self.precision
-        )
 
 
 def make_evaluation(config: DictConfig, device: str) -> Evaluation:
