@@ -18,9 +18,9 @@ from tsv_bench.report.text.render import (
     render_latex,
     render_markdown,
     render_terminal,
-    write_report,
 )
 from tsv_bench.report.text.sheet import Sheet, latex
+from tsv_bench.report.write_report import write_report
 
 
 def vision_tables(*cells, **changes):

@@ -27,9 +27,7 @@ def sheet_sections(sheets: Sequence[Sheet]) -> str:
 
 def figure_sections(tables: Sequence[Table]) -> str:
     """The figures of every table with their captions, and why others are left out."""
-    titles = (f"{t.backbone} on {t.suite}, {len(t.tasks)} tasks" for t in tables)
-    pairs = zip(titles, tables, strict=True)
-    return "\n".join(f"<h3>{escape(title)}</h3>\n{_figures(table)}" for title, table in pairs)
+    return "\n".join(f"<h3>{escape(table.title)}</h3>\n{_figures(table)}" for table in tables)
 
 
 def _count(runs: Sequence[Run], name: str) -> str:

@@ -10,9 +10,7 @@ from tsv_bench.report.plots.style import (
     GREY,
     INCH_PER_CHARACTER,
     PERCENT,
-    REFERENCES,
     clean,
-    needs_task,
     new_figure,
 )
 from tsv_bench.report.tables.row import Row
@@ -28,8 +26,8 @@ def plot_methods(table: Table) -> Figure:
     With several seeds: the thick bar is over images, the thin one over seeds, the small
     dots are the seeds.
     """
-    rows = [row for row in table.rows if row.method not in REFERENCES]
-    references = [row for row in table.rows if row.method in REFERENCES]
+    rows = [row for row in table.rows if not row.is_reference]
+    references = [row for row in table.rows if row.is_reference]
     if not rows:
         rows, references = list(table.rows), []
     entries = _entries(rows)[::-1]  # from below
@@ -64,7 +62,7 @@ def caption_methods(table: Table) -> str:
     )
     if len(table.seeds) > 1:
         text += ": thick over images, thin over fine-tuning seeds; small dots are the seeds"
-    if any(row.method in REFERENCES for row in table.rows):
+    if any(row.is_reference for row in table.rows):
         text += ". Dashed: what methods lie between"
     return f"{text}."
 
@@ -103,8 +101,8 @@ def _entries(rows: list[Row]) -> list[tuple[str, Row | None]]:
     One block, and no heading, where not all Runs say which they belong to.
     """
     by_value = sorted(rows, key=lambda row: -row.absolute.value)
-    blocks = {known: [r for r in by_value if needs_task(r) == known] for known in BLOCKS}
-    if not all(blocks.values()) or None in map(needs_task, rows):
+    blocks = {known: [r for r in by_value if r.task_known == known] for known in BLOCKS}
+    if not all(blocks.values()) or None in (row.task_known for row in rows):
         return [(row.label, row) for row in by_value]
     entries: list[tuple[str, Row | None]] = []
     for known, block in blocks.items():

@@ -49,7 +49,7 @@ def save_figures(tables: Sequence[Table], folder: Path) -> list[Path]:
     paths, captions = [], []
     for table in tables:
         drawn, left_out = draw_figures(table)
-        captions.append(f"## {table.backbone} on {table.suite}, {len(table.tasks)} tasks")
+        captions.append(f"## {table.title}")
         for one in drawn:
             stem = f"{table.name}-{one.name}"
             paths += save_figure(one.figure, folder, stem)

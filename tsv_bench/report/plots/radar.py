@@ -12,7 +12,6 @@ from tsv_bench.report.plots.style import (
     NothingToPlot,
     color_and_marker,
     enumerated,
-    needs_task,
     new_figure,
 )
 from tsv_bench.report.tables.row import Row
@@ -21,6 +20,7 @@ from tsv_bench.report.tables.table import Table
 NUM_BEST = 3  # of the methods that merge into one model, besides Task Arithmetic
 MIN_TASKS = 3
 REFERENCE_LINES = {"zero_shot": (0, (1, 2)), "individual": (0, (5, 2))}
+ALWAYS = (*REFERENCE_LINES, "task_arithmetic")  # shown whatever their accuracy
 
 
 def plot_radar(table: Table) -> Figure:
@@ -79,7 +79,7 @@ def caption_radar(table: Table) -> str:
     text = f"Accuracy on every task of {enumerated(shown)}; the axis {starts}."
     if left := len({row.method for row in table.rows} - {row.method for row in rows}):
         best = f"{NUM_BEST} best"
-        if None not in [needs_task(row) for row in table.rows]:
+        if None not in [row.task_known for row in table.rows]:
             best += " that merge into one model"
         text += (
             f" Not shown: {left} other method{'s' if left > 1 else ''}; beside the references and "
@@ -91,13 +91,9 @@ def caption_radar(table: Table) -> str:
 def _chosen(table: Table) -> list[Row]:
     if len(table.tasks) < MIN_TASKS:
         raise NothingToPlot(f"{table.suite} has {len(table.tasks)} tasks, a radar needs 3 or more.")
-    merged = [
-        row for row in table.rows
-        if not needs_task(row)
-        and row.method not in (*REFERENCE_LINES, "task_arithmetic")
-    ]  # fmt: skip
+    always = [row for row in table.rows if row.method in ALWAYS]
+    merged = [row for row in table.rows if not (row.task_known or row.method in ALWAYS)]
     best = _best_of_methods(merged)
-    always = [r for r in table.rows if r.method in (*REFERENCE_LINES, "task_arithmetic")]
     chosen = [*always, *best]
     if not chosen:  # masks and compression alone
         chosen = _best_of_methods(table.rows)

@@ -10,7 +10,7 @@ from matplotlib.transforms import Bbox
 from tsv_bench.report.plots.labels import FONT_SIZE, label_column, label_others
 from tsv_bench.report.plots.ranks import round_numbers
 from tsv_bench.report.plots.style import COLORS, GREY, PERCENT, NothingToPlot, clean, new_figure
-from tsv_bench.report.tables.rank_curves import KNOB, RankCurve, rank_curves, size_per_task
+from tsv_bench.report.tables.rank_curves import KNOB, RankCurve, rank_curves
 from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.table import Table
 
@@ -30,13 +30,13 @@ def plot_sizes(table: Table) -> Figure:
     NothingToPlot when no Run says what it stores.
     """
     rows, nothing_stored, _ = _sized(table)
-    sizes = {id(row): size_per_task(row) / 1e6 for row in rows}
+    sizes = {id(row): row.stored_per_task / 1e6 for row in rows}
     column = _largest_group(rows, sizes)
     others = [row for row in rows if row not in column]
     figure = new_figure(7.6, max(4.2, 1.6 + 0.18 * len(column)))
     axes = figure.add_subplot()
     for known, (label, color, marker) in KINDS.items():
-        of_kind = [row for row in rows if row.runs[0].task_known == known]
+        of_kind = [row for row in rows if row.task_known == known]
         axes.plot(
             [sizes[id(row)] for row in of_kind], [row.absolute.value for row in of_kind], marker,
             color=color, markersize=6, markeredgecolor="white", label=label,
@@ -65,7 +65,7 @@ def caption_sizes(table: Table) -> str:
     )
     for curve in curves:
         text += f" {curve.label} stands for all its rank fractions, of which there is a curve."
-    missing = [row.label for row in table.rows if size_per_task(row) is None]
+    missing = [row.label for row in table.rows if row.stored_per_task is None]
     return text + (f" Of unknown size: {', '.join(missing)}." if missing else "")
 
 
@@ -73,8 +73,8 @@ def _sized(table: Table) -> tuple[list[Row], list[Row], list[RankCurve]]:
     """Rows that store something, rows that store nothing and have no place on a logarithmic axis,
     and the curves of which only one row is among the former.
     """
-    known = [row for row in table.rows if size_per_task(row) is not None]
-    nothing = [row for row in known if size_per_task(row) == 0]
+    known = [row for row in table.rows if row.stored_per_task is not None]
+    nothing = [row for row in known if row.stored_per_task == 0]
     curves = rank_curves(table)
     hidden = [row for curve in curves for row in curve.rows if row is not _typical(curve)]
     shown = {id(row) for row in [*nothing, *hidden]}

@@ -16,13 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from tsv_bench.files import replace_atomically
-from tsv_bench.report.tables.row import Row
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 GREY = "#666666"
 LIGHT = "0.92"  # of grids
-REFERENCES = ("zero_shot", "individual")  # what the other methods lie between
 INCH_PER_CHARACTER = 0.085  # of the default font at 10 points
 DOTS_PER_INCH = 150
 PERCENT = FuncFormatter(lambda fraction, _: f"{100 * fraction:g}%")
@@ -54,13 +52,6 @@ def clean(axes: Axes, grid: str = "both") -> None:
     axes.grid(axis=grid, color=LIGHT)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def needs_task(row: Row) -> bool | None:
-    """Whether it must be known of an image which task's it is; None where the Runs do not say."""
-    run = row.runs[0]
-    # Runs that are older than this field are older than the bytes too.
-    return None if not run.task_known and run.stored_bytes is None else run.task_known
 
 
 def enumerated(texts: Sequence[str]) -> str:

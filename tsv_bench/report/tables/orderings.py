@@ -13,9 +13,9 @@ import numpy as np
 from tsv_bench.benchmark import published
 from tsv_bench.benchmark.published import Figure
 from tsv_bench.report.tables import statistics
-from tsv_bench.report.tables.row import REFERENCES, Row
+from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.statistics import Estimate
-from tsv_bench.report.tables.table import Table, of_seeds
+from tsv_bench.report.tables.table import Table
 
 PUBLISHED = ("vit_b32", "vision8")  # what most methods are published for
 ALL_PERMUTATIONS_OF = 8  # 40,320; of more methods so many are drawn:
@@ -76,7 +76,7 @@ def _ordering(generation: str, rows: dict[str, Row], figures: dict[str, Figure])
         ours = [rows[m].absolute.value for m in methods]
         return kendall(ours, [figures[m].absolute for m in methods])
 
-    merged = [m for m in figures if m not in REFERENCES and not rows[m].task_known]
+    merged = [m for m in figures if not (rows[m].is_reference or rows[m].task_known)]
     pairs, other_way, found = 0, 0, []
     for pair in combinations(figures, 2):
         # The published worse one, first.
@@ -105,7 +105,7 @@ def _difference(first: Row, second: Row) -> Estimate | None:
     seeds = sorted(set(first.seeds) & set(second.seeds))
     if not seeds or first.correct is None or second.correct is None:
         return None
-    return statistics.difference(of_seeds(first, seeds), of_seeds(second, seeds))
+    return statistics.difference(first.correct_of(seeds), second.correct_of(seeds))
 
 
 def kendall(first: Sequence[float], second: Sequence[float]) -> Tau:

@@ -45,7 +45,7 @@ class RankCurve:
     @property
     def sizes(self) -> tuple[float, ...] | None:
         """Bytes a task, beside the pretrained backbone; None where a Run does not say."""
-        sizes = [size_per_task(row) for row in self.rows]
+        sizes = [row.stored_per_task for row in self.rows]
         return None if None in sizes else tuple(sizes)
 
     def kept(self, share: float = SHARE) -> Kept | None:
@@ -56,7 +56,7 @@ class RankCurve:
         seeds = set.intersection(*(set(row.seeds) for row in rows))
         if not seeds:
             return None
-        *correct, individual = (_of_seeds(row, sorted(seeds)) for row in rows)
+        *correct, individual = (row.correct_of(sorted(seeds)) for row in rows)
         return fraction_keeping(self.fractions, correct, individual, share)
 
 
@@ -83,12 +83,6 @@ def rank_curves(table: Table) -> list[RankCurve]:
         )
         for label, rows in zip(labels, groups.values(), strict=True)
     ]
-
-
-def size_per_task(row: Row) -> float | None:
-    """Bytes beside the pretrained backbone over the number of tasks; None where unknown."""
-    sizes = [run.stored_bytes for run in row.runs]
-    return None if None in sizes else float(np.mean(sizes)) / len(row.runs[0].tasks)
 
 
 def fraction_keeping(
@@ -142,8 +136,3 @@ def crossing(fractions: Sequence[float], kept: np.ndarray, share: float) -> np.n
 
 def _without(knobs: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in knobs.items() if name != KNOB}
-
-
-def _of_seeds(row: Row, seeds: Sequence[int]) -> dict[str, np.ndarray]:
-    index = [row.seeds.index(seed) for seed in seeds]
-    return {task: bits[index] for task, bits in row.correct.items()}

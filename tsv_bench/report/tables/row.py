@@ -13,7 +13,7 @@ from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.statistics import Estimate, Interval
 
 # Stages whose results all methods use: the first one to be evaluated would pay for the others.
-SHARED = ("data", "checkpoints")
+SHARED_STAGES = ("data", "checkpoints")
 
 REFERENCES = ("zero_shot", "individual")  # no methods, but the ends of the scale
 
@@ -42,9 +42,26 @@ class Row:
         return tuple(run.seed for run in self.runs)
 
     @property
-    def task_known(self) -> bool:
-        """Whether each task is served its own, so that it must be known at inference."""
-        return any(run.task_known for run in self.runs)
+    def is_reference(self) -> bool:
+        """Whether this is an end of the scale, not a method."""
+        return self.method in REFERENCES
+
+    @property
+    def task_known(self) -> bool | None:
+        """Whether each task is served its own weights, so that it must be known at inference.
+
+        None where the Runs do not say.
+        """
+        if any(run.task_known for run in self.runs):
+            return True
+        # Runs that are older than this field, and have its default, are older than the bytes too.
+        return None if all(run.stored_bytes is None for run in self.runs) else False
+
+    @property
+    def stored_per_task(self) -> float | None:
+        """Bytes beside the pretrained backbone over the number of tasks; None where unknown."""
+        sizes = [run.stored_bytes for run in self.runs]
+        return None if None in sizes else _mean(sizes) / len(self.runs[0].tasks)
 
     @property
     def accuracy(self) -> dict[str, float]:
@@ -85,8 +102,15 @@ class Row:
     @property
     def seconds(self) -> float:
         """Wall time of a Run's own work: merging, choosing alpha, test."""
-        own = ({s: t for s, t in run.seconds.items() if s not in SHARED} for run in self.runs)
+        own = (
+            {s: t for s, t in run.seconds.items() if s not in SHARED_STAGES} for run in self.runs
+        )
         return _mean(sum(seconds.values()) for seconds in own)
+
+    def correct_of(self, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+        """The per-image correctness of some of the seeds: task -> seeds x images."""
+        index = [self.seeds.index(seed) for seed in seeds]
+        return {task: bits[index] for task, bits in self.correct.items()}
 
 
 def build_row(
@@ -162,12 +186,12 @@ def row_labels(runs: Sequence[Run]) -> list[str]:
         same = [other.knobs for other in runs if other.method == run.method]
         names = dict.fromkeys(name for knobs in same for name in knobs)
         differing = [n for n in names if len({json.dumps(k.get(n)) for k in same}) > 1]
-        knobs = [f"{n}={_as_yaml(run.knobs.get(n))}" for n in differing]
+        knobs = [f"{n}={as_yaml(run.knobs.get(n))}" for n in differing]
         labels.append(f"{run.label} ({', '.join(knobs)})" if knobs else run.label)
     return labels
 
 
-def _as_yaml(value: object) -> str:
+def as_yaml(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 

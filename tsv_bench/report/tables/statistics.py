@@ -18,8 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from tsv_bench.benchmark.runs import Run
-
 NUM_RESAMPLES = 10_000
 Z = float(ndtri(0.975))
 
@@ -129,22 +127,6 @@ def sign_flip_p(
         flipped += (2 * positive - counts) @ magnitudes / of_image.size
     # A hair less: equal sums count as equal.
     return float((1 + np.sum(np.abs(flipped) >= abs(observed) - 1e-9)) / (num_flips + 1))
-
-
-def check_same_images(first: Run, second: Run) -> None:
-    """ValueError naming the first task whose test images differ between two Runs."""
-    for task in first.tasks | second.tasks:
-        found = [
-            (run.data.get(task), run.test[task].total if task in run.test else 0)
-            for run in (first, second)
-        ]
-        if found[0] != found[1]:
-            (data_1, total_1), (data_2, total_2) = found
-            raise ValueError(
-                f"{first.label} and {second.label} cannot be compared on task {task!r}: "
-                f"{total_1} images of data {data_1} against {total_2} of {data_2}. "
-                f"Run both on the same data."
-            )
 
 
 def _check_never_zero(individual: Correct) -> None:

@@ -12,7 +12,12 @@ import numpy as np
 from tsv_bench.benchmark.runs import Run, find_runs, load_correct
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.beside_published import beside_published, has_published, source_notes
-from tsv_bench.report.tables.notes import _note_differences, _note_evaluation, _note_variants
+from tsv_bench.report.tables.notes import (
+    check_same_images,
+    note_differences,
+    note_evaluation,
+    note_variants,
+)
 from tsv_bench.report.tables.row import Evaluated, Row, build_row, row_labels
 from tsv_bench.report.tables.statistics import Estimate
 
@@ -63,6 +68,10 @@ class Table:
     notes: tuple[str, ...]  # what a reader must know before believing a number
     has_published: bool = False  # published figures stand beside ours, where there are any
     published_notes: tuple[str, ...] = ()  # whose they are
+
+    @property
+    def title(self) -> str:
+        return f"{self.backbone} on {self.suite}, {len(self.tasks)} tasks"
 
     @property
     def runs(self) -> list[Run]:
@@ -149,9 +158,9 @@ def _build_table(name: str, group: list[Evaluated]) -> Table:
         f"{', '.join(row.label for row in rows if row.label in having)}: {text}"
         for text, having in of_rows.items()
     ]
-    _note_differences(rows, notes)
-    _note_evaluation(rows, notes)
-    _note_variants(rows, notes)
+    note_differences(rows, notes)
+    note_evaluation(rows, notes)
+    note_variants(rows, notes)
     if published := has_published(newest, notes):
         rows = [beside_published(row, notes) for row in rows]
     return Table(
@@ -193,7 +202,7 @@ def _comparable(group: list[Evaluated], newest: Run, notes: list[str]) -> list[E
     kept = []
     for run, correct in group:
         try:
-            statistics.check_same_images(run, newest)
+            check_same_images(run, newest)
         except ValueError as error:
             notes.append(f"left out {run.label}, seed {run.seed} ({run.fingerprint}): {error}")
         else:
@@ -211,7 +220,7 @@ def _compare(rows: list[Row]) -> list[Comparison]:
                 seeds = sorted(set(first.seeds) & set(second.seeds))
                 if not seeds:
                     continue
-                outcomes = [of_seeds(row, seeds) for row in (first, second)]
+                outcomes = [row.correct_of(seeds) for row in (first, second)]
                 if kind == "difference":
                     text, estimate = "-", statistics.difference(*outcomes)
                 else:
@@ -224,9 +233,3 @@ def _compare(rows: list[Row]) -> list[Comparison]:
 def rank(method: str) -> float:
     """Where the method stands among the rows."""
     return ORDER.index(method) if method in ORDER else len(ORDER) - 1.5
-
-
-def of_seeds(row: Row, seeds: Sequence[int]) -> dict[str, np.ndarray]:
-    """The per-image correctness of a row, of some of its seeds."""
-    index = [row.seeds.index(seed) for seed in seeds]
-    return {task: bits[index] for task, bits in row.correct.items()}

@@ -1,12 +1,13 @@
 """Two methods on the same images: the paired difference, with what it takes to believe it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tsv_bench.benchmark.runs import Run
 from tsv_bench.report.tables import statistics
+from tsv_bench.report.tables.notes import check_same_images, precision_of
 from tsv_bench.report.tables.row import Evaluated, Row, build_row, normalizer_bits, row_labels
 from tsv_bench.report.tables.row_names import find_row
 from tsv_bench.report.tables.statistics import Estimate, Interval
@@ -131,7 +132,7 @@ def _compare(
             f"compared on the seeds that both have, {', '.join(map(str, seeds))}, "
             f"of {len(both[0])} and {len(both[1])}."
         )
-    precisions = [_precision(row.runs) for row in (first, second)]
+    precisions = [", ".join(dict.fromkeys(map(precision_of, row.runs))) for row in (first, second)]
     if precisions[0] != precisions[1]:
         said.append(
             f"evaluated in different precisions: {first.label} in {precisions[0]}, "
@@ -199,7 +200,7 @@ def _of_task(task: str, first: Row, second: Row, scores: np.ndarray) -> OfTask:
 
 def _check_alike(first: Run, second: Run) -> None:
     """ValueError naming the first thing that makes two Runs of one seed not comparable."""
-    statistics.check_same_images(first, second)
+    check_same_images(first, second)
     both = f"{first.label} and {second.label}, seed {first.seed}, cannot be compared"
     for task in first.tasks:
         variants = [run.variants.get(task) or "the default" for run in (first, second)]
@@ -216,9 +217,3 @@ def _check_alike(first: Run, second: Run) -> None:
                 f"{both}: their {part!r} checkpoints are not of one {kind}, {texts[0]} against "
                 f"{texts[1]}. Run both on the same checkpoints."
             )
-
-
-def _precision(runs: Iterable[Run]) -> str:
-    # Runs that name no precision are of a time when there was only float32.
-    found = (run.settings.get("evaluation", {}).get("precision", "float32") for run in runs)
-    return ", ".join(dict.fromkeys(found))

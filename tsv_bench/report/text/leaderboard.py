@@ -16,7 +16,7 @@ from tsv_bench.report.tables.orderings import (
     Tau,
     find_orderings,
 )
-from tsv_bench.report.tables.row import REFERENCES, Row
+from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.statistics import Estimate, Interval
 from tsv_bench.report.tables.table import Table
 from tsv_bench.report.text.csv_records import row_record, to_csv
@@ -28,7 +28,7 @@ HEADER = ("method", "absolute", "seeds", "normalized", "seeds", "alpha", "sec", 
 
 
 def block(row: Row) -> str:
-    if row.method in REFERENCES:
+    if row.is_reference:
         return BLOCKS[2]
     return BLOCKS[1] if row.task_known else BLOCKS[0]
 
@@ -57,7 +57,7 @@ def leaderboard_sheet(table: Table) -> Sheet:
         for order in orders
     ]
     return Sheet(
-        title=f"{table.backbone} on {table.suite}, {len(table.tasks)} tasks: leaderboard",
+        title=f"{table.title}: leaderboard",
         caption=f"Percent, by absolute accuracy; ± half a 95% interval, first over "
         f"{table.num_images:,} test images, then over seeds; {made_of(table.runs)} A method that "
         f"serves one model for each task must know the task at inference. sec: of the merge alone. "
@@ -71,7 +71,7 @@ def leaderboard_sheet(table: Table) -> Sheet:
 
 def _cells(row: Row) -> list[str]:
     alphas = [f"{alpha:.2f}" for alpha in (min(row.alphas), max(row.alphas))]
-    seconds, stored = merge_seconds(row), stored_per_task(row)
+    seconds, stored = merge_seconds(row), row.stored_per_task
     return [
         f" {row.label}",
         *_estimate(row.absolute),
@@ -103,14 +103,6 @@ def merge_seconds(row: Row) -> float | None:
 
 def peak_memory(row: Row) -> int:
     return max(run.peak_memory for run in row.runs)
-
-
-def stored_per_task(row: Row) -> float | None:
-    """Bytes, mean over seeds; None where a Run does not say."""
-    found = [run.stored_bytes for run in row.runs]
-    if None in found:
-        return None
-    return math.fsum(found) / len(found) / len(row.runs[0].tasks)
 
 
 def _task_knobs(rows: Sequence[Row]) -> list[str]:
@@ -173,7 +165,7 @@ def leaderboard_csv(tables: Sequence[Table]) -> str:
     records = []
     for table in tables:
         for number, row in enumerate(in_order(table)):
-            seconds, stored = merge_seconds(row), stored_per_task(row)
+            seconds, stored = merge_seconds(row), row.stored_per_task
             records.append(
                 {"block": block(row), "place": number + 1}
                 | row_record(table, row)

@@ -26,7 +26,7 @@ def runs_sheet(table: Table) -> Sheet:
     if table.has_published:
         columns = ("method", "absolute", *PUBLISHED, "normalized", *PUBLISHED, *HEADER[3:])
     return Sheet(
-        title=_title(table),
+        title=table.title,
         caption=_provenance(table),
         header=[*columns, *table.tasks.values()],
         rows=[[*summary(row, table.has_published), *accuracies(row)] for row in table.rows],
@@ -35,7 +35,7 @@ def runs_sheet(table: Table) -> Sheet:
 
 
 def runs_parts(table: Table, width: int) -> list[str]:
-    parts = [f"{_title(table)}\n{wrap(_provenance(table), width)}", *_blocks(table, width)]
+    parts = [f"{table.title}\n{wrap(_provenance(table), width)}", *_blocks(table, width)]
     if table.has_published:
         parts.append(_published_block(table))
     if table.comparisons:
@@ -77,10 +77,6 @@ def shorten(labels: Sequence[str], width: int) -> list[str]:
         number = f"~{cut[: i + 1].count(text)}"
         short.append(text if cut.count(text) == 1 else text[: width - len(number)] + number)
     return short
-
-
-def _title(table: Table) -> str:
-    return f"{table.backbone} on {table.suite}, {len(table.tasks)} tasks"
 
 
 def _provenance(table: Table) -> str:
