@@ -53,7 +53,7 @@ def make_records(layers: Sequence[Layer], tasks: Sequence[str]) -> dict[str, Any
             "tasks": list(tasks),
             "energy_shares": energy_shares(),
             "task_vectors": {"norm": norms(products), "cosine": cosines(products)},
-            "overall": summary(matrices)
+            "overall": summarize(matrices)
             | {
                 "subspace_cosine_of_tasks": {
                     "left": mean_of(matrices, lambda matrix: matrix.left_cosines),
@@ -61,11 +61,11 @@ def make_records(layers: Sequence[Layer], tasks: Sequence[str]) -> dict[str, Any
                 }
             },
             "blocks": [
-                {"block": block} | summary(own)
+                {"block": block} | summarize(own)
                 for block, own in grouped(found, lambda place: place.block)
             ],
             "kinds": [
-                {"kind": kind} | summary(own)
+                {"kind": kind} | summarize(own)
                 for kind, own in grouped(found, lambda place: place.kind)
             ],
             "layers": [layer_record(layer) for layer in changed],
@@ -110,7 +110,7 @@ def matrix_record(matrix: Matrix) -> dict[str, Any]:
     }
 
 
-def summary(matrices: Sequence[Matrix]) -> dict[str, Any]:
+def summarize(matrices: Sequence[Matrix]) -> dict[str, Any]:
     def cosine(matrix: Matrix) -> Tensor:
         both = torch.stack([matrix.left_cosines, matrix.right_cosines])
         apart = ~torch.eye(both.shape[1], dtype=torch.bool)

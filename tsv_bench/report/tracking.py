@@ -135,7 +135,7 @@ def log_results(wandb_run: Any, run: Run, plots: Sequence[Path]) -> None:
         )
     images = {f"plots/{plot.stem}": wandb.Image(str(plot)) for plot in plots}
     wandb_run.log(shown | images)
-    wandb_run.summary.update(summary(run))
+    wandb_run.summary.update(run_summary(run))
 
 
 def log_weights(wandb_run: Any, run: Run, weights: Weights | None) -> None:
@@ -179,7 +179,7 @@ def task_rows(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def summary(run: Run) -> dict[str, float]:
+def run_summary(run: Run) -> dict[str, float]:
     """Accuracies in [0, 1], seconds per stage, memory and storage in bytes."""
     names = ("absolute", "normalized", "alpha", "peak_memory", "stored_bytes")
     values = {name: getattr(run, name) for name in names}

@@ -13,7 +13,7 @@ from typing import Any
 
 from tsv_bench.files import replace_atomically
 from tsv_bench.report.page.packed_runs import pack_runs
-from tsv_bench.report.page.sections import figure_sections, sheet_sections, summary
+from tsv_bench.report.page.sections import figure_sections, page_summary, sheet_sections
 from tsv_bench.report.tables.row import Evaluated
 from tsv_bench.report.tables.table import Table
 from tsv_bench.report.text.sheet import Sheet
@@ -41,7 +41,7 @@ def render_page(
     scripts = "\n".join(_read(name) for name in SCRIPTS)
     parts = {
         "styles": _read("page.css"),
-        "summary": summary([run for run, _ in evaluated]),
+        "summary": page_summary([run for run, _ in evaluated]),
         "tables": sheet_sections(sheets),
         "figures": figure_sections(tables),
         "runs": as_json(pack_runs(evaluated, tables)),

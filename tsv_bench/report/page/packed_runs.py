@@ -18,7 +18,7 @@ from tsv_bench.report.tables.statistics import Estimate
 from tsv_bench.report.tables.table import Table
 
 # Stored once for all Runs that have the same.
-SHARED = (
+POOLED = (
     "knobs", "tasks", "alpha_curve", "test", "val", "normalizer", "seconds", "task_knobs",
     "checkpoints", "data", "variants", "versions",
 )  # fmt: skip
@@ -52,7 +52,7 @@ def pack_runs(evaluated: Sequence[Evaluated], tables: Sequence[Table]) -> dict[s
         content = _finite(asdict(run))
         settings = content.pop("settings")
         content["settings"] = {name: pool.number(value) for name, value in settings.items()}
-        content |= {name: pool.number(content[name]) for name in SHARED}
+        content |= {name: pool.number(content[name]) for name in POOLED}
         content["label"] = label
         content["interval"] = _interval(run, correct)
         content["published"] = pool.number(_published(run))

@@ -12,7 +12,7 @@ from tsv_bench.report.text.sheet import Sheet
 BROAD = 640  # pixels; what is wider is not shrunk to a phone's width
 
 
-def summary(runs: Sequence[Run]) -> str:
+def page_summary(runs: Sequence[Run]) -> str:
     """What the page holds, in a line."""
     newest = max(run.created for run in runs)
     counts = [_count(runs, "backbone"), _count(runs, "suite"), _count(runs, "method")]

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from tsv_bench.report.plots.style import GREY
+
+Point = tuple[float, float, str]  # x, y in data coordinates, and the label
 
 GAP = 7  # points of 1/72 inch between a point and its label
 FAR = 28  # for a label that had to move up or down
@@ -14,7 +17,7 @@ FONT_SIZE = 8
 LINE = FONT_SIZE * 1.25  # height of a label
 
 
-def label_column(axes: Axes, points: Sequence[tuple[float, float, str]]) -> list[Annotation]:
+def label_column(axes: Axes, points: Sequence[Point]) -> list[Annotation]:
     """Label points that stand above each other, (x, y, text), at their left.
 
     As near as they can be, in the points' order; a thin line leads to a label that had to move.
@@ -30,9 +33,7 @@ def label_column(axes: Axes, points: Sequence[tuple[float, float, str]]) -> list
     ]
 
 
-def label_others(
-    axes: Axes, points: Sequence[tuple[float, float, str]], occupied: Sequence[Bbox]
-) -> list[Annotation]:
+def label_others(axes: Axes, points: Sequence[Point], occupied: Sequence[Bbox]) -> list[Annotation]:
     """Label single points at the nearest place that is free, the highest first."""
     occupied = list(occupied)
     scale = axes.figure.dpi / 72
@@ -58,19 +59,12 @@ def label_others(
 
 
 def spread(values: Sequence[float], distance: float) -> list[float]:
-    """The nearest values (in squares) that are ``distance`` apart; ``values`` must not decrease.
+    """Return the nearest values (least squares) in this order, each ``distance`` above the last."""
+    from scipy.optimize import isotonic_regression  # here: half a second, for one figure
 
-    Neighbours that are too close form a block around their mean, which may swallow others.
-    """
-    blocks: list[list[float]] = []  # [sum of value - place in the block, number of values]
-    for value in values:
-        blocks.append([value, 1])
-        while len(blocks) > 1:
-            (above, count), (below, others) = blocks[-1], blocks[-2]
-            if above / count >= below / others + distance * others:
-                break
-            blocks[-2:] = [[below + above - distance * others * count, others + count]]
-    return [total / count + distance * i for total, count in blocks for i in range(int(count))]
+    # Values are ``distance`` apart when what is left without these steps does not decrease.
+    steps = distance * np.arange(len(values))
+    return (isotonic_regression(values - steps).x + steps).tolist()
 
 
 def within(values: Sequence[float], low: float, high: float, distance: float) -> list[float]:
@@ -93,9 +87,7 @@ def _size(axes: Axes, text: str) -> tuple[float, float]:
     return box.width, box.height
 
 
-def _annotate(
-    axes: Axes, point: tuple[float, float, str], offset: tuple[float, float], align: str
-) -> Annotation:
+def _annotate(axes: Axes, point: Point, offset: tuple[float, float], align: str) -> Annotation:
     x, y, text = point
     line = {
         "arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 2, "shrinkB": 3,

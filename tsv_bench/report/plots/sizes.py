@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from tsv_bench.report.plots.labels import FONT_SIZE, label_column, label_others
+from tsv_bench.report.plots.labels import FONT_SIZE, Point, label_column, label_others
 from tsv_bench.report.plots.ranks import round_numbers
 from tsv_bench.report.plots.style import COLORS, GREY, PERCENT, NothingToPlot, clean, new_figure
 from tsv_bench.report.tables.rank_curves import KNOB, RankCurve, rank_curves
@@ -20,7 +20,6 @@ KINDS = {
     True: ("task known at inference", COLORS[1], "s"),
 }
 INCH_PER_CHARACTER = 0.07  # of the labels' font
-Place = tuple[float, float, str]  # size, accuracy, label
 ALIKE = 1.02  # sizes within this ratio stand above each other
 
 
@@ -121,7 +120,7 @@ def _scale(axes: Axes, sizes: dict[int, float], column: list[Row], others: list[
     axes.xaxis.set_major_formatter("{x:g}")
 
 
-def _label(axes: Axes, column: list[Place], others: list[Place]) -> None:
+def _label(axes: Axes, column: list[Point], others: list[Point]) -> None:
     axes.margins(y=0.06)
     axes.figure.draw_without_rendering()  # the labels are placed in the final layout
     labels = label_column(axes, column)

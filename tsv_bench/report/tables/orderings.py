@@ -17,7 +17,7 @@ from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.statistics import Estimate
 from tsv_bench.report.tables.table import Table
 
-PUBLISHED = ("vit_b32", "vision8")  # what most methods are published for
+PUBLISHED_ON = ("vit_b32", "vision8")  # what most methods are published for
 ALL_PERMUTATIONS_OF = 8  # 40,320; of more methods so many are drawn:
 NUM_PERMUTATIONS = 100_000
 LEAST = 3  # methods; two are in order or not
@@ -64,7 +64,7 @@ def find_orderings(table: Table) -> list[Ordering]:
             rows.setdefault(row.method, row)
     return [
         _ordering(generation, rows, {m: figures[m] for m in rows if m in figures})
-        for generation, figures in published.averages(*PUBLISHED).items()
+        for generation, figures in published.averages(*PUBLISHED_ON).items()
         if len(set(figures) & set(rows)) >= LEAST
     ]
 
@@ -117,10 +117,11 @@ def kendall(first: Sequence[float], second: Sequence[float]) -> Tau:
     i, j = np.triu_indices(num, k=1)
     x, y = np.asarray(first, float), np.asarray(second, float)
     signs = np.sign(x[i] - x[j])
-    norm = math.sqrt((signs**2).sum() * (np.sign(y[i] - y[j]) ** 2).sum())
+    own_signs = np.sign(y[i] - y[j])
+    norm = math.sqrt((signs**2).sum() * (own_signs**2).sum())
     if norm == 0:
         return Tau(value=math.nan, p=1.0, num=num)
-    value = float(signs @ np.sign(y[i] - y[j]) / norm)
+    observed = signs @ own_signs  # pairs in the same order minus pairs in the other
     exact = num <= ALL_PERMUTATIONS_OF
     if exact:
         orders = np.array(list(permutations(range(num))))
@@ -129,6 +130,6 @@ def kendall(first: Sequence[float], second: Sequence[float]) -> Tau:
         orders = rng.permuted(np.tile(np.arange(num), (NUM_PERMUTATIONS, 1)), axis=1)
     permuted = y[orders]
     sums = np.sign(permuted[:, i] - permuted[:, j]) @ signs
-    extreme = int((np.abs(sums) >= abs(value * norm) - 1e-9).sum())
+    extreme = int((np.abs(sums) >= abs(observed)).sum())
     p = extreme / len(orders) if exact else (1 + extreme) / (len(orders) + 1)
-    return Tau(value=value, p=p, num=num)
+    return Tau(value=float(observed / norm), p=p, num=num)

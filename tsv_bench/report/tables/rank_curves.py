@@ -127,9 +127,10 @@ def crossing(fractions: Sequence[float], kept: np.ndarray, share: float) -> np.n
     inside = np.minimum(last, num - 2)
     every = np.arange(len(kept))
     start, end = kept[every, inside], kept[every, inside + 1]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    # Curves that are never, or still, below get their value afterwards, whatever comes out here.
+    with np.errstate(all="ignore"):
         part = (share - start) / (end - start)
-    found = np.exp(log[inside] + part * (log[inside + 1] - log[inside]))
+        found = np.exp(log[inside] + part * (log[inside + 1] - log[inside]))
     found = np.where(last == num - 1, math.inf, found)
     return np.where(below.any(axis=1), found, fractions[0])
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from tsv_bench.benchmark import published
 from tsv_bench.report.tables.orderings import (
     ALL_PERMUTATIONS_OF,
-    PUBLISHED,
+    PUBLISHED_ON,
     Ordering,
     Tau,
     find_orderings,
@@ -127,7 +127,7 @@ def _task_knobs(rows: Sequence[Row]) -> list[str]:
 def _order_note(order: Ordering) -> str:
     """'order against ...: Kendall's tau-b +0.79 over 8 merged methods (p = 0.006, exact); ...'"""
     labels = published.backbones()
-    where = f"{labels[PUBLISHED[0]]}, {len(published.suites()[PUBLISHED[1]])} tasks"
+    where = f"{labels[PUBLISHED_ON[0]]}, {len(published.suites()[PUBLISHED_ON[1]])} tasks"
     parts = []
     if order.merged:
         parts.append(f"{_tau(order.merged)} over the {order.merged.num} methods of one model")

@@ -8,7 +8,7 @@ from tsv_bench.benchmark.runs import Run
 from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.statistics import Estimate, Interval
 
-PUBLISHED = ("published", "difference")  # two columns beside one of ours
+PUBLISHED_COLUMNS = ("published", "difference")  # two columns beside one of ours
 
 
 def percent(fraction: float) -> str:
@@ -38,7 +38,7 @@ def bounds(interval: Interval) -> str:
     return f"[{percent(interval.low)}, {percent(interval.high)}]"
 
 
-def summary(row: Row, published: bool = False) -> list[str]:
+def row_cells(row: Row, published: bool = False) -> list[str]:
     """label, absolute, normalized, alpha, seconds; published figures and differences if asked."""
     alphas = [f"{alpha:.2f}" for alpha in (min(row.alphas), max(row.alphas))]
     seconds = f"{row.seconds:.1f}" if row.seconds < 10 else f"{row.seconds:.0f}"
@@ -62,7 +62,7 @@ def beside(row: Row, name: str) -> list[str]:
     return [text if row.comparable else f"[{text}]", "-" if found is None else signed(found)]
 
 
-def accuracies(row: Row) -> list[str]:
+def accuracy_cells(row: Row) -> list[str]:
     return [percent(accuracy) for accuracy in row.accuracy.values()]
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from tsv_bench.columns import align
 from tsv_bench.report.tables.table import Comparison, Table
 from tsv_bench.report.text.numbers import (
-    PUBLISHED,
-    accuracies,
+    PUBLISHED_COLUMNS,
+    accuracy_cells,
     as_printed,
     bounds,
     made_of,
+    row_cells,
     signed,
-    summary,
 )
 from tsv_bench.report.text.sheet import Sheet, notes, wrap, wrap_label
 
@@ -24,12 +24,19 @@ TASKS_A_BLOCK = 8
 def runs_sheet(table: Table) -> Sheet:
     columns = HEADER
     if table.has_published:
-        columns = ("method", "absolute", *PUBLISHED, "normalized", *PUBLISHED, *HEADER[3:])
+        columns = (
+            "method",
+            "absolute",
+            *PUBLISHED_COLUMNS,
+            "normalized",
+            *PUBLISHED_COLUMNS,
+            *HEADER[3:],
+        )
     return Sheet(
         title=table.title,
         caption=_provenance(table),
         header=[*columns, *table.tasks.values()],
-        rows=[[*summary(row, table.has_published), *accuracies(row)] for row in table.rows],
+        rows=[[*row_cells(row, table.has_published), *accuracy_cells(row)] for row in table.rows],
         notes=[*map(_compared, table.comparisons), *table.notes, *table.published_notes],
     )
 
@@ -45,10 +52,10 @@ def runs_parts(table: Table, width: int) -> list[str]:
 
 def _blocks(table: Table, width: int) -> list[str]:
     """The table as aligned text: one block when every task fits beside the summary."""
-    left = [[wrap_label(row[0]), *row[1:]] for row in [HEADER, *map(summary, table.rows)]]
+    left = [[wrap_label(row[0]), *row[1:]] for row in [HEADER, *map(row_cells, table.rows)]]
     methods = [row[0] for row in left]
     labels = list(table.tasks.values())
-    numbers = [accuracies(row) for row in table.rows]
+    numbers = [accuracy_cells(row) for row in table.rows]
     # The longest headers that fit, if need be cut: one block first, then as many as it takes.
     attempts = [(left, len(labels), 1, [])]
     num_blocks = math.ceil(len(labels) / TASKS_A_BLOCK)
