@@ -40,22 +40,29 @@ class Pool:
 
 
 def pack_runs(evaluated: Sequence[Evaluated], tables: Sequence[Table]) -> dict[str, Any]:
-    """{"pool": values, "runs": each with the numbers of its shared values}.
+    """Return {"pool": values, "runs": one dict a Run}; shared values are numbers of the pool's.
 
-    ``tables`` say which Runs are in a table; the others are older, or of other images.
+    A Run is its fields and what the tables say of it: its label and intervals, the published
+    figure beside it, and ``in_table``, false where a newer Run or other images left it out of
+    ``tables``. Accuracies are in [0, 1].
     """
     pool = Pool()
     labels = _labels([run for run, _ in evaluated])
     shown = {id(run) for table in tables for run in table.runs}
     runs = []
     for (run, correct), label in zip(evaluated, labels, strict=True):
+        absolute, normalized = Estimate(run.absolute), Estimate(run.normalized)
+        row = Row(label=label, runs=(run,), correct=None, absolute=absolute, normalized=normalized)
         content = _finite(asdict(run))
         settings = content.pop("settings")
         content["settings"] = {name: pool.number(value) for name, value in settings.items()}
+        for task, interval in row.accuracy_intervals.items():
+            content["test"][task]["interval"] = [interval.low, interval.high]
         content |= {name: pool.number(content[name]) for name in POOLED}
         content["label"] = label
+        content["task_known"] = row.task_known
         content["interval"] = _interval(run, correct)
-        content["published"] = pool.number(_published(run))
+        content["published"] = pool.number(_published(row))
         content["correct"] = _bits(run, correct)
         content["in_table"] = id(run) in shown
         runs.append(content)
@@ -91,14 +98,15 @@ def _bits(run: Run, correct: Mapping[str, np.ndarray] | None) -> dict[str, str] 
     return None if correct is None else {task: pack_bits(correct[task]) for task in run.tasks}
 
 
-def _published(run: Run) -> dict[str, Any] | None:
-    """The published figure beside the Run's, as in the tables; with single tasks where known."""
+def _published(row: Row) -> dict[str, Any] | None:
+    """Return the published figure beside a row of one Run, as in the tables.
+
+    With the accuracy of each task if the source gives them; None if there is nothing to say.
+    """
     notes: list[str] = []
-    if not has_published(run, notes):
-        return {"notes": notes} if notes else None
-    absolute, normalized = Estimate(run.absolute), Estimate(run.normalized)
-    row = Row(label=run.label, runs=(run,), correct=None, absolute=absolute, normalized=normalized)
-    row = beside_published(row, notes)
+    (run,) = row.runs
+    if has_published(run, notes):
+        row = beside_published(row, notes)
     if row.published is None:
         return {"notes": notes} if notes else None
     return {
