@@ -1,4 +1,4 @@
-"""Runs as the page takes them: small, since most of what two Runs say is the same."""
+"""Runs packed for the page: a value that several Runs share is stored once."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from tsv_bench.report.tables.row import Evaluated, Row, row_labels
 from tsv_bench.report.tables.statistics import Estimate
 from tsv_bench.report.tables.table import Table
 
-# Stored once for all Runs that have the same.
+# Fields whose values go into the pool.
 POOLED = (
     "knobs", "tasks", "alpha_curve", "test", "val", "normalizer", "seconds", "task_knobs",
     "checkpoints", "data", "variants", "versions",
@@ -25,13 +25,14 @@ POOLED = (
 
 
 class Pool:
-    """Values by number, equal ones once."""
+    """Distinct values, each with a number."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
         self._numbers: dict[str, int] = {}
 
     def number(self, value: Any) -> int:
+        """Return the value's number; a new value is added."""
         text = json.dumps(value)  # unsorted: the order of tasks is part of the value
         if text not in self._numbers:
             self._numbers[text] = len(self.values)
@@ -70,12 +71,12 @@ def pack_runs(evaluated: Sequence[Evaluated], tables: Sequence[Table]) -> dict[s
 
 
 def pack_bits(bits: np.ndarray) -> str:
-    """Base64 of one bit an image, the first image in the highest bit of the first byte."""
+    """Pack [images] bools into base64, the first image in the highest bit of the first byte."""
     return base64.b64encode(np.packbits(np.asarray(bits, bool)).tobytes()).decode("ascii")
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """With the knobs that tell a Run from others of its method on the same suite."""
+    """Return labels with the knobs that tell Runs of one method and suite apart."""
     labels = [""] * len(runs)
     groups: dict[tuple[str, str], list[int]] = {}
     for index, run in enumerate(runs):
@@ -87,7 +88,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _interval(run: Run, correct: Mapping[str, np.ndarray] | None) -> list[float] | None:
-    """Of the absolute accuracy, over images."""
+    """Return the 95% interval of absolute accuracy over images; None without correctness."""
     if correct is None:
         return None
     images = statistics.absolute({task: correct[task][None] for task in run.tasks}).images
@@ -120,7 +121,7 @@ def _published(row: Row) -> dict[str, Any] | None:
 
 
 def _finite(value: Any) -> Any:
-    """Json has no number for nan and infinity: null."""
+    """Replace nan and infinity, which json lacks, by None."""
     if isinstance(value, dict):
         return {name: _finite(item) for name, item in value.items()}
     if isinstance(value, list):

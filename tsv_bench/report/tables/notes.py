@@ -1,11 +1,14 @@
-"""Notes below a table: what its rows do not have in common."""
+"""Notes below a table on what its rows do not have in common, and what rules a comparison out."""
 
 from tsv_bench.benchmark.runs import Run
 from tsv_bench.report.tables.row import Row
 
 
 def check_same_images(first: Run, second: Run) -> None:
-    """ValueError naming the first task whose test images differ between two Runs."""
+    """Check that two Runs were tested on the same images.
+
+    Raises ValueError naming the first task where they were not.
+    """
     for task in first.tasks | second.tasks:
         found = [
             (run.data.get(task), run.test[task].total if task in run.test else 0)
@@ -21,7 +24,7 @@ def check_same_images(first: Run, second: Run) -> None:
 
 
 def note_differences(rows: list[Row], notes: list[str]) -> None:
-    """Rows of one table are to have the same seeds and, seed by seed, the same checkpoints."""
+    """Add a note if rows differ in their seeds, or in the checkpoints of a seed."""
     if len({row.seeds for row in rows}) > 1:
         parts = [f"{row.label} {', '.join(map(str, row.seeds))}" for row in rows]
         notes.append(f"not all rows have the same seeds: {'; '.join(parts)}.")
@@ -41,7 +44,7 @@ def note_differences(rows: list[Row], notes: list[str]) -> None:
 
 
 def note_evaluation(rows: list[Row], notes: list[str]) -> None:
-    """Rows of one table are to be evaluated in one precision, and normalized alike."""
+    """Add a note if rows were evaluated in different precisions or normalized differently."""
     precisions = [[precision_of(run) for run in row.runs] for row in rows]
     sources = [[run.normalizer_source.partition(":")[0] for run in row.runs] for row in rows]
     for text, kinds in (
@@ -58,12 +61,15 @@ def note_evaluation(rows: list[Row], notes: list[str]) -> None:
 
 
 def precision_of(run: Run) -> str:
-    """What the Run was evaluated in; Runs that do not say are older than any but float32."""
+    """Return the precision that a Run was evaluated in.
+
+    Runs that do not name it are older than the choice, and were evaluated in float32.
+    """
     return run.settings.get("evaluation", {}).get("precision", "float32")
 
 
 def note_variants(rows: list[Row], notes: list[str]) -> None:
-    """What deviates from the default in a task; which rows, where not all do."""
+    """Add a note for each task that was not evaluated by default, naming the rows if not all."""
     labels: dict[tuple[str, str], list[str]] = {}  # (task, what) -> rows
     for row in rows:
         found = {

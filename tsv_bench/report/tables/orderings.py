@@ -1,4 +1,4 @@
-"""Do methods stand in the published order? Kendall's tau-b against published averages.
+"""The order of methods here against the published order, by Kendall's tau-b.
 
 Kendall (1945), The treatment of ties in ranking problems, Biometrika 33:239.
 """
@@ -17,46 +17,48 @@ from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.statistics import Estimate
 from tsv_bench.report.tables.table import Table
 
-PUBLISHED_ON = ("vit_b32", "vision8")  # what most methods are published for
-ALL_PERMUTATIONS_OF = 8  # 40,320; of more methods so many are drawn:
+PUBLISHED_ON = ("vit_b32", "vision8")  # where most methods have published figures
+ALL_PERMUTATIONS_OF = 8  # methods or fewer: 40,320 permutations. With more methods, draw these:
 NUM_PERMUTATIONS = 100_000
-LEAST = 3  # methods; two are in order or not
+LEAST = 3  # methods that an order needs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tau:
-    value: float
-    p: float  # two-sided, of no association
+    """Kendall's tau-b of two orders."""
+
+    value: float  # in [-1, 1]; nan if all values of one side are equal
+    p: float  # two-sided, of the hypothesis that the orders are independent
     num: int  # methods
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reversed:
-    """Two methods that stand the other way round here, with more than chance behind it."""
+    """Two methods in the opposite of the published order, by more than chance."""
 
     better: Row  # here
     worse: Row
-    here: Estimate  # better minus worse, paired
-    published: float  # better minus worse, below zero
+    here: Estimate  # accuracy of better minus worse, paired on images
+    published: float  # published accuracy of better minus worse, below zero
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ordering:
-    """One table's order against figures of one generation of checkpoints."""
+    """The order of one table's methods against figures of one generation of checkpoints."""
 
     generation: str
     sources: tuple[str, ...]
-    merged: Tau | None  # of methods that serve one model to all tasks; None below LEAST
-    all: Tau  # with references and with methods that must know the task
-    num_pairs: int  # of all, those that are not equal in the published figures
-    num_reversed: int
-    reversed: tuple[Reversed, ...]  # only those whose interval over images leaves zero out
+    merged: Tau | None  # methods that serve one model to all tasks; None below LEAST
+    all: Tau  # these, the references, and methods that must know the task
+    num_pairs: int  # pairs of methods whose published figures differ
+    num_reversed: int  # pairs in the opposite order here
+    reversed: tuple[Reversed, ...]  # those whose interval over images excludes zero
 
 
 def find_orderings(table: Table) -> list[Ordering]:
-    """Against each generation that has figures of at least three methods of the table.
+    """Compare the table's order with each generation that has figures for three of its methods.
 
-    Of a method with several rows the first one with the published knobs counts.
+    A method with several rows is represented by the first one with the published knobs.
     """
     rows: dict[str, Row] = {}
     for row in table.rows:
@@ -79,7 +81,7 @@ def _ordering(generation: str, rows: dict[str, Row], figures: dict[str, Figure])
     merged = [m for m in figures if not (rows[m].is_reference or rows[m].task_known)]
     pairs, other_way, found = 0, 0, []
     for pair in combinations(figures, 2):
-        # The published worse one, first.
+        # a is the one with the lower published figure.
         a, b = sorted(pair, key=lambda method: figures[method].absolute)
         gap = figures[a].absolute - figures[b].absolute
         pairs += gap != 0
@@ -101,7 +103,7 @@ def _ordering(generation: str, rows: dict[str, Row], figures: dict[str, Figure])
 
 
 def _difference(first: Row, second: Row) -> Estimate | None:
-    """None where per-image correctness is lost, or no seed is common."""
+    """Return first minus second; None without per-image correctness or a common seed."""
     seeds = sorted(set(first.seeds) & set(second.seeds))
     if not seeds or first.correct is None or second.correct is None:
         return None
@@ -109,9 +111,9 @@ def _difference(first: Row, second: Row) -> Estimate | None:
 
 
 def kendall(first: Sequence[float], second: Sequence[float]) -> Tau:
-    """tau-b, which allows for ties, and its p-value over permutations: all, or many at random.
+    """Compute tau-b, which allows for ties, and its p-value by permutation.
 
-    nan and 1 where all values of one side are equal.
+    Up to `ALL_PERMUTATIONS_OF` values all permutations are counted, above that random ones.
     """
     num = len(first)
     i, j = np.triu_indices(num, k=1)

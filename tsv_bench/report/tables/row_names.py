@@ -1,4 +1,4 @@
-"""Rows by name: "ties", or "ties:density=0.2" where a method has several."""
+"""Names of rows: "ties", or "ties:density=0.2" where a method has several rows."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,9 @@ from tsv_bench.spelling import nearest
 
 
 def find_row(text: str, tables: Mapping[str, Mapping[RowKey, Seeds]]) -> dict[str, RowKey]:
-    """The row that ``text`` names, in every table that has it.
+    """Find the row that ``text`` names in each table: table's name -> row.
 
-    ValueError when no table has it, and when it names several rows of one.
+    Raises ValueError if no table has such a row, or one has several.
     """
     method, *knobs = text.split(":")
     having = {name: [key for key in keys if key[0] == method] for name, keys in tables.items()}
@@ -51,7 +51,7 @@ def find_row(text: str, tables: Mapping[str, Mapping[RowKey, Seeds]]) -> dict[st
 
 
 def row_names(keys: Sequence[RowKey]) -> list[str]:
-    """Rows of one method as `find_row` takes them: with the knobs that differ between them."""
+    """Return the names by which `find_row` tells these rows of one method apart."""
     knobs = [_knobs(key) for key in keys]
     names = dict.fromkeys(name for one in knobs for name in one)
     differing = [n for n in names if len({json.dumps(one.get(n)) for one in knobs}) > 1]
@@ -62,7 +62,10 @@ def row_names(keys: Sequence[RowKey]) -> list[str]:
 
 
 def _fits(key: RowKey, knob: str) -> bool:
-    """Whether the row has the value of ``knob``, "name=value"; older Runs have null for it."""
+    """Return whether a row's knob has this value; ``knob`` is "name=value".
+
+    A knob that is newer than the row's Runs counts as null.
+    """
     name, _, text = knob.partition("=")
     value = _knobs(key).get(name)
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -1,8 +1,8 @@
-"""The leaderboard: methods by mean accuracy, with what each one takes.
+"""The leaderboard: methods by mean accuracy, with the time, memory and storage that each takes.
 
-Methods that serve every task the same model stand in one block. Those that serve each task its own
-must be told the task of an image, and are compared among themselves. The pretrained and the
-fine-tuned models are no methods: they say where the scale begins and ends.
+Methods that serve all tasks the same model stand in one block. Methods that serve each task a
+model of its own must be told the task of an image, and stand in another. The pretrained and the
+fine-tuned models are the ends of the scale, not methods.
 """
 
 import math
@@ -28,17 +28,19 @@ HEADER = ("method", "absolute", "seeds", "normalized", "seeds", "alpha", "sec", 
 
 
 def block(row: Row) -> str:
+    """Return the block of `BLOCKS` that a row belongs to; the first if its Runs do not say."""
     if row.is_reference:
         return BLOCKS[2]
     return BLOCKS[1] if row.task_known else BLOCKS[0]
 
 
 def in_order(table: Table) -> list[Row]:
-    """By block, then by mean absolute accuracy, the highest first."""
+    """Return the rows by block, then by mean absolute accuracy, the highest first."""
     return sorted(table.rows, key=lambda row: (BLOCKS.index(block(row)), -row.absolute.value))
 
 
 def leaderboard_sheet(table: Table) -> Sheet:
+    """Return the leaderboard of one table as texts."""
     rows = in_order(table)
     lines = []
     for name in BLOCKS:
@@ -96,17 +98,18 @@ def _half(interval: Interval) -> str:
 
 
 def merge_seconds(row: Row) -> float | None:
-    """Mean over seeds; None where a Run merged nothing."""
+    """Return the wall time of merging, the mean over seeds; None if the Runs merged nothing."""
     found = [run.seconds["merge"] for run in row.runs if "merge" in run.seconds]
     return math.fsum(found) / len(found) if found else None
 
 
 def peak_memory(row: Row) -> int:
+    """Return the peak resident memory in bytes, the highest of the seeds."""
     return max(run.peak_memory for run in row.runs)
 
 
 def _task_knobs(rows: Sequence[Row]) -> list[str]:
-    """What was chosen for each task, where a method chooses; of several seeds, by seed."""
+    """Return notes on the knobs that methods choose for each task, one value a seed."""
     notes = []
     for row in rows:
         tasks = row.runs[0].tasks
@@ -125,7 +128,7 @@ def _task_knobs(rows: Sequence[Row]) -> list[str]:
 
 
 def _order_note(order: Ordering) -> str:
-    """'order against ...: Kendall's tau-b +0.79 over 8 merged methods (p = 0.006, exact); ...'"""
+    """Return 'order against the published one on ...: Kendall's tau-b +0.79 (...), ...'."""
     labels = published.backbones()
     where = f"{labels[PUBLISHED_ON[0]]}, {len(published.suites()[PUBLISHED_ON[1]])} tasks"
     parts = []
@@ -161,7 +164,7 @@ def _tau(tau: Tau) -> str:
 
 
 def leaderboard_csv(tables: Sequence[Table]) -> str:
-    """A line a row, in the leaderboard's order; fractions, seconds and bytes."""
+    """Return the rows in the leaderboard's order as csv: fractions, seconds and bytes."""
     records = []
     for table in tables:
         for number, row in enumerate(in_order(table)):

@@ -1,4 +1,4 @@
-"""The layout "runs": a table for each backbone and suite with all that is known of it."""
+"""The layout "runs": a table for each backbone and suite, with every task."""
 
 import math
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ TASKS_A_BLOCK = 8
 
 
 def runs_sheet(table: Table) -> Sheet:
+    """Return a table as texts."""
     columns = HEADER
     if table.has_published:
         columns = (
@@ -42,6 +43,10 @@ def runs_sheet(table: Table) -> Sheet:
 
 
 def runs_parts(table: Table, width: int) -> list[str]:
+    """Return a table as parts of text, none wider than ``width`` columns.
+
+    Raises ValueError if it does not fit.
+    """
     parts = [f"{table.title}\n{wrap(_provenance(table), width)}", *_blocks(table, width)]
     if table.has_published:
         parts.append(_published_block(table))
@@ -51,12 +56,15 @@ def runs_parts(table: Table, width: int) -> list[str]:
 
 
 def _blocks(table: Table, width: int) -> list[str]:
-    """The table as aligned text: one block when every task fits beside the summary."""
+    """Return the table as aligned text, in one block if every task fits beside the summary.
+
+    Otherwise the summary is the first block, and the tasks follow in blocks of their own.
+    """
     left = [[wrap_label(row[0]), *row[1:]] for row in [HEADER, *map(row_cells, table.rows)]]
     methods = [row[0] for row in left]
     labels = list(table.tasks.values())
     numbers = [accuracy_cells(row) for row in table.rows]
-    # The longest headers that fit, if need be cut: one block first, then as many as it takes.
+    # One block first, then several; in each the longest headers that fit, cut if need be.
     attempts = [(left, len(labels), 1, [])]
     num_blocks = math.ceil(len(labels) / TASKS_A_BLOCK)
     per_block = math.ceil(len(labels) / num_blocks)
@@ -77,7 +85,10 @@ def _blocks(table: Table, width: int) -> list[str]:
 
 
 def shorten(labels: Sequence[str], width: int) -> list[str]:
-    """Labels cut to ``width``; where two would become one, CIFAR10 is CIF~1 and CIFAR100 CIF~2."""
+    """Cut labels to ``width`` characters.
+
+    Labels that would become equal get numbers: CIFAR10 is CIF~1 and CIFAR100 is CIF~2.
+    """
     cut = [label[:width] for label in labels]
     short = []
     for i, text in enumerate(cut):
@@ -91,7 +102,10 @@ def _provenance(table: Table) -> str:
 
 
 def _published_block(table: Table) -> str:
-    """Published figures and our differences from them; what is in brackets is not comparable."""
+    """Return the published figures and our differences from them as aligned text.
+
+    Figures in brackets are not comparable with ours.
+    """
     rows = [["published", "absolute", "difference", "normalized", "difference", "checkpoints"]]
     for row in table.rows:
         cells = []
@@ -105,7 +119,7 @@ def _published_block(table: Table) -> str:
 
 
 def _compared(comparison: Comparison) -> str:
-    """'TSV-M - Task Arithmetic: +2.9 [2.1, 3.7] over images, [1.4, 4.4] over 3 seeds'"""
+    """Return 'TSV-M - Task Arithmetic: +2.9 [2.1, 3.7] over images, [1.4, 4.4] over 3 seeds'."""
     estimate = comparison.estimate
     sign = "+" if comparison.kind == "difference" else ""
     parts = [f"{100 * estimate.value:{sign}.1f} {bounds(estimate.images)} over images"]
