@@ -1,4 +1,4 @@
-"""The page as a file: what it holds, that it needs nothing else, and what must not break out."""
+"""The page as a file: it holds all Runs, needs no other file, and lets no text become html."""
 
 import base64
 import json
@@ -30,7 +30,7 @@ def data_of(page):
 
 def test_the_page_needs_no_other_file():
     page = page_of([make_run(method) for method in LABELS])
-    # Inside the figures, which are data: addresses, stand names of namespaces; they fetch nothing.
+    # Figures are left out: they contain names of namespaces, which look like addresses.
     page = re.sub(r"data:image/svg\+xml;base64,[\w+/=]+", "data:", page)
     assert not re.findall(r"""(?:src|href)=["']?(?!data:|#)[^"' >]+""", page)
     assert not re.search(r"https?:|@import|url\(|fetch\(|XMLHttpRequest|import\(", page)

@@ -1,4 +1,4 @@
-"""What rows of one table do not have in common is said, and what cannot be compared refused."""
+"""Notes say what rows do not have in common, and Runs on other images are refused."""
 
 import pytest
 from made_up.runs import make_run, make_vision_run

@@ -1,4 +1,4 @@
-"""What a row says of its Runs."""
+"""A row's properties follow from its Runs."""
 
 import numpy as np
 import pytest

@@ -1,8 +1,8 @@
-"""Intervals against what is known exactly: binomial, t, and pairs that agree.
+"""Intervals where they are known exactly: binomial, t, and pairs that agree.
 
-A percentile of 10,000 resamples has a standard error of sqrt(.025 * .975 / 10,000) / density =
-0.027 standard deviations, a difference of two of them 0.038; 3% of an interval's width (3.92
-standard deviations) is three of these.
+The 2.5% percentile of 10,000 resamples has a standard error of sqrt(.025 * .975 / 10,000) / density
+= 0.027 standard deviations. The difference of two percentiles has 0.038. The tolerance, 3% of an
+interval's width (3.92 standard deviations), is three of these.
 """
 
 import time

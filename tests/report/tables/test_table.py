@@ -1,4 +1,4 @@
-"""Which Runs of a folder stand in which row, and what the notes say about the others."""
+"""Runs of a folder become rows, and the notes say why others do not."""
 
 from dataclasses import replace
 
@@ -87,7 +87,7 @@ def test_normalized_interval_needs_the_models_that_normalized():
     assert table.rows[0].normalized.images is None
     assert table.rows[0].normalized.value == make_run("ties")[0].normalized
     assert "tsv-bench method=individual" in table.notes[0]
-    # Individual models of somewhere else are no better than none.
+    # Individual models that did not normalize the Run are no better than none.
     run, correct = make_run("ties")
     other = make_run("ties", normalizer={task: 1.0 for task in run.tasks})
     table = build(other, make_run("individual"))
@@ -117,7 +117,7 @@ def test_lost_bits_leave_the_intervals_out(tmp_path):
 
 
 def test_images_of_another_run_are_not_taken_for_a_runs_own(tmp_path, caplog):
-    """As after a kill between the two files of a Run that replaces another."""
+    """A kill between the two files of a Run that replaces another leaves such a pair."""
     for method in ("ties", "tsv_merge"):
         path = save_run(*make_run(method), tmp_path)
     other, correct = make_run("tsv_merge", seed=1)
