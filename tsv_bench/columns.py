@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 
 def align(rows: Sequence[Sequence[str]], gap: int) -> str:
-    """Columns padded to their widest cell, numbers to the right; a cell may have more lines."""
+    """Return the rows as text, each column as wide as its widest cell, ``gap`` spaces apart.
+
+    The first column is aligned left, all others right. A cell may have several lines.
+    """
     columns = zip(*rows, strict=True)
     widths = [max(len(line) for cell in column for line in cell.split("\n")) for column in columns]
     lines = []

@@ -1,4 +1,4 @@
-"""Counts and accuracies of right images."""
+"""Accuracy: how many images a model has right, and how that compares with another model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Top-1 of one task on one split; accuracy in [0, 1]."""
+    """Top-1 accuracy on one split of one task, in [0, 1], and the counts behind it."""
 
     accuracy: float
     correct: int
@@ -16,15 +16,15 @@ class Score:
 
 
 def score(correct: np.ndarray) -> Score:
-    """Counts and accuracy, in [0, 1]."""
+    """Return the score of per-image correctness: [images], bool."""
     hits = int(correct.sum())
     return Score(accuracy=hits / len(correct), correct=hits, total=len(correct))
 
 
 def normalized_accuracy(accuracy: Mapping[str, float], individual: Mapping[str, float]) -> float:
-    """Mean over tasks of accuracy over that of the task's own fine-tuned model.
+    """Return the mean over tasks of accuracy / accuracy of the task's own fine-tuned model.
 
-    Not the ratio of the means. ValueError when an individual model is never right.
+    This is not the ratio of the means. Raises ValueError if a fine-tuned model has accuracy 0.
     """
     for task in accuracy:
         if individual[task] == 0:

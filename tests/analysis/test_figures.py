@@ -1,4 +1,4 @@
-"""Figures of an analysis: the numbers drawn are the json's, and texts are inside and apart."""
+"""Figures of an analysis: they draw the json's numbers, and no texts overlap or stick out."""
 
 import itertools
 
@@ -24,7 +24,7 @@ PLOTS = [plot_interference, plot_effective_rank, plot_energy, plot_cosines]
 
 
 def texts_of(figure):
-    """(text, box in pixels) of everything written, drawn by Agg."""
+    """Yield (text, box in pixels) of everything written, as drawn by Agg."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
@@ -61,12 +61,12 @@ def test_texts_are_inside_and_apart_and_the_figure_fits_a_page(plot, network):
         assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
     for (first, a), (second, b) in itertools.combinations(texts, 2):
         width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-        # Boxes include the room for ascenders; a pixel or two of it may be shared.
+        # Boxes include the room for ascenders; these may share a pixel or two.
         assert width < 2 or height < 2, (first, second)
 
 
 def drawn(axes):
-    """Colour -> depth -> value, of the lines."""
+    """Return colour -> depth -> value of the lines."""
     return {
         to_hex(line.get_color(), keep_alpha=False).upper(): dict(
             zip(line.get_xdata(), line.get_ydata(), strict=True)

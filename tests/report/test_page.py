@@ -1,4 +1,4 @@
-"""The page as a file: what it holds, that it needs nothing else, and what must not break out."""
+"""The page as a file: it holds all Runs, needs no other file, and lets no text become html."""
 
 import base64
 import json
@@ -13,6 +13,7 @@ from stand_ins.commands import tsv
 from tsv_bench.benchmark.runs import save_run
 from tsv_bench.report.page import NAME, as_json, render_page, write_page
 from tsv_bench.report.page.packed_runs import pack_bits, pack_runs
+from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.table import build_tables
 from tsv_bench.report.text.render import make_sheets
 
@@ -29,7 +30,7 @@ def data_of(page):
 
 def test_the_page_needs_no_other_file():
     page = page_of([make_run(method) for method in LABELS])
-    # Inside the figures, which are data: addresses, stand names of namespaces; they fetch nothing.
+    # Figures are left out: they contain names of namespaces, which look like addresses.
     page = re.sub(r"data:image/svg\+xml;base64,[\w+/=]+", "data:", page)
     assert not re.findall(r"""(?:src|href)=["']?(?!data:|#)[^"' >]+""", page)
     assert not re.search(r"https?:|@import|url\(|fetch\(|XMLHttpRequest|import\(", page)
@@ -71,6 +72,21 @@ def test_the_interval_of_a_run_is_that_of_a_table_of_it_alone():
     (table,) = build_tables([(run, correct)])
     images = table.rows[0].absolute.images
     assert pack_runs([(run, correct)], [table])["runs"][0]["interval"] == [images.low, images.high]
+
+
+def test_the_interval_of_a_task_is_that_of_the_tables():
+    run, correct = make_run("ties")
+    packed = pack_runs([(run, correct)], [])
+    test = packed["pool"][packed["runs"][0]["test"]]
+    for task, score in run.test.items():
+        wilson = statistics.wilson(score.accuracy, score.total)
+        assert test[task]["interval"] == [wilson.low, wilson.high]
+
+
+def test_an_old_run_does_not_say_whether_the_task_must_be_known():
+    old, new = make_run("ties", task_known=False), make_run("ties", stored_bytes=8)
+    packed = pack_runs([old, new, make_run("individual")], [])["runs"]
+    assert [run["task_known"] for run in packed] == [None, False, True]
 
 
 def test_lost_correctness_and_numbers_that_are_none():

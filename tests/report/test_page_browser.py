@@ -29,7 +29,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def evaluated():
-    """Two seeds of six methods, a Run without per-image correctness, and one of another suite."""
+    """Make two seeds of six methods, a Run without correctness, and one of another suite."""
     made = [make_run(method, seed) for method in METHODS for seed in (0, 1)]
     made = [(replace(run, stored_bytes=8_000_000 * (i + 1)), c) for i, (run, c) in enumerate(made)]
     lost, _ = make_run("weight_average", label=NASTY)
@@ -48,7 +48,7 @@ def write(evaluated, folder):
 
 @pytest.fixture
 def load(browser):
-    """Opens a page; afterwards it must have asked for nothing and complained of nothing."""
+    """Open a page; afterwards check that it fetched nothing and reported no error."""
     troubles, contexts = [], []
 
     def opened(path, width=1280, **how):
@@ -73,7 +73,7 @@ def rows_of(page):
 
 
 def column(page, name):
-    """The texts of a column of the Runs' table, from above."""
+    """Return the texts of a column of the Runs' table, from above."""
     heads = [
         re.sub(r" [▲▼]", "", text)
         for text in page.locator("#runs-table thead th").all_inner_texts()
@@ -83,7 +83,7 @@ def column(page, name):
 
 
 def cells(page, region):
-    """The rows of a table, each a list of texts."""
+    """Return the rows of a table, each a list of texts."""
     rows = page.get_by_role("region", name=region, exact=True).locator("tr")
     return [row.locator("th, td").all_inner_texts() for row in rows.all()]
 
@@ -187,8 +187,9 @@ def test_two_runs_are_compared_image_by_image(load, path, evaluated):
     shown = dict(zip(head, mean, strict=True))
     assert signed(shown["difference"]) == pytest.approx(100 * estimate.value, abs=0.051)
     bounds = [100 * estimate.images.low, 100 * estimate.images.high]
-    found = [signed(text) for text in shown["interval"].strip("[]").split(", ")]
-    # A bootstrap of 2000 resamples or more against the normal approximation.
+    interval = re.fullmatch(r"\[(.+), (.+)\] approximate", shown["interval"])
+    found = [signed(text) for text in interval.groups()]
+    # The page's normal approximation against the bootstrap, in points.
     np.testing.assert_allclose(found, bounds, atol=0.25)
     page.get_by_role("button", name="Swap").click()
     assert signed(cells(page, "Task by task")[-1][3]) == -signed(shown["difference"])

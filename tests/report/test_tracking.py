@@ -21,7 +21,7 @@ def apart(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory):
-    """(folder, records) of one Run logged with WANDB_MODE=offline, without account or network."""
+    """Log one Run with WANDB_MODE=offline, without account or network: (folder, records)."""
     folder = tmp_path_factory.mktemp("wandb")
     plot = folder / "accuracy.png"
     Image.new("RGB", (4, 3)).save(plot)
@@ -90,7 +90,7 @@ def test_offline_run_holds_the_tables_and_the_plot(logged):
 
 
 def only_run(folder):
-    """(run record, all records) of the one offline run below the folder."""
+    """Return (run record, all records) of the one offline run below the folder."""
     wandb.teardown()
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
     found = list(records(file))
@@ -132,7 +132,7 @@ def test_the_artifact_holds_the_evaluated_weights_and_how_they_were_made(one, tm
             metadata = json.loads(file.metadata()["tsv_bench"])
         assert found == {"w": MODELS[task], "steps": 7}
         assert metadata == about | ({} if one else {"task": task})
-    # What was written to be copied is gone.
+    # The files that were written to be copied are gone.
     assert not list(tmp_path.glob("wandb/**/*.safetensors"))
 
 

@@ -19,7 +19,7 @@ from tsv_bench.benchmark.runs import find_runs, load_correct
 from tsv_bench.report import tracking
 
 Run = wandb.sdk.wandb_run.Run
-# In the order in which a Run is logged: what is called, and of which object.
+# The steps of logging a Run in their order: function -> the object that has it.
 STEPS = {
     "init": wandb,
     "define_metric": Run,
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:R
 
 
 class Killed(BaseException):
-    """What no handler of errors takes for one."""
+    """An exception that no handler of errors catches."""
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def log(folder, **settings):
 
 
 def whole(folder):
-    """How many W&B runs below the folder have all of a Run."""
+    """Count the W&B runs below the folder that have all of a Run."""
     wandb.teardown()
     found = [list(records(path)) for path in folder.glob("wandb/offline-run-*/*.wandb")]
     return sum(
@@ -95,7 +95,7 @@ def test_a_failure_at_any_step_is_a_warning_and_the_next_run_is_whole(
 
 
 def kill_service():
-    """SIGKILL to the process that wandb does its work in."""
+    """Send SIGKILL to the process that wandb does its work in."""
     children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
     for child in {pid for path in children for pid in path.read_text().split()}:
         if "wandb-core" in Path(f"/proc/{child}/cmdline").read_text():
@@ -137,7 +137,7 @@ def test_a_server_that_cannot_be_reached_is_not_waited_for_long(tmp_path, monkey
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder with data and checkpoints, and the Run that tracker=none leaves."""
+    """Make a folder with data and checkpoints, and the Run that tracker=none leaves."""
     folder = tmp_path_factory.mktemp("made")
     result = tsv(folder, "bench", *BENCH)
     assert result.code == 0, result.err
@@ -157,7 +157,7 @@ def tracked(made, folder, *arguments):
 
 @pytest.mark.parametrize("step", ["init", "log", "save_file", "finish"])
 def test_the_run_is_on_disk_before_wandb_begins(step, made, tmp_path, monkeypatch):
-    """Killed in there, all is there; the next start finds it and goes on to W&B."""
+    """After a kill in wandb all files are there; the next start finds them and goes on to W&B."""
     with monkeypatch.context() as patch:
         fails(patch, step, Killed())
         with pytest.raises(Killed):
@@ -197,7 +197,7 @@ def test_each_job_of_a_comparison_is_one_wandb_run_failures_and_finished_ones_to
 
 
 def once_failing(work):
-    """The function, which fails when it logs weight_average for the first time."""
+    """Wrap a function so that it fails when it logs weight_average for the first time."""
     failed = []
 
     def call(wandb_run, run, plots):

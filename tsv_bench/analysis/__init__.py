@@ -1,4 +1,8 @@
-"""What tsv-analyze does: checkpoint files to one json of measures and its figures."""
+"""How checkpoints interfere: what tsv-analyze does.
+
+checkpoint files -> task vectors -> measures/ (one layer at a time) -> records.py (analysis.json)
+-> figures.py and depth.py; analyze_files.py takes all these steps.
+"""
 
 from tsv_bench.analysis.analyze_files import Analyzed, analyze
 from tsv_bench.analysis.records import render_blocks

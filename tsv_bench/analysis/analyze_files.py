@@ -1,4 +1,4 @@
-"""From checkpoint files to analysis.json and figures.
+"""The path from checkpoint files to analysis.json and figures.
 
 from tsv_bench.analysis import analyze
 analyze("base.safetensors", {"a": "a.pt", "b": "b/"}, "analysis")
@@ -25,18 +25,18 @@ from tsv_bench.state_dicts.inputs import check_inputs, open_inputs
 log = logging.getLogger(__name__)
 
 FILE = "analysis.json"
-ROOM = 20_000_000  # bytes; twenty ViT-L/14 take a fifth of it
+ROOM = 20_000_000  # bytes to have free; an analysis of twenty ViT-L/14 takes a fifth of it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Analyzed:
-    """What an analysis has found and written, and what it took."""
+    """The result of an analysis: its measures, the files written, time and memory."""
 
-    records: dict[str, Any]  # as in the json
-    path: Path
+    records: dict[str, Any]  # content of the json
+    path: Path  # of the json
     figures: list[Path]
     seconds: float
-    peak_memory: int  # resident, bytes, of the process so far
+    peak_memory: int  # bytes, the largest resident memory of the process so far
 
 
 def analyze(
@@ -53,7 +53,8 @@ def analyze(
 ) -> Analyzed:
     """Measure how checkpoints interfere; write ``output``/analysis.json and the figures.
 
-    ValueError or OSError for anything wrong with the arguments or the files, before long work.
+    ``pretrained`` is a checkpoint, ``finetuned`` a checkpoint for each task. Raises ValueError or
+    OSError if an argument or a file is wrong, before any long computation.
     """
     started = time.monotonic()
     output = Path(output)
@@ -88,7 +89,7 @@ def analyze(
     drawn, left_out = save_analysis(records, output) if figures else ([], [])
     for sentence in left_out:
         log.info(sentence)
-    # The json last: whoever finds it finds the figures too.
+    # The json last, so that whoever finds it finds the figures too.
     replace_atomically(
         path, lambda temporary: temporary.write_text(as_text(records), encoding="utf-8")
     )
@@ -102,7 +103,10 @@ def analyze(
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
-    """ValueError or OSError where the folder would lose something or cannot be written."""
+    """Check that the output folder can be written.
+
+    Raises ValueError if it has an analysis already, OSError if it cannot be written.
+    """
     if output.exists() and not output.is_dir():
         raise ValueError(f"output={output} is a file. Name a folder: it will hold {FILE}.")
     if (output / FILE).exists() and not overwrite:

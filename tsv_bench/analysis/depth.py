@@ -1,4 +1,4 @@
-"""Measures of the matrices of a network by the depth of their block, a line for each kind."""
+"""Figure of a measure by depth: a point for each matrix of a network, a line for each kind."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,19 +13,22 @@ from tsv_bench.report.plots.style import COLORS, GREY, clean, color_and_marker, 
 
 Records = Mapping[str, Any]
 Range = tuple[float, float, float]  # low, middle, high
-Value = Callable[[Records], Range]  # of a matrix
+Value = Callable[[Records], Range]  # the measure of a matrix
 Lines = dict[str, dict[int, Range]]  # kind -> depth -> value
 
-MAX_KINDS = 14  # with a line each; more are one line, their median, and the band of all
-MAX_NAMES = 12  # of matrices outside of blocks that are written below
+MAX_KINDS = 14  # kinds at most that have a line each; more are one median and a band
+MAX_NAMES = 12  # matrices at most that have their names below; blocks have numbers
 WIDTHS = (3.4, 7)  # inches: a column, a page
-DECADES = 30  # values further apart than this factor are drawn on a logarithmic scale
+LOG_FACTOR = 30  # values that differ by more than this factor get a logarithmic axis
 
 
 def plot_by_depth(records: Records, panels: Mapping[str, Value]) -> Figure:
-    """A row a panel; a column a stack of blocks, and one of the matrices outside of any."""
+    """Draw a row of axes for each panel (label -> measure) and a column for each stack of blocks.
+
+    The last column has the matrices outside of any stack.
+    """
     drawn = {label: lines_of(records, value) for label, value in panels.items()}
-    stacks = next(iter(drawn.values()))  # the same in every panel, but for the values
+    stacks = next(iter(drawn.values()))  # panels differ in the values alone
     kinds = list(dict.fromkeys(kind for stack, own in stacks.items() if stack for kind in own))
     num_towers = len(stacks) - ("" in stacks)
     widths = [
@@ -63,7 +66,10 @@ def plot_by_depth(records: Records, panels: Mapping[str, Value]) -> Figure:
 
 
 def lines_of(records: Records, value: Value) -> dict[str, Lines]:
-    """Stack -> kind -> depth -> mean over the matrices there. The stack "" is none."""
+    """Return stack -> kind -> depth -> mean over the matrices there.
+
+    The stack "" has the matrices outside of blocks.
+    """
     found: dict[str, dict[str, dict[int, list[Range]]]] = {}
     for layer in records["layers"]:
         for matrix in layer["matrices"]:
@@ -82,7 +88,7 @@ def lines_of(records: Records, value: Value) -> dict[str, Lines]:
 
 
 def _draw(axes: Axes, lines: Lines, kinds: Sequence[str]) -> None:
-    """A line for each kind; grey points where there are none."""
+    """Draw a line for each kind, or grey points for matrices outside of blocks."""
     if len(kinds) > MAX_KINDS:
         points: dict[int, list[Range]] = {}
         for own in lines.values():
@@ -104,6 +110,7 @@ def _draw(axes: Axes, lines: Lines, kinds: Sequence[str]) -> None:
 def _line(
     axes: Axes, points: Mapping[int, Range], color: str, marker: str, label: str | None
 ) -> None:
+    """Draw a line through the middles, and a band from low to high."""
     depths, (low, middle, high) = list(points), np.array(list(points.values())).T
     axes.plot(
         depths, middle, color=color, marker=marker, markersize=3.5, linewidth=1.2, label=label
@@ -116,10 +123,10 @@ def _line(
 
 
 def _scale(axes: Axes, stacks: Mapping[str, Lines]) -> None:
-    """From zero, or logarithmic where the values in blocks are decades apart."""
+    """Start the axis at zero, or make it logarithmic if the values in blocks differ much."""
     blocks = [lines for stack, lines in stacks.items() if stack] or [stacks[""]]
     values = [value[1] for lines in blocks for own in lines.values() for value in own.values()]
-    if 0 < min(values) < max(values) / DECADES:
+    if 0 < min(values) < max(values) / LOG_FACTOR:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.0e}"))  # needs no mathtext
         axes.yaxis.set_minor_formatter(NullFormatter())
@@ -128,6 +135,7 @@ def _scale(axes: Axes, stacks: Mapping[str, Lines]) -> None:
 
 
 def _name(axes: Axes, names: Sequence[str]) -> None:
+    """Write the matrices' names below, or their number if there are too many."""
     if len(names) <= MAX_NAMES:
         texts = [name.rpartition(".")[2].replace("_", "\n") for name in names]
         axes.set_xticks(range(len(names)), texts, rotation=90)

@@ -1,4 +1,4 @@
-"""Figures of an analysis of checkpoints, drawn from what its json holds.
+"""Figures of an analysis, drawn from the content of its json.
 
 They are as wide as a column or a page, so that a paper need not shrink them.
 """
@@ -17,12 +17,15 @@ from tsv_bench.analysis.depth import Range, Records, Value, plot_by_depth
 from tsv_bench.report.plots.style import COLORS, GREY, NothingToPlot, clean, new_figure, save_figure
 
 TEXT = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7.5}  # points
-NUMBERS_UP_TO = 10  # tasks in a heat map
+NUMBERS_UP_TO = 10  # tasks; in a heat map of more, numbers would not be legible
 CAPTIONS = "figures.md"
 
 
 def plot_interference(records: Records) -> Figure:
-    """Singular task interference by depth: raw above, after the polar factors below."""
+    """Draw singular task interference by depth: raw above, after the polar factors below.
+
+    Raises NothingToPlot if there is one task.
+    """
     _need_tasks(records, "interference is between tasks")
 
     def value_of(key: str) -> Value:
@@ -32,7 +35,7 @@ def plot_interference(records: Records) -> Figure:
 
 
 def plot_effective_rank(records: Records) -> Figure:
-    """Effective rank over the full one by depth: median of the tasks, and all of them as a band."""
+    """Draw effective rank / full rank by depth: the tasks' median, and the band of all tasks."""
 
     def shares(matrix: Records) -> Range:
         ranks = numbers(matrix["effective_rank"]) / matrix["full_rank"]
@@ -42,7 +45,7 @@ def plot_effective_rank(records: Records) -> Figure:
 
 
 def plot_energy(records: Records) -> Figure:
-    """Cumulative energy of the singular values, a panel a task: median of the layers, and 80%."""
+    """Draw cumulative energy, a panel a task: the matrices' median and the band of 80% of them."""
     shares = np.sqrt(records["energy_shares"])
     matrices = [matrix for _, matrix in matrices_of(records)]
     energy = np.array([[numbers(own) for own in matrix["energy"]] for matrix in matrices])
@@ -79,7 +82,10 @@ def plot_energy(records: Records) -> Figure:
 
 
 def plot_cosines(records: Records) -> Figure:
-    """Heat maps, task by task: of the subspaces (left and right, all matrices), of task vectors."""
+    """Draw heat maps, task by task, of the cosines of subspaces and of whole task vectors.
+
+    Raises NothingToPlot if there is one task.
+    """
     _need_tasks(records, "cosines are between tasks")
     of_spaces, tasks = records["overall"]["subspace_cosine_of_tasks"], records["tasks"]
     left, right = (_apart(of_spaces[side]) for side in ("left", "right"))
@@ -100,12 +106,12 @@ def plot_cosines(records: Records) -> Figure:
 
 
 def _apart(rows: Sequence[Sequence[float | None]]) -> np.ndarray:
-    """Without the diagonal, so that colours tell the others apart."""
+    """Return [tasks, tasks] with nan on the diagonal, so that the scale is that of the others."""
     return np.where(np.eye(len(rows), dtype=bool), np.nan, np.array(rows, dtype=float))
 
 
 def _highest(cosines: np.ndarray) -> float:
-    """The end of their scale: the largest, rounded up to one digit."""
+    """Return the end of the colour scale: the largest cosine, rounded up to one digit."""
     largest = float(np.abs(cosines[~np.isnan(cosines)]).max(initial=0)) or 1.0
     digit = 10.0 ** math.floor(math.log10(largest))
     return math.ceil(round(largest / digit, 6)) * digit
@@ -114,10 +120,10 @@ def _highest(cosines: np.ndarray) -> float:
 def _heat_map(
     axes: Axes, cosines: np.ndarray, highest: float, tasks: Sequence[str], inches: float
 ) -> None:
-    """``inches``: the side of a cell."""
+    """Draw cosines with a colour bar; ``inches`` is the side of a cell."""
     signed = bool((cosines < 0).any())
     colors, lowest = ("RdBu_r", -highest) if signed else ("Blues", 0)
-    axes.set_facecolor("0.93")  # of what is left out, and of tasks without directions
+    axes.set_facecolor("0.93")  # shows at nan: the diagonal, and tasks without directions
     image = axes.imshow(cosines, cmap=colors, vmin=lowest, vmax=highest)
     size = min(8, 72 * inches * 0.8)
     if len(tasks) <= NUMBERS_UP_TO:
@@ -168,9 +174,9 @@ FIGURES = {
 
 
 def save_analysis(records: Records, folder: Path) -> tuple[list[Path], list[str]]:
-    """Write the figures, svg and png, and figures.md with their captions.
+    """Write the figures as svg and png, and their captions to figures.md.
 
-    The figures' paths, and a sentence for each that is left out.
+    Returns the figures' paths, and a sentence for each that is left out.
     """
     folder, paths, left_out, texts = Path(folder), [], [], []
     for name, (plot, caption) in FIGURES.items():
@@ -186,14 +192,14 @@ def save_analysis(records: Records, folder: Path) -> tuple[list[Path], list[str]
 
 
 def remove_figures(folder: Path) -> None:
-    """Those of another analysis, which would not fit this one's numbers."""
+    """Remove an older analysis' figures, which would not fit the new numbers."""
     names = [f"{name}.{end}" for name in FIGURES for end in ("svg", "png")]
     for name in (*names, CAPTIONS):
         (folder / name).unlink(missing_ok=True)
 
 
 def _random(records: Records) -> str:
-    """What random subspaces of the same sizes would have: rank / side."""
+    """Return the cosines that random subspaces of the same sizes would have: rank / side."""
     sides = [
         np.mean([matrix["rank"] / matrix["shape"][side] for _, matrix in matrices_of(records)])
         for side in (0, 1)
@@ -202,15 +208,16 @@ def _random(records: Records) -> str:
 
 
 def _need_tasks(records: Records, why: str) -> None:
+    """Raise NothingToPlot if there is one task."""
     if len(records["tasks"]) < 2:
         raise NothingToPlot(f"{why}, and there is one task.")
 
 
 def matrices_of(records: Records) -> Iterator[tuple[Records, Records]]:
-    """Every matrix with its layer."""
+    """Yield every matrix with its layer."""
     return ((layer, matrix) for layer in records["layers"] for matrix in layer["matrices"])
 
 
 def numbers(values: Sequence[float | None]) -> np.ndarray:
-    """NaN for null."""
+    """Return the values as an array, with nan for null."""
     return np.array(values, dtype=float)

@@ -1,4 +1,4 @@
-"""The measures of layers as plain data: what analysis.json holds, and its summaries.
+"""The content of analysis.json: measures of layers as plain data, and their summaries.
 
 Numbers have six significant digits; null stands where a task has changed nothing.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 from tsv_bench.analysis.measures import Layer, Matrix, Place, energy_shares, place_of
 from tsv_bench.columns import align
 
-PIECES = ("q", "k", "v")  # of a fused projection that split_qkv takes as three matrices
+PIECES = ("q", "k", "v")  # the three matrices that split_qkv makes of a fused projection
 
 DEFINITIONS = {
     "interference": "singular task interference || (U^T U - I) diag(s) (V^T V - I) ||_1, "
@@ -42,7 +42,7 @@ DEFINITIONS = {
 
 
 def make_records(layers: Sequence[Layer], tasks: Sequence[str]) -> dict[str, Any]:
-    """The measures of all layers, without what the analysis is of."""
+    """Return the measures of all layers, and their means over blocks and kinds of layers."""
     products = torch.stack([layer.products for layer in layers]).sum(dim=0)
     changed = [layer for layer in layers if layer.is_changed]
     found = [(place_of(layer.name), matrix) for layer in changed for matrix in layer.matrices]
@@ -53,7 +53,7 @@ def make_records(layers: Sequence[Layer], tasks: Sequence[str]) -> dict[str, Any
             "tasks": list(tasks),
             "energy_shares": energy_shares(),
             "task_vectors": {"norm": norms(products), "cosine": cosines(products)},
-            "overall": summary(matrices)
+            "overall": summarize(matrices)
             | {
                 "subspace_cosine_of_tasks": {
                     "left": mean_of(matrices, lambda matrix: matrix.left_cosines),
@@ -61,11 +61,11 @@ def make_records(layers: Sequence[Layer], tasks: Sequence[str]) -> dict[str, Any
                 }
             },
             "blocks": [
-                {"block": block} | summary(own)
+                {"block": block} | summarize(own)
                 for block, own in grouped(found, lambda place: place.block)
             ],
             "kinds": [
-                {"kind": kind} | summary(own)
+                {"kind": kind} | summarize(own)
                 for kind, own in grouped(found, lambda place: place.kind)
             ],
             "layers": [layer_record(layer) for layer in changed],
@@ -75,6 +75,7 @@ def make_records(layers: Sequence[Layer], tasks: Sequence[str]) -> dict[str, Any
 
 
 def layer_record(layer: Layer) -> dict[str, Any]:
+    """Return the measures of a layer and of its matrices."""
     place, pieces = place_of(layer.name), PIECES if len(layer.matrices) == 3 else [None]
     return {
         "name": layer.name,
@@ -92,6 +93,7 @@ def layer_record(layer: Layer) -> dict[str, Any]:
 
 
 def matrix_record(matrix: Matrix) -> dict[str, Any]:
+    """Return the measures of a matrix; see `DEFINITIONS`."""
     return {
         "shape": list(matrix.shape),
         "full_rank": min(matrix.shape),
@@ -110,7 +112,9 @@ def matrix_record(matrix: Matrix) -> dict[str, Any]:
     }
 
 
-def summary(matrices: Sequence[Matrix]) -> dict[str, Any]:
+def summarize(matrices: Sequence[Matrix]) -> dict[str, Any]:
+    """Return the means over matrices, and over tasks or pairs of tasks."""
+
     def cosine(matrix: Matrix) -> Tensor:
         both = torch.stack([matrix.left_cosines, matrix.right_cosines])
         apart = ~torch.eye(both.shape[1], dtype=torch.bool)
@@ -133,12 +137,14 @@ def summary(matrices: Sequence[Matrix]) -> dict[str, Any]:
 
 
 def mean_of(matrices: Iterable[Matrix], of: Callable[[Matrix], Tensor]) -> Tensor:
+    """Return the mean over matrices of a measure, leaving nan out."""
     return torch.stack([of(matrix) for matrix in matrices]).double().nanmean(dim=0)
 
 
 def grouped(
     found: Iterable[tuple[Place, Matrix]], key: Callable[[Place], str]
 ) -> list[tuple[str, list[Matrix]]]:
+    """Group matrices by a key of their place, in the order of first appearance."""
     groups: dict[str, list[Matrix]] = {}
     for place, matrix in found:
         groups.setdefault(key(place), []).append(matrix)
@@ -146,17 +152,18 @@ def grouped(
 
 
 def norms(products: Tensor) -> Tensor:
+    """Return the norms of vectors with these inner products: [tasks, tasks] -> [tasks]."""
     return products.diagonal().sqrt()
 
 
 def cosines(products: Tensor) -> Tensor:
-    """Of the vectors with these inner products; NaN of a vector of zeros."""
+    """Return the cosines of vectors with these inner products; nan for a vector of zeros."""
     lengths = norms(products)
     return products / (lengths[:, None] * lengths)
 
 
 def plain(value: Any) -> Any:
-    """Tensors as lists, numbers rounded, NaN as None."""
+    """Replace tensors by lists, numbers by rounded ones, nan by None."""
     if isinstance(value, Tensor):
         value = value.tolist()
     if isinstance(value, Mapping):
@@ -169,7 +176,7 @@ def plain(value: Any) -> Any:
 
 
 def as_text(records: Mapping[str, Any]) -> str:
-    """json with a line for each layer, block and kind."""
+    """Return json with a line for each layer, block and kind."""
 
     def lines(value: Any) -> str:
         if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -185,7 +192,7 @@ def _dumped(value: Any) -> str:
 
 
 def render_blocks(records: Mapping[str, Any]) -> str:
-    """A table of the blocks' summaries."""
+    """Return a table of the blocks' means as aligned text."""
     header = ["block", "matrices", "STI raw", "merged", "energy kept", "subspace cosine"]
     rows = [
         [

@@ -1,1 +1,6 @@
-"""From Runs to tables, texts, figures and a page."""
+"""Reports of Runs.
+
+Runs -> tables/ (rows, intervals, comparisons) -> text/ (terminal, markdown, LaTeX, csv), plots/
+(figures) and page/ (html); write_report.py writes the files. tracking.py shows single Runs on
+Weights & Biases.
+"""

@@ -1,4 +1,4 @@
-"""Where a finished Run is shown besides the results folder: nowhere, or on Weights & Biases."""
+"""Trackers, which show finished Runs outside the results folder: none, or Weights & Biases."""
 
 import logging
 import tempfile
@@ -15,27 +15,35 @@ logger = logging.getLogger(__name__)
 
 MODES = (None, "online", "offline", "disabled")
 PROMPT_SECONDS = 60  # how long a missing login may ask before it counts as a failure
-START_SECONDS = 30  # how long W&B is waited for; every Run of a comparison waits so long
+START_SECONDS = 30  # how long W&B may take to answer; every Run waits at most so long
 UPLOAD_SECONDS = 300  # how long the last upload may take; the files are small
-WEIGHTS_SECONDS = 3600  # the same with an artifact, which may have gigabytes
+WEIGHTS_SECONDS = 3600  # the same with weights, which may be gigabytes
 
-# Writes the weights that the Run evaluated into a folder; their files.
+# Writes the weights that the Run evaluated into a folder and returns their files.
 Weights = Callable[[Path], Sequence[Path]]
 
 
 class Tracker(Protocol):
+    """Something that shows Runs."""
+
     def log_run(self, run: Run, plots: Sequence[Path], weights: Weights | None = None) -> None:
-        """Show a Run that is already saved, and its plots (PNG). Never raises."""
+        """Show a Run that is already saved, its plots (PNG) and its weights. Never raises."""
 
 
 class NoTracker:
+    """The tracker that does nothing."""
+
     def log_run(self, run: Run, plots: Sequence[Path], weights: Weights | None = None) -> None:
-        """Nothing: the results folder has it all."""
+        """Do nothing: the results folder has it all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WandbTracker:
-    """One W&B run per Run; ``None`` leaves a choice to the environment (WANDB_MODE, WANDB_DIR)."""
+    """The tracker that makes a W&B run of each Run.
+
+    ``mode`` and ``dir`` may be None: then the environment decides (WANDB_MODE, WANDB_DIR). Raises
+    ValueError for an unknown mode or an ``artifact`` that is not a bool.
+    """
 
     project: str
     entity: str | None
@@ -56,10 +64,11 @@ class WandbTracker:
             raise ValueError(f"tracker.artifact={self.artifact!r} is neither true nor false.")
 
     def log_run(self, run: Run, plots: Sequence[Path], weights: Weights | None = None) -> None:
+        """Log a Run to W&B; a failure is a warning."""
         try:
             self._log_run(run, plots, weights)
-        # Whatever goes wrong in there (no login, no network, no space, wandb itself), the Run is
-        # saved and the other methods of the comparison still wait: say it and go on.
+        # Anything may fail here (login, network, disk, wandb itself), but the Run is saved and
+        # other methods are still to be run: warn and go on.
         except Exception as error:
             logger.warning(
                 "W&B did not take the run of %s on %s: %s: %s. Its results are saved all the same; "
@@ -69,15 +78,15 @@ class WandbTracker:
                 type(error).__name__,
                 error,
             )
-            # wandb's own process may be what died, and then this raises, SystemExit among others;
-            # the next Run starts another.
+            # If wandb's own process died, this raises too, SystemExit among others. The next Run
+            # starts a new process.
             with suppress(Exception, SystemExit):
                 import wandb
 
                 wandb.teardown(exit_code=1)
 
     def _log_run(self, run: Run, plots: Sequence[Path], weights: Weights | None) -> None:
-        import wandb  # here, because importing it takes a second that tracker=none need not spend
+        import wandb  # here: it takes a second, which tracker=none need not spend
 
         settings = wandb.Settings(
             console="off",
@@ -88,7 +97,7 @@ class WandbTracker:
             finish_timeout_raises=True,
         )
         if self.dir is not None:
-            Path(self.dir).mkdir(parents=True, exist_ok=True)  # else wandb writes elsewhere
+            Path(self.dir).mkdir(parents=True, exist_ok=True)  # without it, wandb writes elsewhere
         wandb_run = wandb.init(
             project=self.project,
             entity=self.entity,
@@ -101,14 +110,14 @@ class WandbTracker:
             config=configuration(run),
             settings=settings,
         )
-        # Not `with wandb_run`: that prints the traceback of what log_run makes one message of.
+        # Not `with wandb_run`: that prints the traceback of an error that log_run reports.
         log_results(wandb_run, run, plots)
         if self.artifact and not wandb_run.disabled:
             log_weights(wandb_run, run, weights)
         wandb_run.finish()
 
     def _tags(self, run: Run) -> list[str]:
-        """What was chosen: names, the checkpoints' generation, the experiment, and one's own."""
+        """Return the names of what was run, the generations of checkpoints, and the user's tags."""
         finetuned = (c for name, c in run.checkpoints.items() if name != "pretrained")
         generations = sorted({checkpoint["generation"] for checkpoint in finetuned})
         chosen = (run.backbone, run.suite, run.method, *generations, self.experiment, *self.tags)
@@ -116,7 +125,7 @@ class WandbTracker:
 
 
 def log_results(wandb_run: Any, run: Run, plots: Sequence[Path]) -> None:
-    """The alpha curve as a line, a row for each task, the summary and the plots."""
+    """Log the alpha curve, a table of the tasks, the summary and the plots."""
     import wandb
 
     wandb_run.define_metric("alpha_curve/alpha", summary="none")
@@ -135,11 +144,11 @@ def log_results(wandb_run: Any, run: Run, plots: Sequence[Path]) -> None:
         )
     images = {f"plots/{plot.stem}": wandb.Image(str(plot)) for plot in plots}
     wandb_run.log(shown | images)
-    wandb_run.summary.update(summary(run))
+    wandb_run.summary.update(run_summary(run))
 
 
 def log_weights(wandb_run: Any, run: Run, weights: Weights | None) -> None:
-    """The weights that were evaluated, as an artifact that says how they were made."""
+    """Log the evaluated weights as an artifact that says how they were made."""
     import wandb
 
     if weights is None:
@@ -152,7 +161,7 @@ def log_weights(wandb_run: Any, run: Run, weights: Weights | None) -> None:
         return
     name = f"{run.backbone}-{run.suite}-{run.method}-{run.fingerprint}".replace("+", "-")
     artifact = wandb.Artifact(name, type="model", metadata=how_made(run))
-    # Beside wandb's own files: the disk for temporary ones may be memory.
+    # Beside wandb's own files: the system's temporary folder may be in memory.
     with tempfile.TemporaryDirectory(dir=Path(wandb_run.dir).parent) as folder:
         for path in weights(Path(folder)):
             artifact.add_file(str(path), name=path.name, skip_cache=True)  # copied until uploaded
@@ -160,13 +169,13 @@ def log_weights(wandb_run: Any, run: Run, weights: Weights | None) -> None:
 
 
 def configuration(run: Run) -> dict[str, Any]:
-    """What the Run is and how to make it again."""
+    """Return what identifies the Run and what is needed to repeat it."""
     names = ("backbone", "suite", "method", "label", "seed", "knobs", "settings", "fingerprint")
     return {name: getattr(run, name) for name in (*names, "versions", "commit", "machine")}
 
 
 def task_rows(run: Run) -> list[dict[str, Any]]:
-    """One row per task, on test; accuracies in [0, 1]."""
+    """Return a row for each task: test accuracies in [0, 1] and counts of images."""
     return [
         {
             "task": task,
@@ -179,8 +188,8 @@ def task_rows(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def summary(run: Run) -> dict[str, float]:
-    """Accuracies in [0, 1], seconds per stage, memory and storage in bytes."""
+def run_summary(run: Run) -> dict[str, float]:
+    """Return accuracies in [0, 1], alpha, seconds of each stage, memory and storage in bytes."""
     names = ("absolute", "normalized", "alpha", "peak_memory", "stored_bytes")
     values = {name: getattr(run, name) for name in names}
     stages = {f"seconds/{stage}": seconds for stage, seconds in run.seconds.items()}
@@ -188,6 +197,7 @@ def summary(run: Run) -> dict[str, float]:
 
 
 def wandb_table(rows: Sequence[dict[str, Any]]) -> Any:
+    """Return the rows, which all have the same keys, as a W&B table."""
     import wandb
 
     return wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])

@@ -1,4 +1,4 @@
-"""A report as files: tables as texts, and their figures."""
+"""The report as files: tables as text, and their figures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,10 @@ from tsv_bench.report.text.render import LAYOUTS, render_csv, render_latex, rend
 
 
 def write_report(tables: Sequence[Table], out_folder: Path, layout: str = "runs") -> list[Path]:
-    """Write the tables as .md, .csv and .tex, and each one's figures (svg, png); the paths.
+    """Write the tables as .md, .csv and .tex, and their figures as .svg and .png.
 
-    ``layout`` "runs": table.*, a table for each backbone and suite; "paper": paper.*, the paper's;
-    "leaderboard": leaderboard.*, the best method first.
+    The names of the texts are those of the layout: table.*, paper.* or leaderboard.*. Returns the
+    paths. Raises ValueError for an unknown layout.
     """
     out_folder = Path(out_folder)
     renderings = {"md": render_markdown, "csv": render_csv, "tex": render_latex}

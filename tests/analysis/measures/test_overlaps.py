@@ -1,4 +1,4 @@
-"""Measures of interference in float64: what the mathematics says of them, and a plain computation.
+"""Measures of interference in float64: theorems, and the definitions computed plainly.
 
 Rounding leaves about 1e-14 of values around 1; `close` is 1e-10.
 """
@@ -18,7 +18,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
 def of(deltas, **settings):
-    """The measures of one matrix, of a list of deltas."""
+    """Measure one matrix, given as a list of deltas."""
     vectors = {f"task{i}": {"w": delta} for i, delta in enumerate(deltas)}
     [layer] = measure(vectors, Settings(**settings))
     [matrix] = layer.matrices
@@ -34,7 +34,7 @@ def with_values(values, left, right):
 
 
 def disjoint(num_tasks, m, n, rank=2):
-    """Tasks whose singular vectors are orthogonal to those of every other."""
+    """Make tasks whose singular vectors are orthogonal to those of all others."""
     left, right = orthogonal(m, num_tasks * rank), orthogonal(n, num_tasks * rank)
     return [
         with_values([2.0, 1.0], left[:, i : i + rank], right[:, i : i + rank])
@@ -43,7 +43,7 @@ def disjoint(num_tasks, m, n, rank=2):
 
 
 def apart(matrix):
-    """What is of two different tasks."""
+    """Return the entries that belong to two different tasks."""
     return matrix[~torch.eye(len(matrix), dtype=torch.bool)]
 
 
@@ -68,7 +68,7 @@ def test_tasks_that_share_a_subspace_are_told_from_those_that_do_not(shape):
     assert same.rank == others.rank > 2
     for cosines in (same.left_cosines, same.right_cosines):
         torch.testing.assert_close(cosines, torch.ones_like(cosines), **close)
-    # Of random planes in ten dimensions the mean is 2 / 10; nearer than that is near one.
+    # Random planes in ten dimensions have 2 / 10 on average; planes that are close have about 1.
     for cosines in (others.left_cosines, others.right_cosines):
         assert apart(cosines).max() < 0.7
     assert same.raw > 1.5 * others.raw > 0
@@ -81,7 +81,7 @@ def test_identical_tasks_have_one_subspace_and_no_orthonormal_factor(shape):
     for cosines in (found.left_cosines, found.right_cosines):
         torch.testing.assert_close(cosines, torch.ones(3, 3, dtype=torch.float64), **close)
     assert found.left_spanned == found.right_spanned == found.rank
-    # Three copies of a column share one direction: each of them gets a third of it.
+    # Three copies of a column share one direction, and each gets a third of it.
     assert found.left_error == pytest.approx(2 / 3) == found.right_error
 
 
@@ -139,7 +139,7 @@ def sti(u, s, v):
 
 
 def permuted(matrix, order):
-    """The measures with the tasks in another order."""
+    """Return the measures with the tasks in another order."""
     values = {field.name: getattr(matrix, field.name) for field in fields(matrix)}
     return {
         name: value
@@ -193,7 +193,7 @@ def test_ranks_of_flat_and_of_single_spectra():
     for rank in (spectra.effective_rank, spectra.stable_rank):
         torch.testing.assert_close(rank(torch.stack([flat, 5 * flat, single])),
                                    torch.tensor([8, 8, 1], dtype=torch.float64))  # fmt: skip
-    # Two values of 3 : 1, whose entropy is that of a coin of 3/4.
+    # Two values of 3 : 1 have the entropy of a coin that shows heads with probability 3/4.
     two = torch.tensor([3.0, 1.0], dtype=torch.float64)
     assert float(spectra.effective_rank(two)) == pytest.approx(4 / 3**0.75)
     assert float(spectra.stable_rank(two)) == pytest.approx(10 / 9)
@@ -224,7 +224,7 @@ def test_singular_values_in_float32_are_nearly_exact(shape, size):
     delta = size * randn(*shape) * torch.logspace(0, -4, shape[1], dtype=torch.float64)
     found = spectra.singular_values(delta.float())
     exact = torch.linalg.svdvals(delta.float().double())
-    # By the Gram matrix in float64: the square root of 1e-16.
+    # The Gram matrix in float64 leaves an error of the square root of 1e-16.
     torch.testing.assert_close(found / exact[0], exact / exact[0], rtol=0, atol=2e-8)
 
 

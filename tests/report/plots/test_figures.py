@@ -1,4 +1,4 @@
-"""Figures: the numbers drawn are the table's, and every text is inside and apart."""
+"""Figures of a table: they draw its numbers, and no texts overlap or stick out."""
 
 import itertools
 import sys
@@ -29,7 +29,7 @@ FRACTIONS = (0.01, 0.05, 0.1, 0.5)
 
 
 def table_of(methods=tuple(LABELS), seeds=(0,), num_tasks=8, num_more=0, fractions=(), sized=True):
-    """``num_more`` merges more of other names; TSV-C at these rank fractions too."""
+    """Build a table with ``num_more`` other merges, and TSV-C at these rank fractions."""
     tasks = [f"{task}{i or ''}" for i in range(3) for task in TASKS][:num_tasks]
     changes = [(method, {}) for method in methods]
     like = ("ties", "tsv_merge", "task_arithmetic", "weight_average")
@@ -54,7 +54,7 @@ def table_of(methods=tuple(LABELS), seeds=(0,), num_tasks=8, num_more=0, fractio
 
 
 def texts_of(figure):
-    """(text, box in pixels) of everything written, drawn by Agg."""
+    """Yield (text, box in pixels) of everything written, as drawn by Agg."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
@@ -77,7 +77,7 @@ def boxes(texts, renderer):
     for text in texts:
         # Rotated labels have boxes that overlap where the letters do not.
         if text.get_visible() and text.get_text() and text.get_rotation() in (0, 90):
-            # Of the letters: an annotation's own box has its line in it.
+            # The box of the letters; an annotation's own box includes its line.
             yield text.get_text(), Text.get_window_extent(text, renderer)
 
 
@@ -93,7 +93,7 @@ def large():
 
 @pytest.fixture(scope="module")
 def old():
-    """Runs that do not say what they store."""
+    """Return a table of Runs that do not say what they store."""
     return table_of(fractions=FRACTIONS, sized=False)
 
 
@@ -112,7 +112,7 @@ def test_texts_are_inside_and_apart(plot, size, request):
     for (first, a), (second, b) in itertools.combinations(texts, 2):
         width = min(a.x1, b.x1) - max(a.x0, b.x0)
         height = min(a.y1, b.y1) - max(a.y0, b.y0)
-        # Boxes include the room for ascenders; a pixel or two of it may be shared.
+        # Boxes include the room for ascenders; these may share a pixel or two.
         assert width < 2 or height < 2, (first, second)
 
 

@@ -13,13 +13,15 @@ from tsv_bench.report.tables.table import build_tables
 from tsv_bench.scores import Score
 
 NUM_IMAGES = 2000
-# Merged, all with figures on the original checkpoints; below the averages of these.
+# Merging methods that have figures on the original checkpoints.
 MERGED = ("weight_average", "task_arithmetic", "consensus_ta", "ties", "tsv_merge", "iso_c")
 
 
 def scored(method, accuracy, seed=0, **changes):
-    """A Run whose accuracy is that in every task; the images that a worse one has right are among
-    those of a better one."""
+    """Make a Run with this accuracy on every task.
+
+    A better Run has all images right that a worse one has.
+    """
     run, bits = make_run("ties", seed, num_images=NUM_IMAGES)
     right = round(accuracy * NUM_IMAGES)
     correct = {task: np.arange(NUM_IMAGES) < right for task in bits}
@@ -75,7 +77,7 @@ def test_tau_with_ties_is_tau_b():
 
 def test_the_published_order_agrees_with_itself():
     found = against(table_of(original()))
-    # Of the 6! orders of six methods only this one and its reverse are as extreme.
+    # Among the 6! orders of six methods only this one and its reverse are as extreme.
     assert (found.merged.value, found.merged.num) == (1, 6)
     assert found.merged.p == pytest.approx(2 / 720)
     assert (found.num_pairs, found.num_reversed, found.reversed) == (15, 0, ())
@@ -95,8 +97,8 @@ def test_pairs_that_differ_beyond_chance_are_named():
 
 
 def test_a_pair_the_other_way_round_by_chance_is_counted_not_named():
-    """Iso-C is published 0.4 above TSV-M. Here each is right where the other is not, 100 times a
-    task, and TSV-M once more."""
+    """Iso-C is published 0.4 above TSV-M. Here each has 100 images a task right that the other has
+    not, and TSV-M has one more."""
     runs = []
     for method, accuracy in original().items():
         run, correct = scored(method, accuracy)

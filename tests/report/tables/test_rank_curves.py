@@ -1,4 +1,4 @@
-"""Rank curves: which Runs make one, and the fraction that keeps 99% against a made-up truth."""
+"""Rank curves: which Runs make one, and whether the fraction that keeps 99% is found."""
 
 import math
 
@@ -14,12 +14,15 @@ TRUTH = 0.083
 
 
 def truth(fraction):
-    """Kept accuracy, linear in the logarithm; 0.99 at TRUTH."""
+    """Return the kept accuracy: linear in the fraction's logarithm, 0.99 at TRUTH."""
     return 0.99 + 0.02 * math.log(fraction / TRUTH)
 
 
 def drawn(num_images, seed, num_tasks=2, individual=0.9):
-    """Per-image correctness whose expectation is the truth; an image once kept stays kept."""
+    """Draw per-image correctness whose expectation is the truth.
+
+    An image that is kept at a fraction is kept at all larger ones.
+    """
     rng = np.random.default_rng(seed)
     correct, own = [{} for _ in FRACTIONS], {}
     for task in map(str, range(num_tasks)):

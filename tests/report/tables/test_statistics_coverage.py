@@ -1,7 +1,7 @@
-"""Intervals and p-values where the truth is known: they are right as often as they say.
+"""Intervals hold a known truth as often as they say, and p-values reject it as rarely.
 
 The bounds are three standard errors of the simulation, sqrt(p (1 - p) / trials), around 95%; a
-wider side has its reason beside it.
+wider bound has its reason beside it.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy import stats
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.statistics import sign_flip_p, task_difference, wilson
 
-# Both right, only the first, only the second, neither: how often, in a suite of three tasks.
+# Probabilities in three tasks: both right, only the first, only the second, neither.
 TRUTH = {"cars": (0.75, 0.10, 0.05, 0.10), "dtd": (0.55, 0.12, 0.08, 0.25),
          "mnist": (0.95, 0.02, 0.02, 0.01)}  # fmt: skip
 NUM_IMAGES = {"cars": 200, "dtd": 80, "mnist": 500}
@@ -20,12 +20,12 @@ TRUE_DIFFERENCE = np.mean([first - second for _, first, second, _ in TRUTH.value
 
 @pytest.fixture
 def fewer_resamples(monkeypatch):
-    """Two thousand are as right, only a little noisier, and a fifth of the time."""
+    """Draw two thousand resamples: as right, only a little noisier, in a fifth of the time."""
     monkeypatch.setattr(statistics, "NUM_RESAMPLES", 2000)
 
 
 def draw_pair(rng, truth=TRUTH, num_seeds=1):
-    """(first, second), task -> seeds x images; the seeds of an image are alike."""
+    """Draw two methods' correctness, task -> [seeds, images]; the seeds of an image are alike."""
     pairs = ({}, {})
     for task, rates in truth.items():
         images = rng.choice(4, p=rates, size=NUM_IMAGES[task])
@@ -39,7 +39,7 @@ def draw_pair(rng, truth=TRUTH, num_seeds=1):
 
 
 def exact_coverage(interval, accuracy, num_images):
-    """How likely the number of right images is one whose interval holds ``accuracy``."""
+    """Return the probability that the interval of the drawn images holds ``accuracy``."""
     counts = np.arange(num_images + 1)
     found = [interval(count / num_images, num_images) for count in counts]
     holds = [i.low <= accuracy <= i.high for i in found]
@@ -48,7 +48,7 @@ def exact_coverage(interval, accuracy, num_images):
 
 @pytest.mark.parametrize("num_images", [100, 200, 350, 500])
 def test_wilson_covers_accuracies_near_one(num_images):
-    """Exactly computed. It swings with the accuracy, as counts are whole: the mean is near 95%."""
+    """Coverage is computed exactly. Counts are whole, so it swings with the accuracy around 95%."""
     near = [exact_coverage(wilson, p, num_images) for p in np.linspace(0.93, 0.97, 21)]
     assert 0.945 <= np.mean(near) <= 0.96
     assert min(near) >= 0.92
@@ -94,7 +94,7 @@ def test_the_interval_of_a_mean_accuracy_covers_it():
 @pytest.mark.parametrize("task", TRUTH)
 @pytest.mark.parametrize("num_seeds", [1, 3])
 def test_the_interval_of_one_tasks_difference_covers_it(task, num_seeds):
-    """Also where hardly an image decides: 10 of 500 each way in mnist."""
+    """It does so even where few images decide: 10 of 500 each way in mnist."""
     trials, covered = 2000, 0
     rng = np.random.default_rng(2)
     truth = {task: TRUTH[task]}
@@ -134,10 +134,10 @@ def test_p_weighs_tasks_alike_and_flips_seeds_together():
     rng = np.random.default_rng(4)
     first, second = draw_pair(rng)
     alone = sign_flip_p(statistics.image_differences(first, second))
-    # Thrice the same seed is no more evidence than once.
+    # The same seed three times is no more evidence than once.
     repeated = [{t: b.repeat(3, axis=0) for t, b in c.items()} for c in (first, second)]
     assert sign_flip_p(statistics.image_differences(*repeated)) == pytest.approx(alone, abs=0.02)
-    # A thousand images of another task outvote none of the ten that all say the same.
+    # A thousand images of another task do not outvote ten that all say the same.
     small = np.ones((1, 10))
     large = np.resize([1, -1], (1, 1000))
     assert sign_flip_p({"small": small}) < 0.01

@@ -1,4 +1,4 @@
-"""Which Runs of a folder stand in which row, and what the notes say about the others."""
+"""Runs of a folder become rows, and the notes say why others do not."""
 
 from dataclasses import replace
 
@@ -82,19 +82,12 @@ def test_runs_on_older_data_are_left_out_and_named():
     assert any("left out TIES, seed 0" in note and "'land'" in note for note in table.notes)
 
 
-def test_rows_from_different_checkpoints_are_named():
-    run, correct = make_run("ties")
-    other = run.checkpoints | {"land": {"sha256": "other", "generation": "finetune"}}
-    table = build(make_run("tsv_merge"), make_run("ties", checkpoints=other))
-    assert any("different checkpoints, first 'land'" in note for note in table.notes)
-
-
 def test_normalized_interval_needs_the_models_that_normalized():
     table = build(make_run("ties"))
     assert table.rows[0].normalized.images is None
     assert table.rows[0].normalized.value == make_run("ties")[0].normalized
     assert "tsv-bench method=individual" in table.notes[0]
-    # Individual models of somewhere else are no better than none.
+    # Individual models that did not normalize the Run are no better than none.
     run, correct = make_run("ties")
     other = make_run("ties", normalizer={task: 1.0 for task in run.tasks})
     table = build(other, make_run("individual"))
@@ -124,7 +117,7 @@ def test_lost_bits_leave_the_intervals_out(tmp_path):
 
 
 def test_images_of_another_run_are_not_taken_for_a_runs_own(tmp_path, caplog):
-    """As after a kill between the two files of a Run that replaces another."""
+    """A kill between the two files of a Run that replaces another leaves such a pair."""
     for method in ("ties", "tsv_merge"):
         path = save_run(*make_run(method), tmp_path)
     other, correct = make_run("tsv_merge", seed=1)
@@ -235,14 +228,6 @@ def test_embedded_suites_know_nothing_of_published_figures():
     assert all(row.published is None for row in table.rows)
 
 
-def test_what_deviates_in_a_task_is_listed():
-    what = {"land": "prompts of the paper", "digits": ""}
-    runs = [make_run(method, variants=what) for method in ("ties", "tsv_merge", "individual")]
-    assert build(*runs).notes == ("Land: prompts of the paper.",)
-    notes = build(*runs[1:], make_run("ties"), make_run("task_arithmetic")).notes
-    assert notes == ("Land: prompts of the paper (in TSV-M, Individual only).",)
-
-
 def test_a_published_normalizer_is_named():
     own, correct = make_vision_run("tsv_merge")
     run = replace(own, normalizer_source=published.normalizer_source())
@@ -258,30 +243,3 @@ def test_what_is_said_of_several_rows_is_said_once():
     notes = build(make_run("tsv_merge"), make_run("ties"), make_run("zero_shot")).notes
     [note] = notes
     assert note.startswith("Zero-shot, TIES, TSV-M: no image interval")
-
-
-def evaluated_in(precision):
-    return {"evaluation": {"precision": precision, "normalizer": "own"}}
-
-
-def test_rows_of_another_precision_are_named():
-    old = make_run("ties")  # before there was a choice
-    new = [make_run(m, settings=evaluated_in("float32")) for m in ("tsv_merge", "individual")]
-    assert build(old, *new).notes == ()
-    rough = make_run("tsv_compress", settings=evaluated_in("bfloat16"))
-    assert build(old, *new, rough).notes == (
-        "not all rows were evaluated in the same precision: TIES, TSV-M, Individual (float32); "
-        "TSV-C (bfloat16).",
-    )
-
-
-def test_rows_normalized_by_others_are_named():
-    theirs = {"normalizer_source": published.normalizer_source()}
-    table = build(make_vision_run("ties", **theirs), make_vision_run("tsv_merge", **theirs),
-                  make_vision_run("individual"))  # fmt: skip
-    divided, mixed = table.notes
-    assert divided.startswith("TIES, TSV-M: normalized by accuracies of others (published, orig")
-    assert mixed.startswith("not all rows were normalized by the same accuracies: TIES, TSV-M (pub")
-    assert mixed.endswith("; Individual (fine-tuned here, same images).")
-    alone = build(make_vision_run("ties", **theirs), make_vision_run("tsv_merge", **theirs))
-    assert len(alone.notes) == 1

@@ -1,4 +1,4 @@
-"""Two methods compared: the numbers, what is refused, and how rows are named."""
+"""Two methods compared: the numbers, what is refused, and the names of rows."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The leaderboard: which block, which place, what it takes, and the files of the command."""
+"""The leaderboard: blocks, places, what methods take, and the files of the command."""
 
 import csv
 import io
@@ -39,7 +39,7 @@ def of_three_seeds():
 
 
 def lines_of(table):
-    """label -> cells, of the sheet's rows; headings have no cells."""
+    """Return label -> cells of the sheet's rows; headings have no cells."""
     [sheet] = make_sheets([table], "leaderboard")
     return {row[0].strip(): list(filter(None, row[1:])) for row in sheet.rows}
 
@@ -83,7 +83,7 @@ def test_what_a_method_takes():
     runs = [masks(0, seconds=seconds), masks(1, seconds=seconds | {"merge": 4.0}, stored_bytes=None,
                                              peak_memory=3_000_000_000)]  # fmt: skip
     assert lines_of(table_of(runs[0]))["TALL mask"][-3:] == ["2.0", "2.50", "1.0"]
-    # The mean of the seconds, the most of the memory; a size that one does not say is not known.
+    # The mean of the seconds, the largest memory, and no size, since one Run does not say it.
     assert lines_of(table_of(*runs))["TALL mask"][-3:] == ["3.0", "3.00", "-"]
     unmerged = masks(0, seconds={"test": 1.0})
     assert lines_of(table_of(unmerged))["TALL mask"][-3] == "-"
@@ -102,7 +102,7 @@ def test_knobs_chosen_for_each_task_are_in_a_note():
 
 
 def test_the_order_is_compared_with_the_published_one(of_three_seeds):
-    """By hand, from the made-up levels: TIES and Task Arithmetic alone are the other way round."""
+    """In the made-up levels only TIES and Task Arithmetic are the other way round."""
     table = of_three_seeds
     value = {row.method: row.absolute.value for row in table.rows}
     assert value["weight_average"] < value["ties"] < value["task_arithmetic"] < value["tsv_merge"]

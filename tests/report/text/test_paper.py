@@ -24,7 +24,7 @@ from tsv_bench.report.write_report import write_report
 
 
 def vision_tables(*cells, **changes):
-    """(method, suite, backbone, generation) each."""
+    """Build tables of Runs, each given as (method, suite, backbone, generation)."""
     return build_tables([make_vision_run(*cell, **changes) for cell in cells])
 
 
@@ -177,7 +177,7 @@ def test_paper_csv_tells_figures_that_are_not_comparable():
 
 
 def check_latex(text):
-    """Braces and environments are closed, every line of a table has all columns."""
+    """Check that braces and environments are closed, and lines of tables have all columns."""
     bare = re.sub(r"\\[{}%]", "", text)
     assert bare.count("{") == bare.count("}")
     opened = []
@@ -208,7 +208,7 @@ def test_latex_is_whole_and_escaped(layout):
     assert r"rank\_fraction=0.1, polar=50\%\_\&\#" in text
     for command in (r"\toprule", r"\midrule", r"\bottomrule", r"\usepackage{booktabs,graphicx}"):
         assert command in text
-    # No special character is left bare.
+    # Every special character is escaped.
     words = re.sub(r"\\[#%&_$]|\$\\pm\$|\$-\$", "", text.split("\n", 1)[1])
     words = words.replace("!}{%", "")
     assert not re.search(r"[#%_^~±]", words)

@@ -1,4 +1,4 @@
-"""Tables as text: what fits, what is percent and what is not."""
+"""Tables as text: they fit the width, and show percent where csv has fractions."""
 
 import csv
 import io

@@ -1,4 +1,9 @@
-"""How task vectors interfere: https://arxiv.org/abs/2412.00081, measured on tensors."""
+"""Measures of how task vectors interfere: https://arxiv.org/abs/2412.00081. Tensors only.
+
+`measure` streams the task vectors; of each matrix, layers.py takes the singular triplets that the
+tasks keep, overlaps.py compares them, and spectra.py looks at all singular values. places.py reads
+from a layer's name where in the network it stands.
+"""
 
 from tsv_bench.analysis.measures.layers import Layer, Matrix, Settings, chosen_layers, measure
 from tsv_bench.analysis.measures.places import Place, place_of

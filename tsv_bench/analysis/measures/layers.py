@@ -1,4 +1,4 @@
-"""What is measured of every layer, one layer of all tasks at a time."""
+"""The measures of layers, one layer of all tasks at a time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,40 +25,42 @@ from tsv_bench.task_vectors.lazy import (
 from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices, matches
 from tsv_bench.task_vectors.streaming import stream_parts
 
-CHUNK = 2**16  # entries of a task that are multiplied in float64 at once
+CHUNK = 2**16  # entries of a task that are converted to float64 at a time
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """One matrix of all tasks; what is of a task has an axis of tasks, in their order.
+    """The measures of one matrix; an axis of tasks is in their order.
 
-    NaN where a task has not changed the matrix and so has no directions.
+    Values are nan for a task that has not changed the matrix, and so has no singular vectors.
     """
 
     shape: tuple[int, int]
     rank: int  # triplets that each task keeps
-    raw: float  # singular task interference of what the tasks keep
+    raw: float  # singular task interference of the kept triplets
     merged: float  # the same after the polar factors of both sides
-    pairs: Float[Tensor, "tasks tasks"]
-    left_cosines: Float[Tensor, "tasks tasks"]  # of subspaces
+    pairs: Float[Tensor, "tasks tasks"]  # see `interference_of_pairs`
+    left_cosines: Float[Tensor, "tasks tasks"]  # see `subspace_cosines`
     right_cosines: Float[Tensor, "tasks tasks"]
-    left_error: float  # of the polar factor: max |U^T U - I|
+    left_error: float  # max |U^T U - I| of the polar factor
     right_error: float
-    left_spanned: int  # directions that the tasks span together
+    left_spanned: int  # dimension of the space that all tasks span
     right_spanned: int
-    largest: Float[Tensor, " tasks"]  # singular value
-    kept_energy: Float[Tensor, " tasks"]
+    largest: Float[Tensor, " tasks"]  # largest singular value
+    kept_energy: Float[Tensor, " tasks"]  # share of the squared norm in the kept triplets
     effective_rank: Float[Tensor, " tasks"]
     stable_rank: Float[Tensor, " tasks"]
-    energy: Float[Tensor, "tasks shares"]  # cumulative, at `energy_shares`
+    energy: Float[Tensor, "tasks shares"]  # cumulative energy at `energy_shares`
 
 
 @dataclass(frozen=True)
 class Layer:
+    """The measures of one layer."""
+
     name: str
     shape: tuple[int, ...]
     products: Float[Tensor, "tasks tasks"]  # inner products of the deltas, in float64
-    matrices: tuple[Matrix, ...] = ()  # three of a split projection; none of what is averaged
+    matrices: tuple[Matrix, ...] = ()  # three if a projection is split; none if not a matrix
 
     @property
     def is_changed(self) -> bool:
@@ -67,17 +69,17 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is measured: TSV-M's knobs, and patterns of the layers' names (None: all).
+    """The settings of an analysis: TSV-M's knobs, and the layers to measure.
 
-    ValueError for a wrong one.
+    Raises ValueError for a wrong one.
     """
 
     rank_fraction: float | int | None = None
     svd: str = "gram"
     polar: str = "eigen"
-    exclude: Any = None  # patterns, or None for tsv_merge's
-    split_qkv: Any = False  # or True
-    layers: Any = None  # a pattern, patterns, or None
+    exclude: Any = None  # patterns of names, or None for those that tsv_merge excludes
+    split_qkv: Any = False  # True: a fused projection is three matrices
+    layers: Any = None  # a pattern of names, several, or None for all layers
 
     def __post_init__(self) -> None:
         check_rank_fraction(self.rank_fraction)
@@ -100,9 +102,9 @@ class Settings:
 
 
 def chosen_layers(task_vectors: TaskVectors, settings: Settings) -> list[str]:
-    """The layers whose names fit a pattern.
+    """Return the names of the layers that the settings choose.
 
-    ValueError for a pattern that none fits, or where no matrix is among them.
+    Raises ValueError if a pattern fits no layer, or if none of the layers is a matrix.
     """
     vectors, patterns = lazy_vectors(task_vectors.values()), settings.patterns
     every = list(vectors[0].names) if vectors else []
@@ -123,7 +125,10 @@ def chosen_layers(task_vectors: TaskVectors, settings: Settings) -> list[str]:
 
 
 def measure(task_vectors: TaskVectors, settings: Settings) -> Iterator[Layer]:
-    """Measure layer by layer, in order; ValueError as by `chosen_layers`, before any is read."""
+    """Measure the chosen layers one by one, in order.
+
+    Raises ValueError as `chosen_layers` does, before any layer is read.
+    """
     names = chosen_layers(task_vectors, settings)
     vectors, matrices = lazy_vectors(task_vectors.values()), settings.matrices
 
@@ -142,7 +147,7 @@ def measure(task_vectors: TaskVectors, settings: Settings) -> Iterator[Layer]:
 def _gathered(
     results: Iterator[tuple[str, int, tuple[Tensor, tuple]]], like: LazyMapping
 ) -> Iterator[Layer]:
-    """Layers, of results that may come in blocks of rows."""
+    """Yield layers from streamed results; a layer that is no matrix comes in blocks of rows."""
     for name, group in groupby(results, key=lambda result: result[0]):
         products, matrices = zip(*(result for _, _, result in group), strict=True)
         yield Layer(name, tuple(like.shape(name)), torch.stack(products).sum(0), matrices[0])
@@ -171,13 +176,13 @@ def _part(
                 for vector, delta, own in zip(vectors, deltas, remembered, strict=True)
             ]
         )
-        deltas.clear()  # the decompositions drop theirs one by one
+        deltas.clear()  # frees memory; the decompositions free theirs one by one
         pieces = [part.unbind(1) for part in (*layer.compute(found), values)]
         return products, tuple(measure_matrix(*piece, polar) for piece in zip(*pieces, strict=True))
 
     def new_values(vector: LazyMapping, delta: Tensor) -> Float[Tensor, "pieces r"]:
         s = spectra.singular_values(layer.matrices.split(name, delta))
-        # Triplets without vectors: these take little room, and would take long to compute.
+        # Triplets without vectors, which are not needed here and would take long to compute.
         vector.keep(name, (s.new_empty(len(s), 0, s.shape[1]), s, s.new_empty(*s.shape, 0)), kind)
         return s
 
@@ -185,7 +190,7 @@ def _part(
 
 
 def inner_products(deltas: Sequence[Float[Tensor, "..."]]) -> Float[Tensor, "tasks tasks"]:
-    """Of each delta with each other, in float64."""
+    """Return the inner product of each delta with each other, in float64."""
     rows = [delta.reshape(-1) for delta in deltas]
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows[0].device)
     for start in range(0, len(rows[0]), CHUNK):
@@ -201,10 +206,14 @@ def measure_matrix(
     values: Float[Tensor, "tasks r"],
     polar: str = "eigen",
 ) -> Matrix:
-    """One matrix, of the triplets that each task keeps and of all its singular values."""
+    """Measure one matrix.
+
+    ``u``, ``s`` and ``vh`` are the k triplets that each task keeps, ``values`` all its singular
+    values.
+    """
     num_tasks, m, rank = u.shape
     real = is_real(s)
-    # As in merging, what belongs to a singular value of zero is no direction.
+    # As in merging, singular vectors of a singular value of zero are arbitrary and left out.
     left = (u * real[:, None]).transpose(0, 1).reshape(m, -1)
     right = (vh * real[..., None]).flatten(0, 1).mT
     s, real = (s * real).flatten(), real.flatten()
@@ -219,7 +228,7 @@ def measure_matrix(
         factor = polar_factor(factor, polar)
         gram = overlaps.gram(factor)
         errors.append(float(overlaps.orthogonality_error(factor, gram, real)))
-        # Of a partial isometry the squared norm counts the directions.
+        # A partial isometry's squared Frobenius norm is its rank.
         spanned.append(round(float(gram.trace())))
         merged.append(overlaps.off_identity(gram, real))
     return Matrix(

@@ -1,8 +1,8 @@
 """Overlap of the tasks' singular vectors in one matrix: https://arxiv.org/abs/2412.00081.
 
-A factor is what the tasks keep, side by side: [side, tasks * kept], unit columns. A column of
-zeros stands for a singular vector that is none, of a singular value of zero. ``real`` says which
-columns are vectors. All sums are in float64.
+A factor is the singular vectors that the tasks keep, side by side: [side, tasks * kept]. Its
+columns have norm one, or zero where the singular value is zero; ``real`` is false for these. All
+sums are in float64.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def gram(factor: Float[Tensor, "side columns"]) -> Float[Tensor, "columns columns"]:
-    """The cosine of every column with every other."""
+    """Return the cosine of every column with every other."""
     wide = factor.double()
     return wide.mT @ wide
 
@@ -19,7 +19,7 @@ def gram(factor: Float[Tensor, "side columns"]) -> Float[Tensor, "columns column
 def off_identity(
     gram: Float[Tensor, "columns columns"], real: Bool[Tensor, " columns"]
 ) -> Float[Tensor, "columns columns"]:
-    """How far the columns are from orthonormal: U^T U - I."""
+    """Return U^T U - I, which is zero if the columns are orthonormal."""
     return gram - torch.diag(real.to(gram.dtype))
 
 
@@ -28,9 +28,9 @@ def interference(
     s: Float[Tensor, " columns"],
     right: Float[Tensor, "columns columns"],
 ) -> Float[Tensor, ""]:
-    """Singular task interference: || (U^T U - I) diag(s) (V^T V - I) ||_1, entrywise.
+    """Return singular task interference: || (U^T U - I) diag(s) (V^T V - I) ||_1, entrywise.
 
-    ``left`` and ``right`` are the differences from the identity.
+    ``left`` and ``right`` are U^T U - I and V^T V - I.
     """
     return (left * s.double() @ right).abs().sum()
 
@@ -41,9 +41,10 @@ def interference_of_pairs(
     right: Float[Tensor, "columns columns"],
     num_tasks: int,
 ) -> Float[Tensor, "tasks tasks"]:
-    """What task j (column) alone puts into the directions of task i (row).
+    """Return what task j (column) alone puts into the directions of task i (row).
 
-    || U_i^T U_j diag(s_j) V_j^T V_i ||_1: of two tasks the singular task interference is the sum.
+    This is || U_i^T U_j diag(s_j) V_j^T V_i ||_1. With two tasks, singular task interference is
+    the sum of the two pairs.
     """
     split = (num_tasks, left.shape[0] // num_tasks)
     left, right = (x.unflatten(0, split).unflatten(2, split) for x in (left, right))
@@ -55,10 +56,10 @@ def interference_of_pairs(
 def subspace_cosines(
     gram: Float[Tensor, "columns columns"], real: Bool[Tensor, " columns"], num_tasks: int
 ) -> Float[Tensor, "tasks tasks"]:
-    """The mean squared cosine of the principal angles between the tasks' subspaces.
+    """Return the mean squared cosine of the principal angles between the tasks' subspaces.
 
-    || U_i^T U_j ||_F^2 over the dimension of the smaller one: 1 where it lies in the other, 0 where
-    they are orthogonal, about kept / side for random ones. NaN for a task without any direction.
+    This is || U_i^T U_j ||_F^2 / dimension of the smaller subspace: 1 if it lies in the other, 0
+    if they are orthogonal, about kept / side for random ones, nan if a task has no direction.
     """
     split = (num_tasks, gram.shape[0] // num_tasks)
     squares = gram.square().unflatten(0, split).unflatten(2, split).sum(dim=(1, 3))
@@ -71,7 +72,7 @@ def orthogonality_error(
     gram: Float[Tensor, "columns columns"],
     real: Bool[Tensor, " columns"],
 ) -> Float[Tensor, ""]:
-    """max |U^T U - I| of a tall factor, max |U U^T - I| of a wide one."""
+    """Return max |U^T U - I| of a tall factor, max |U U^T - I| of a wide one."""
     side = factor.shape[0]
     if int(real.sum()) <= side:
         return off_identity(gram, real).abs().amax()

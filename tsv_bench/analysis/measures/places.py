@@ -1,4 +1,4 @@
-"""Where in a network a layer stands, read from its name."""
+"""A layer's place in a network, read from its name."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ ENDINGS = (".weight", "_weight")
 
 @dataclass(frozen=True)
 class Place:
-    """``stack``.``depth``.``kind``: the kind of layer in a block of a stack of blocks.
+    """The place ``stack``.``depth``.``kind``: a kind of layer in a block of a stack of blocks.
 
-    Outside of any stack the depth is None, the stack empty and the kind the name.
+    Outside of any stack the depth is None, the stack is empty, and the kind is the whole name.
     """
 
     stack: str
@@ -18,15 +18,16 @@ class Place:
 
     @property
     def block(self) -> str:
-        """The block's name; of a layer outside of any, its own."""
+        """Name of the block; outside of any stack, of the layer itself."""
         return self.kind if self.depth is None else f"{self.stack}.{self.depth}"
 
 
 def place_of(name: str) -> Place:
-    """visual.transformer.resblocks.3.attn.in_proj_weight: the fourth block, attn.in_proj.
+    """Read a layer's place from its name.
 
-    The first number of the name is the depth; others (of an expert, say) become a star, so that
-    such layers are of one kind.
+    In visual.transformer.resblocks.3.attn.in_proj_weight the depth is 3 and the kind attn.in_proj.
+    The first number is the depth. Others, such as an expert's, become a star, so that these layers
+    are of one kind.
     """
     for ending in ENDINGS:
         name = name.removesuffix(ending)

@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 from tsv_bench import methods
-from tsv_bench.cli.config.overrides import nearest
 from tsv_bench.cli.config.search_path import options
 from tsv_bench.methods.method import Choice, Method
+from tsv_bench.spelling import nearest
 
 REQUIRED = ("name", "label", "alphas", "serve")
 CHOOSE = {"knob", "candidates", "default", "serve"}

@@ -1,6 +1,5 @@
 """Checking a command line before Hydra reads it: the nearest right name for a wrong one."""
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from itertools import product
@@ -21,6 +20,7 @@ from tsv_bench.cli.config.search_path import (
     overriding,
     own_folders,
 )
+from tsv_bench.spelling import nearest
 
 
 def checked(config_name: str, arguments: list[str]) -> list[str]:
@@ -168,8 +168,3 @@ def check_key(override: Override, known: DictConfig, where: str) -> None:
                 f"There are: {', '.join(candidates)}."
             )
         node = node._get_node(part)
-
-
-def nearest(name: str, candidates: list[str]) -> str:
-    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else "."

@@ -1,41 +1,53 @@
 // All that is known of one Run.
+//
+// Uses: numbers.js, elements.js, runs.js.
+// Gives: openRun to runs.js, showDetail to page.js.
 
-const settled = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
-
+// The columns of the table of tasks; those that this Run has nothing for are left out.
 const taskColumns = (run) => {
-  const [tasks, test, val] = ["tasks", "test", "val"].map((name) => shared(run, name));
-  const [normalizer, variants, knobs] = ["normalizer", "variants", "task_knobs"].map((name) => shared(run, name));
+  const [tasks, test, val, normalizer, variants, knobs] =
+    ["tasks", "test", "val", "normalizer", "variants", "task_knobs"]
+      .map((name) => shared(run, name));
   const theirs = run.theirs ? run.theirs.tasks : {};
   const any = (values) => Object.keys(tasks).some((task) => values[task]);
-  const lowest = Math.min(...Object.keys(tasks).map((task) => wilson(test[task].correct, test[task].total)[0]));
+  const lowest = Math.min(...Object.keys(tasks).map((task) => test[task].interval[0]));
   const low = Math.max(0, Math.floor(10 * lowest) / 10);
   const ours = (task) => test[task].accuracy;
   return [
     { head: "task", cell: (task) => tasks[task] },
     { head: "accuracy", kind: "number", cell: (task) => percent(ours(task)) },
-    { head: "interval", kind: "number", cell: (task) => bounds(wilson(test[task].correct, test[task].total)) },
+    { head: "interval", kind: "number", cell: (task) => bounds(test[task].interval) },
     { head: `${percent(low, 0)} to 100`, kind: "text", cell: (task) => {
-      const [from, to] = wilson(test[task].correct, test[task].total);
-      return makeScale(low, 1, [{ class: "first", from, to }, { class: "dot", at: ours(task) },
-        ...(isNumber(normalizer[task]) ? [{ class: "line", at: normalizer[task] }] : [])]);
+      const [from, to] = test[task].interval;
+      return makeScale(low, 1, [
+        { class: "first", from, to },
+        { class: "dot", at: ours(task) },
+        ...(isNumber(normalizer[task]) ? [{ class: "line", at: normalizer[task] }] : []),
+      ]);
     } },
-    { head: "right", kind: "number", cell: (task) => `${test[task].correct} / ${test[task].total}` },
+    { head: "right", kind: "number",
+      cell: (task) => `${test[task].correct} / ${test[task].total}` },
     { head: "individual", kind: "number", cell: (task) => percent(normalizer[task]) },
-    { head: "normalized", kind: "number", cell: (task) => percent(normalizer[task] ? ours(task) / normalizer[task] : null) },
+    { head: "normalized", kind: "number",
+      cell: (task) => percent(normalizer[task] ? ours(task) / normalizer[task] : null) },
     any(theirs) && { head: "published", kind: "number", cell: (task) =>
       run.theirs.comparable ? percent(theirs[task], 2) : `[${percent(theirs[task], 2)}]` },
-    any(theirs) && run.theirs.comparable && { head: "difference", kind: "number", cell: (task) =>
-      signed(isNumber(theirs[task]) ? ours(task) - theirs[task] : null) },
-    any(val) && { head: "validation", kind: "number", cell: (task) => percent(val[task] ? val[task].accuracy : null) },
-    any(knobs) && { head: "chosen for it", kind: "text", cell: (task) => knobs[task] ? settled(knobs[task]) : "" },
-    any(variants) && { head: "not the default", kind: "wrap", cell: (task) => variants[task] || "" },
+    any(theirs) && run.theirs.comparable && { head: "difference", kind: "number",
+      cell: (task) => signed(isNumber(theirs[task]) ? ours(task) - theirs[task] : null) },
+    any(val) && { head: "validation", kind: "number",
+      cell: (task) => percent(val[task] ? val[task].accuracy : null) },
+    any(knobs) && { head: "chosen for it", kind: "text",
+      cell: (task) => knobs[task] ? valueText(knobs[task]) : "" },
+    any(variants) && { head: "not the default", kind: "wrap",
+      cell: (task) => variants[task] || "" },
   ].filter(Boolean);
 };
 
 const publishedFacts = (run) => {
   if (!run.theirs) return [];
   const { figure, ours, comparable } = run.theirs;
-  const difference = comparable ? "" : `; ours is of ${ours} checkpoints, so no difference is taken`;
+  const difference = comparable
+    ? "" : `; ours is of ${ours} checkpoints, so no difference is taken`;
   return [
     ["published absolute", `${publishedText(run.theirs, "absolute")}${difference}`],
     ["difference", comparable ? signed(run.theirs.differences.absolute) : null],
@@ -46,14 +58,20 @@ const publishedFacts = (run) => {
 
 const facts = (run) => {
   const alphas = shared(run, "alpha_curve").length;
-  const stages = Object.entries(shared(run, "seconds")).map(([stage, time]) => `${stage} ${time.toFixed(2)}`);
+  const stages = Object.entries(shared(run, "seconds"))
+    .map(([stage, time]) => `${stage} ${time.toFixed(2)}`);
+  const interval = run.interval
+    ? ` ${bounds(run.interval)} over images` : ", no interval: the per-image correctness is lost";
+  const stored = `${megabytes(run.stored_bytes)} MB beside the pretrained backbone, `
+    + `${megabytes(run.perTask)} a task`;
+  const inference = { true: "the task must be known", false: "one model for all tasks" };
   return makeList([
-    ["absolute", `${percent(run.absolute, 2)}${run.interval ? ` ${bounds(run.interval)} over images` : ", no interval: the per-image correctness is lost"}`],
+    ["absolute", `${percent(run.absolute, 2)}${interval}`],
     ["normalized", `${percent(run.normalized, 2)} by ${run.normalizer_source}`],
     ...publishedFacts(run),
     ["alpha", `${run.alpha} ${alphas ? `of ${alphas} candidates` : "(fixed)"}`],
-    ["inference", isKnown(run) === null ? null : run.task_known ? "the task must be known" : "one model for all tasks"],
-    ["stored", isNumber(run.stored_bytes) ? `${megabytes(run.stored_bytes)} MB beside the pretrained backbone, ${megabytes(run.perTask)} a task` : null],
+    ["inference", inference[run.task_known] || null],
+    ["stored", isNumber(run.stored_bytes) ? stored : null],
     ["seconds", stages.join(", ")],
     ["peak memory", `${(run.peak_memory / 1e9).toFixed(2)} GB`],
     ["made", `${run.created} on ${run.machine}`],
@@ -63,11 +81,13 @@ const facts = (run) => {
 };
 
 const checkpointTable = (run) => {
-  const [tasks, checkpoints, images] = ["tasks", "checkpoints", "data"].map((name) => shared(run, name));
+  const [tasks, checkpoints, images] =
+    ["tasks", "checkpoints", "data"].map((name) => shared(run, name));
   return makeTable("Checkpoints and data", [
     { head: "of", cell: (name) => tasks[name] || name },
     { head: "generation", kind: "text", cell: (name) => checkpoints[name].generation || "unknown" },
-    { head: "sha256", kind: "text", cell: (name) => element("code", {}, checkpoints[name].sha256 || "unknown") },
+    { head: "sha256", kind: "text",
+      cell: (name) => element("code", {}, checkpoints[name].sha256 || "unknown") },
     { head: "data", kind: "text", cell: (name) => element("code", {}, images[name] || "") },
   ], Object.keys(checkpoints));
 };
@@ -80,7 +100,8 @@ const alphaTable = (run) => makeTable("Alpha curve", [
 const showDetail = (run) => {
   const title = element("h2", { id: "detail-title", tabindex: "-1" }, fullName(run));
   const close = element("button", { type: "button", onclick: closeDetail }, "Close");
-  const knobs = Object.entries(shared(run, "knobs")).map(([name, value]) => [name, settled(value)]);
+  const knobs = Object.entries(shared(run, "knobs"))
+    .map(([name, value]) => [name, valueText(value)]);
   const notes = (shared(run, "published") || { notes: [] }).notes;
   const detail = byId("detail");
   detail.dataset.run = run.id;
@@ -92,7 +113,8 @@ const showDetail = (run) => {
     ...notes.map((note) => element("p", { class: "quiet" }, note)),
     element("h3", {}, "Tasks"),
     makeTable("Tasks", taskColumns(run), Object.keys(shared(run, "tasks"))),
-    element("p", { class: "quiet" }, "Intervals are Wilson's; the vertical line is the individual model."),
+    element("p", { class: "quiet" },
+      "Intervals are Wilson's; the vertical line is the individual model."),
     element("h3", {}, "Configuration"),
     knobs.length ? makeList(knobs) : element("p", { class: "quiet" }, "The method has no knobs."),
     shared(run, "alpha_curve").length ? makeDetails("Alpha curve", alphaTable(run)) : null,

@@ -1,7 +1,12 @@
-// Elements of the document. Texts are always text: what a Run says is never taken for html.
+// Make elements of the document. Texts are always text: what a Run says is never taken for html.
+//
+// Uses: nothing of the other scripts.
+// Gives: byId, element, makeTable, makeList, makeDetails, makeScale, fillOptions.
 
 const byId = (id) => document.getElementById(id);
 
+// Properties: "class", "onclick" and the like take a listener, all others are attributes.
+// Children that are null are left out.
 const element = (tag, properties = {}, ...children) => {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -14,7 +19,7 @@ const element = (tag, properties = {}, ...children) => {
 };
 
 // columns: [{head, cell: item -> text or element, kind: "number", "text" or "wrap"}]; the first
-// column heads the rows.
+// column heads the rows. footer: one more item, set apart.
 const makeTable = (label, columns, items, footer = null) => {
   const head = columns.map(({ head, kind }) =>
     element("th", { scope: "col", class: kind === "number" ? "" : "text" }, head));
@@ -25,10 +30,11 @@ const makeTable = (label, columns, items, footer = null) => {
   const table = element("table", {},
     element("thead", {}, element("tr", {}, head)), element("tbody", {}, items.map(row)));
   if (footer) table.append(element("tfoot", {}, row(footer)));
-  return element("div", { class: "wide", tabindex: "0", role: "region", "aria-label": label }, table);
+  const frame = { class: "wide", tabindex: "0", role: "region", "aria-label": label };
+  return element("div", frame, table);
 };
 
-// [[term, description]]; what has no description is left out.
+// pairs: [[term, description]]; a term without description is left out.
 const makeList = (pairs) => element("dl", {}, pairs
   .filter(([, description]) => description !== null && description !== "")
   .map(([term, description]) => [element("dt", {}, term), element("dd", {}, description)]));
@@ -50,6 +56,7 @@ const makeScale = (low, high, marks) => {
   return scale;
 };
 
+// options: [[value, text]].
 const fillOptions = (select, options, selected) => {
   select.replaceChildren(...options.map(([value, text]) => element("option", { value }, text)));
   select.value = selected;

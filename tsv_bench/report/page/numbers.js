@@ -1,6 +1,11 @@
-// Accuracies, intervals and paired counts, and how they are written. Fractions until written.
+// Accuracies, paired counts and their intervals, and how numbers are written.
+// Fractions in [0, 1] until they are written, then percent.
+//
+// Uses: nothing of the other scripts.
+// Gives: NONE, isNumber, percent, signed, bounds, megabytes, seconds to all;
+//   unpackBytes, countPairs, pairedInterval, meanInterval to compare.js.
 
-const Z = 1.959963984540054; // 97.5% of the normal distribution
+const Z = 1.959963984540054; // 97.5% quantile of the normal distribution
 const NONE = "\u2013";
 const isNumber = (value) => typeof value === "number";
 
@@ -24,33 +29,16 @@ const megabytes = (bytes) => {
 
 const seconds = (time) => (isNumber(time) ? time.toFixed(time < 10 ? 1 : 0) : NONE);
 
-// Of one task's accuracy.
-const wilson = (correct, total) => {
-  const p = correct / total;
-  const shrunk = 1 / (1 + (Z * Z) / total);
-  const middle = shrunk * (p + (Z * Z) / (2 * total));
-  const half = shrunk * Z * Math.sqrt((p * (1 - p)) / total + (Z / (2 * total)) ** 2);
-  return [middle - half, middle + half];
-};
-
-// Of one task's paired difference, Bonett and Price (2012): two images are added, one that
-// each alone has right.
-const pairedInterval = (onlyFirst, onlySecond, total) => {
-  const n = total + 2;
-  const middle = (onlyFirst - onlySecond) / n;
-  const half = Z * Math.sqrt(((onlyFirst + onlySecond + 2) / n - middle * middle) / n);
-  return [middle - half, middle + half];
-};
-
 const unpackBytes = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 
+// The number of ones in each byte.
 const BITS = Uint8Array.from({ length: 256 }, (_, byte) => {
   let bits = 0;
   for (let rest = byte; rest; rest >>= 1) bits += rest & 1;
   return bits;
 });
 
-// How many images only the first, and only the second, has right; both as packed bits.
+// Count the images that only the first, and only the second, has right; both are packed bits.
 const countPairs = (first, second) => {
   let onlyFirst = 0, onlySecond = 0;
   for (let i = 0; i < first.length; i++) {
@@ -60,16 +48,24 @@ const countPairs = (first, second) => {
   return { onlyFirst, onlySecond };
 };
 
-// The mean over tasks of paired differences, [{onlyFirst, onlySecond, total}], and its interval
-// by the normal approximation; images are independent, tasks are those of the suite.
-const meanDifference = (pairs) => {
-  let mean = 0, variance = 0;
+// The 95% interval of one task's paired difference by Bonett and Price (2012), as in
+// report/tables/statistics.py: two images are added, one that each alone has right.
+const pairedInterval = (onlyFirst, onlySecond, total) => {
+  const n = total + 2;
+  const middle = (onlyFirst - onlySecond) / n;
+  const half = Z * Math.sqrt(((onlyFirst + onlySecond + 2) / n - middle * middle) / n);
+  return [middle - half, middle + half];
+};
+
+// The 95% interval of the mean over tasks of paired differences, [{onlyFirst, onlySecond, total}].
+// An approximation by the normal distribution: a bootstrap would keep the reader waiting.
+const meanInterval = (pairs) => {
+  let sum = 0, variance = 0;
   for (const { onlyFirst, onlySecond, total } of pairs) {
     const difference = (onlyFirst - onlySecond) / total;
-    mean += difference;
+    sum += difference;
     variance += ((onlyFirst + onlySecond) / total - difference * difference) / total;
   }
-  const half = (Z * Math.sqrt(variance)) / pairs.length;
-  mean /= pairs.length;
-  return { mean, interval: [mean - half, mean + half] };
+  const [mean, half] = [sum / pairs.length, (Z * Math.sqrt(variance)) / pairs.length];
+  return [mean - half, mean + half];
 };

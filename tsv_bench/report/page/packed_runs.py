@@ -1,4 +1,4 @@
-"""Runs as the page takes them: small, since most of what two Runs say is the same."""
+"""Runs packed for the page: a value that several Runs share is stored once."""
 
 import base64
 import json
@@ -17,21 +17,22 @@ from tsv_bench.report.tables.row import Evaluated, Row, row_labels
 from tsv_bench.report.tables.statistics import Estimate
 from tsv_bench.report.tables.table import Table
 
-# Stored once for all Runs that have the same.
-SHARED = (
+# Fields whose values go into the pool.
+POOLED = (
     "knobs", "tasks", "alpha_curve", "test", "val", "normalizer", "seconds", "task_knobs",
     "checkpoints", "data", "variants", "versions",
 )  # fmt: skip
 
 
 class Pool:
-    """Values by number, equal ones once."""
+    """Distinct values, each with a number."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
         self._numbers: dict[str, int] = {}
 
     def number(self, value: Any) -> int:
+        """Return the value's number; a new value is added."""
         text = json.dumps(value)  # unsorted: the order of tasks is part of the value
         if text not in self._numbers:
             self._numbers[text] = len(self.values)
@@ -40,22 +41,29 @@ class Pool:
 
 
 def pack_runs(evaluated: Sequence[Evaluated], tables: Sequence[Table]) -> dict[str, Any]:
-    """{"pool": values, "runs": each with the numbers of its shared values}.
+    """Return {"pool": values, "runs": one dict a Run}; shared values are numbers of the pool's.
 
-    ``tables`` say which Runs are in a table; the others are older, or of other images.
+    A Run is its fields and what the tables say of it: its label and intervals, the published
+    figure beside it, and ``in_table``, false where a newer Run or other images left it out of
+    ``tables``. Accuracies are in [0, 1].
     """
     pool = Pool()
     labels = _labels([run for run, _ in evaluated])
     shown = {id(run) for table in tables for run in table.runs}
     runs = []
     for (run, correct), label in zip(evaluated, labels, strict=True):
+        absolute, normalized = Estimate(run.absolute), Estimate(run.normalized)
+        row = Row(label=label, runs=(run,), correct=None, absolute=absolute, normalized=normalized)
         content = _finite(asdict(run))
         settings = content.pop("settings")
         content["settings"] = {name: pool.number(value) for name, value in settings.items()}
-        content |= {name: pool.number(content[name]) for name in SHARED}
+        for task, interval in row.accuracy_intervals.items():
+            content["test"][task]["interval"] = [interval.low, interval.high]
+        content |= {name: pool.number(content[name]) for name in POOLED}
         content["label"] = label
+        content["task_known"] = row.task_known
         content["interval"] = _interval(run, correct)
-        content["published"] = pool.number(_published(run))
+        content["published"] = pool.number(_published(row))
         content["correct"] = _bits(run, correct)
         content["in_table"] = id(run) in shown
         runs.append(content)
@@ -63,12 +71,12 @@ def pack_runs(evaluated: Sequence[Evaluated], tables: Sequence[Table]) -> dict[s
 
 
 def pack_bits(bits: np.ndarray) -> str:
-    """Base64 of one bit an image, the first image in the highest bit of the first byte."""
+    """Pack [images] bools into base64, the first image in the highest bit of the first byte."""
     return base64.b64encode(np.packbits(np.asarray(bits, bool)).tobytes()).decode("ascii")
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """With the knobs that tell a Run from others of its method on the same suite."""
+    """Return labels with the knobs that tell Runs of one method and suite apart."""
     labels = [""] * len(runs)
     groups: dict[tuple[str, str], list[int]] = {}
     for index, run in enumerate(runs):
@@ -80,7 +88,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _interval(run: Run, correct: Mapping[str, np.ndarray] | None) -> list[float] | None:
-    """Of the absolute accuracy, over images."""
+    """Return the 95% interval of absolute accuracy over images; None without correctness."""
     if correct is None:
         return None
     images = statistics.absolute({task: correct[task][None] for task in run.tasks}).images
@@ -91,14 +99,15 @@ def _bits(run: Run, correct: Mapping[str, np.ndarray] | None) -> dict[str, str] 
     return None if correct is None else {task: pack_bits(correct[task]) for task in run.tasks}
 
 
-def _published(run: Run) -> dict[str, Any] | None:
-    """The published figure beside the Run's, as in the tables; with single tasks where known."""
+def _published(row: Row) -> dict[str, Any] | None:
+    """Return the published figure beside a row of one Run, as in the tables.
+
+    With the accuracy of each task if the source gives them; None if there is nothing to say.
+    """
     notes: list[str] = []
-    if not has_published(run, notes):
-        return {"notes": notes} if notes else None
-    absolute, normalized = Estimate(run.absolute), Estimate(run.normalized)
-    row = Row(label=run.label, runs=(run,), correct=None, absolute=absolute, normalized=normalized)
-    row = beside_published(row, notes)
+    (run,) = row.runs
+    if has_published(run, notes):
+        row = beside_published(row, notes)
     if row.published is None:
         return {"notes": notes} if notes else None
     return {
@@ -112,7 +121,7 @@ def _published(run: Run) -> dict[str, Any] | None:
 
 
 def _finite(value: Any) -> Any:
-    """Json has no number for nan and infinity: null."""
+    """Replace nan and infinity, which json lacks, by None."""
     if isinstance(value, dict):
         return {name: _finite(item) for name, item in value.items()}
     if isinstance(value, list):

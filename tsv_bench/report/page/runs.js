@@ -1,17 +1,24 @@
 // The Runs, and their table with its filters and its order.
+//
+// Uses: numbers.js, elements.js; chosen and choose of compare.js, openRun of detail.js.
+// Gives: runs, byRunId, shared, settingsOf, where, fullName, publishedText, withInterval,
+//   knownText, valueText, collator to detail.js and compare.js; startRuns to page.js.
 
+// As packed_runs.py packs them: values that many Runs share stand once, in the pool.
 const data = JSON.parse(byId("data").textContent);
-const shared = (run, name) => data.pool[run[name]];
-const settingsOf = (run) =>
-  Object.fromEntries(Object.entries(run.settings).map(([name, number]) => [name, data.pool[number]]));
-
 const runs = data.runs;
+const shared = (run, name) => data.pool[run[name]];
+const settingsOf = (run) => Object.fromEntries(
+  Object.entries(run.settings).map(([name, number]) => [name, data.pool[number]]));
+
+const SHARED_STAGES = ["data", "checkpoints"]; // whichever Run comes first pays for them
 const used = new Map();
 for (const run of runs) {
   const times = (used.get(run.fingerprint) || 0) + 1; // a copied Run has the same one
   used.set(run.fingerprint, times);
   run.id = times > 1 ? `${run.fingerprint}-${times}` : run.fingerprint;
-  const own = Object.entries(shared(run, "seconds")).filter(([stage]) => !["data", "checkpoints"].includes(stage));
+  const own = Object.entries(shared(run, "seconds"))
+    .filter(([stage]) => !SHARED_STAGES.includes(stage));
   run.time = own.reduce((sum, [, time]) => sum + time, 0);
   run.perTask = isNumber(run.stored_bytes)
     ? run.stored_bytes / Object.keys(shared(run, "tasks")).length : null;
@@ -33,27 +40,33 @@ const withInterval = (run) => run.interval
   ? `${percent(run.absolute)} \u00B1${percent((run.interval[1] - run.interval[0]) / 2)}`
   : percent(run.absolute);
 
-// Runs that are older than this field are older than the bytes too, and do not say.
-const isKnown = (run) => (!run.task_known && run.stored_bytes === null ? null : run.task_known);
-const knownText = (run) => ({ true: "yes", false: "no" })[isKnown(run)] || NONE;
+const knownText = (run) => ({ true: "yes", false: "no" })[run.task_known] || NONE;
+const valueText = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
 
-// sort: what a column is ordered by; text: what it shows. Columns that no Run fills are left out.
+// sort: what a column is ordered by; text: what it shows, null in the column that heads the rows;
+// wider: left out on narrow screens. Columns that no Run fills are left out.
 const columns = [
   { head: "method", text: null, sort: (run) => run.label },
   { head: "backbone", text: (run) => run.backbone, sort: (run) => run.backbone, wider: true },
   { head: "suite", text: (run) => run.suite, sort: (run) => run.suite, wider: true },
-  { head: "seed", text: (run) => String(run.seed), sort: (run) => run.seed, wider: true, number: true },
+  { head: "seed", text: (run) => String(run.seed), sort: (run) => run.seed, wider: true,
+    number: true },
   { head: "absolute", text: withInterval, sort: (run) => run.absolute, number: true },
-  { head: "normalized", text: (run) => percent(run.normalized), sort: (run) => run.normalized, number: true },
+  { head: "normalized", text: (run) => percent(run.normalized), sort: (run) => run.normalized,
+    number: true },
   { head: "published", text: (run) => run.theirs ? publishedText(run.theirs, "absolute") : NONE,
     sort: (run) => run.theirs ? run.theirs.figure.absolute : null, number: true },
-  { head: "difference", text: (run) => signed(run.theirs ? run.theirs.differences.absolute : null),
+  { head: "difference",
+    text: (run) => signed(run.theirs ? run.theirs.differences.absolute : null),
     sort: (run) => run.theirs ? run.theirs.differences.absolute : null, number: true },
   { head: "alpha", text: (run) => run.alpha.toFixed(2), sort: (run) => run.alpha, number: true },
-  { head: "MB a task", text: (run) => megabytes(run.perTask), sort: (run) => run.perTask, number: true },
-  { head: "task known", text: knownText, sort: (run) => isKnown(run) === null ? null : knownText(run) },
+  { head: "MB a task", text: (run) => megabytes(run.perTask), sort: (run) => run.perTask,
+    number: true },
+  { head: "task known", text: knownText,
+    sort: (run) => run.task_known === null ? null : knownText(run) },
   { head: "seconds", text: (run) => seconds(run.time), sort: (run) => run.time, number: true },
-  { head: "memory GB", text: (run) => (run.peak_memory / 1e9).toFixed(2), sort: (run) => run.peak_memory, number: true },
+  { head: "memory GB", text: (run) => (run.peak_memory / 1e9).toFixed(2),
+    sort: (run) => run.peak_memory, number: true },
   { head: "made on", text: (run) => run.created.slice(0, 10), sort: (run) => run.created },
 ].filter(({ sort }) => runs.some((run) => sort(run) !== null && sort(run) !== undefined));
 
@@ -70,7 +83,7 @@ const compareBy = ({ column, descending }) => (a, b) => {
   return descending ? -difference : difference;
 };
 
-const chosen = []; // ids of at most two Runs to compare
+const classOf = ({ wider, number }) => `${wider ? "wider " : ""}${number ? "" : "text"}`;
 
 const makeRow = (run) => {
   const tick = element("input", {
@@ -80,17 +93,18 @@ const makeRow = (run) => {
   const open = element("button", { type: "button", onclick: () => openRun(run) }, run.label);
   const name = element("div", { class: "name" }, tick,
     element("div", {}, open, element("span", { class: "where" }, where(run))));
-  return element("tr", { "data-run": run.id }, columns.map(({ text, wider, number }) => text
-    ? element("td", { class: `${wider ? "wider " : ""}${number ? "" : "text"}` }, text(run))
+  return element("tr", { "data-run": run.id }, columns.map((column) => column.text
+    ? element("td", { class: classOf(column) }, column.text(run))
     : element("th", { scope: "row" }, name)));
 };
 
 const showHead = () => {
   const cells = columns.map((column) => {
-    const sorted = order.column === column ? (order.descending ? "descending" : "ascending") : "none";
+    const direction = order.descending ? "descending" : "ascending";
     const sort = element("button", { type: "button", onclick: () => sortBy(column) }, column.head);
     return element("th", {
-      scope: "col", "aria-sort": sorted, class: `${column.wider ? "wider " : ""}${column.number ? "" : "text"}`,
+      scope: "col", "aria-sort": order.column === column ? direction : "none",
+      class: classOf(column),
     }, sort);
   });
   byId("runs-table").tHead.replaceChildren(element("tr", {}, cells));
@@ -104,8 +118,10 @@ const sortBy = (column) => {
 };
 
 const showRuns = () => {
-  const wanted = FILTERED.map((name) => [name, filters.elements[name].value]).filter(([, value]) => value !== "");
-  const shown = runs.filter((run) => wanted.every(([name, value]) => String(run[name]) === value));
+  const wanted = FILTERED.map((name) => [name, filters.elements[name].value])
+    .filter(([, value]) => value !== "");
+  const shown = runs.filter((run) =>
+    wanted.every(([name, value]) => String(run[name]) === value));
   shown.sort(compareBy(order));
   showHead();
   byId("runs-table").tBodies[0].replaceChildren(...shown.map(makeRow));
@@ -115,9 +131,9 @@ const showRuns = () => {
 
 const startRuns = () => {
   for (const name of FILTERED) {
-    const labels = new Map(runs.map((run) => [String(run[name]), String(run[name])]));
-    const values = [...labels].sort((a, b) => collator.compare(a[1], b[1]));
-    fillOptions(filters.elements[name], [["", "all"], ...values], "");
+    const values = [...new Set(runs.map((run) => String(run[name])))].sort(collator.compare);
+    const options = values.map((value) => [value, value]);
+    fillOptions(filters.elements[name], [["", "all"], ...options], "");
   }
   filters.addEventListener("change", showRuns);
   filters.addEventListener("submit", (event) => event.preventDefault());

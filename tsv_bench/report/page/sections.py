@@ -1,4 +1,4 @@
-"""What of the page is the same for every reader: tables of means, notes and figures, as html."""
+"""The parts of the page that need no script: tables of means, notes and figures, as html."""
 
 import base64
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from tsv_bench.report.plots import draw_figures, svg_bytes
 from tsv_bench.report.tables.table import Table
 from tsv_bench.report.text.sheet import Sheet
 
-BROAD = 640  # pixels; what is wider is not shrunk to a phone's width
+BROAD = 640  # pixels; a wider figure is not shrunk to a phone's width
 
 
-def summary(runs: Sequence[Run]) -> str:
-    """What the page holds, in a line."""
+def page_summary(runs: Sequence[Run]) -> str:
+    """Return a line on the number of Runs, backbones, suites and methods."""
     newest = max(run.created for run in runs)
     counts = [_count(runs, "backbone"), _count(runs, "suite"), _count(runs, "method")]
     plural = "s" if len(runs) > 1 else ""
@@ -21,15 +21,13 @@ def summary(runs: Sequence[Run]) -> str:
 
 
 def sheet_sections(sheets: Sequence[Sheet]) -> str:
-    """The rendered tables with their notes."""
+    """Return the sheets as html tables with their notes."""
     return "\n".join(f"<h3>{escape(sheet.title)}</h3>\n{_sheet(sheet)}" for sheet in sheets)
 
 
 def figure_sections(tables: Sequence[Table]) -> str:
-    """The figures of every table with their captions, and why others are left out."""
-    titles = (f"{t.backbone} on {t.suite}, {len(t.tasks)} tasks" for t in tables)
-    pairs = zip(titles, tables, strict=True)
-    return "\n".join(f"<h3>{escape(title)}</h3>\n{_figures(table)}" for title, table in pairs)
+    """Return the figures of every table with captions, and the reasons for missing ones."""
+    return "\n".join(f"<h3>{escape(table.title)}</h3>\n{_figures(table)}" for table in tables)
 
 
 def _count(runs: Sequence[Run], name: str) -> str:

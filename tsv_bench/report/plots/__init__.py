@@ -1,4 +1,7 @@
-"""Figures: one file a family, all in one style."""
+"""Figures of tables: a file for each family, all in the style of style.py.
+
+figures.py draws every family that a table has the Runs for, with its caption, and writes them.
+"""
 
 from tsv_bench.report.plots.accuracies import plot_methods, plot_tasks
 from tsv_bench.report.plots.alphas import plot_alphas

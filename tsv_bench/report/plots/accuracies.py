@@ -1,4 +1,4 @@
-"""Figures of a table: every method's mean, and every method's every task."""
+"""Figures of accuracies: the mean of every method, and a heat map of methods and tasks."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,9 +10,7 @@ from tsv_bench.report.plots.style import (
     GREY,
     INCH_PER_CHARACTER,
     PERCENT,
-    REFERENCES,
     clean,
-    needs_task,
     new_figure,
 )
 from tsv_bench.report.tables.row import Row
@@ -22,17 +20,16 @@ BLOCKS = {False: "One model for all tasks", True: "Task known at inference"}
 
 
 def plot_methods(table: Table) -> Figure:
-    """Mean accuracy of every method with its 95% interval, the best first, in a block for each
-    kind of method where there are both kinds; the two references are lines.
+    """Draw every method's mean accuracy with its 95% interval, the best first.
 
-    With several seeds: the thick bar is over images, the thin one over seeds, the small
-    dots are the seeds.
+    Methods that must know the task stand in a block of their own; the references are lines. With
+    several seeds the thick bar is over images, the thin bar over seeds, and each seed has a dot.
     """
-    rows = [row for row in table.rows if row.method not in REFERENCES]
-    references = [row for row in table.rows if row.method in REFERENCES]
+    rows = [row for row in table.rows if not row.is_reference]
+    references = [row for row in table.rows if row.is_reference]
     if not rows:
         rows, references = list(table.rows), []
-    entries = _entries(rows)[::-1]  # from below
+    entries = _entries(rows)[::-1]  # the axis goes up
     label_width = max(len(label) for label, _ in entries) * INCH_PER_CHARACTER
     figure = new_figure(6.0 + label_width, 1.5 + 0.34 * len(entries))
     axes = figure.add_subplot()
@@ -58,29 +55,30 @@ def plot_methods(table: Table) -> Figure:
 
 
 def caption_methods(table: Table) -> str:
+    """Return the caption of `plot_methods`."""
     text = (
         f"Accuracy, mean of the {len(table.tasks)} tasks of {table.suite} ({table.backbone}), and "
         f"its 95% interval over test images"
     )
     if len(table.seeds) > 1:
         text += ": thick over images, thin over fine-tuning seeds; small dots are the seeds"
-    if any(row.method in REFERENCES for row in table.rows):
+    if any(row.is_reference for row in table.rows):
         text += ". Dashed: what methods lie between"
     return f"{text}."
 
 
 def plot_tasks(table: Table) -> Figure:
-    """Accuracy of every method (rows) on every task (columns), written into a heat map."""
+    """Draw a heat map of accuracies, methods down and tasks across, with the numbers in it."""
     accuracy = np.array([list(row.accuracy.values()) for row in table.rows])
     label_width = max(len(row.label) for row in table.rows) * INCH_PER_CHARACTER
-    # Names of tasks lean by 35 degrees: this is how far the longest reaches down, and left.
+    # Labels of tasks are turned by 35 degrees: inches that the longest reaches down, and left.
     reach = 0.6 * INCH_PER_CHARACTER * max(map(len, table.tasks.values()))
     width = max(label_width, 1.4 * reach) + 0.62 * accuracy.shape[1] + 1.2
     figure = new_figure(width, 0.6 + reach + 0.32 * accuracy.shape[0])
     axes = figure.add_subplot()
     image = axes.imshow(accuracy, cmap="Blues", vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(accuracy):
-        color = "white" if image.norm(value) > 0.7 else "black"  # on the dark end of the blues
+        color = "white" if image.norm(value) > 0.7 else "black"  # white on dark blue
         axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", color=color, fontsize=9)
     axes.set_yticks(range(len(table.rows)), [row.label for row in table.rows])
     axes.set_xticks(range(len(table.tasks)), table.tasks.values(), rotation=35, ha="right")
@@ -93,18 +91,19 @@ def plot_tasks(table: Table) -> Figure:
 
 
 def caption_tasks(table: Table) -> str:
+    """Return the caption of `plot_tasks`."""
     seeds = ", mean over seeds" if len(table.seeds) > 1 else ""
     return f"Test accuracy in percent of every method on every task{seeds}."
 
 
 def _entries(rows: list[Row]) -> list[tuple[str, Row | None]]:
-    """(label, row) from the best down; a heading, which has no row, before each of two blocks.
+    """Return (label, row) from the best method down, and (heading, None) before each block.
 
-    One block, and no heading, where not all Runs say which they belong to.
+    There are no headings if all methods are in one block, or if some do not say in which.
     """
     by_value = sorted(rows, key=lambda row: -row.absolute.value)
-    blocks = {known: [r for r in by_value if needs_task(r) == known] for known in BLOCKS}
-    if not all(blocks.values()) or None in map(needs_task, rows):
+    blocks = {known: [r for r in by_value if r.task_known == known] for known in BLOCKS}
+    if not all(blocks.values()) or None in (row.task_known for row in rows):
         return [(row.label, row) for row in by_value]
     entries: list[tuple[str, Row | None]] = []
     for known, block in blocks.items():
@@ -113,6 +112,7 @@ def _entries(rows: list[Row]) -> list[tuple[str, Row | None]]:
 
 
 def _dot(axes: Axes, row: Row, height: float) -> None:
+    """Draw a method's mean, its intervals and its seeds, and write the mean."""
     estimate = row.absolute
     for interval, width in ((estimate.seeds, 1.2), (estimate.images, 4)):
         if interval:
@@ -124,14 +124,14 @@ def _dot(axes: Axes, row: Row, height: float) -> None:
     if len(row.runs) > 1:
         seeds = [run.absolute for run in row.runs]
         axes.plot(seeds, [height - 0.3] * len(seeds), ".", color=GREY, markersize=3)
-    axes.text(  # a column at the right, where no bar or line is
+    axes.text(  # in a column at the right, clear of bars and lines
         1.01, height, f"{100 * estimate.value:.1f}", transform=axes.get_yaxis_transform(),
         va="center", fontsize=9,
     )  # fmt: skip
 
 
 def _label_references(axes: Axes, references: list[Row]) -> None:
-    """Above the lines; side by side where the lines are close."""
+    """Label the references above their lines, side by side if the lines are close."""
     references = sorted(references, key=lambda row: row.absolute.value)
     values = [row.absolute.value for row in references]
     low, high = axes.get_xlim()

@@ -1,4 +1,4 @@
-"""Validation accuracy against alpha: how each method's scale was chosen."""
+"""Figure of validation accuracy against alpha: how each method's alpha was chosen."""
 
 import math
 import textwrap
@@ -19,15 +19,15 @@ from tsv_bench.report.plots.style import (
 from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.table import Table
 
-ONE_PANEL = 4  # methods; more are told apart in a panel each
+ONE_PANEL = 4  # methods at most; more get a panel each
 NUM_COLUMNS = 4
-TITLE_WIDTH = 26  # characters of a panel's title
+TITLE_WIDTH = 26  # characters in a line of a panel's title
 
 
 def plot_alphas(table: Table) -> Figure:
-    """One line a Run; the chosen alpha is marked. One panel for few methods, else one for each.
+    """Draw a curve for each Run and mark the chosen alpha.
 
-    NothingToPlot when every method fixes its alpha.
+    Up to `ONE_PANEL` methods share a panel. Raises NothingToPlot if every method fixes its alpha.
     """
     rows = _searched(table)
     if len(rows) <= ONE_PANEL:
@@ -52,6 +52,7 @@ def plot_alphas(table: Table) -> Figure:
 
 
 def caption_alphas(table: Table) -> str:
+    """Return the caption of `plot_alphas`."""
     searched = [row.label for row in _searched(table)]
     fixed = dict.fromkeys(r.runs[0].label for r in table.rows if r.label not in searched)
     text = "Mean normalized accuracy on the validation splits against alpha, one line a Run; the "
@@ -60,6 +61,7 @@ def caption_alphas(table: Table) -> str:
 
 
 def _searched(table: Table) -> list[Row]:
+    """Return the rows that searched alpha. Raises NothingToPlot if there are none."""
     rows = [row for row in table.rows if any(run.alpha_curve for run in row.runs)]
     if not rows:
         raise NothingToPlot(f"no method on {table.suite} searched alpha: there is no curve.")

@@ -1,4 +1,4 @@
-"""Every figure of a table with its caption, and why the others are left out."""
+"""All figures of a table with their captions, and the reasons for those that are left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tsv_bench.report.plots import accuracies, alphas, radar, ranks, sizes
 from tsv_bench.report.plots.style import STYLE, NothingToPlot, save_figure
 from tsv_bench.report.tables.table import Table
 
-# name -> (what draws it, what captions it); NothingToPlot from either leaves it out.
+# name -> (function that draws it, function that captions it); NothingToPlot leaves it out.
 FAMILIES = {
     "methods": (accuracies.plot_methods, accuracies.caption_methods),
     "tasks": (accuracies.plot_tasks, accuracies.caption_tasks),
@@ -26,13 +26,15 @@ CAPTIONS = "figures.md"
 
 @dataclass(frozen=True)
 class Drawn:
-    name: str  # of the family; one word
+    """A figure of a table."""
+
+    name: str  # in `FAMILIES`
     caption: str
     figure: Figure
 
 
 def draw_figures(table: Table) -> tuple[list[Drawn], list[str]]:
-    """The figures of a table, and a sentence for each that is left out."""
+    """Draw the figures of a table; return them, and a sentence for each that is left out."""
     drawn, left_out = [], []
     for name, (plot, caption) in FAMILIES.items():
         try:
@@ -44,12 +46,12 @@ def draw_figures(table: Table) -> tuple[list[Drawn], list[str]]:
 
 
 def save_figures(tables: Sequence[Table], folder: Path) -> list[Path]:
-    """Write every figure as svg and png, and figures.md with their captions; the paths."""
+    """Write every figure as svg and png, and their captions to figures.md; return the paths."""
     folder = Path(folder)
     paths, captions = [], []
     for table in tables:
         drawn, left_out = draw_figures(table)
-        captions.append(f"## {table.backbone} on {table.suite}, {len(table.tasks)} tasks")
+        captions.append(f"## {table.title}")
         for one in drawn:
             stem = f"{table.name}-{one.name}"
             paths += save_figure(one.figure, folder, stem)

@@ -1,23 +1,27 @@
-"""Labels beside points that neither cover each other nor a point."""
+"""Labels beside points that overlap neither each other nor a point."""
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from tsv_bench.report.plots.style import GREY
 
-GAP = 7  # points of 1/72 inch between a point and its label
-FAR = 28  # for a label that had to move up or down
+Point = tuple[float, float, str]  # x, y in data coordinates, and the label
+
+# In typographic points, 1/72 inch.
+GAP = 7  # between a point and its label
+FAR = 28  # the same for a label that had to move up or down
 FONT_SIZE = 8
 LINE = FONT_SIZE * 1.25  # height of a label
 
 
-def label_column(axes: Axes, points: Sequence[tuple[float, float, str]]) -> list[Annotation]:
-    """Label points that stand above each other, (x, y, text), at their left.
+def label_column(axes: Axes, points: Sequence[Point]) -> list[Annotation]:
+    """Label points that stand above each other, at their left and in their order.
 
-    As near as they can be, in the points' order; a thin line leads to a label that had to move.
+    Each label is as near its point as the others allow; a thin line joins them if it had to move.
     """
     points = sorted(points, key=lambda point: point[1])
     per_point = 72 / axes.figure.dpi
@@ -30,10 +34,8 @@ def label_column(axes: Axes, points: Sequence[tuple[float, float, str]]) -> list
     ]
 
 
-def label_others(
-    axes: Axes, points: Sequence[tuple[float, float, str]], occupied: Sequence[Bbox]
-) -> list[Annotation]:
-    """Label single points at the nearest place that is free, the highest first."""
+def label_others(axes: Axes, points: Sequence[Point], occupied: Sequence[Bbox]) -> list[Annotation]:
+    """Label each point at the nearest place that is not ``occupied``, the highest point first."""
     occupied = list(occupied)
     scale = axes.figure.dpi / 72
     shifts = sorted((step * LINE for step in range(-30, 31)), key=abs)
@@ -41,7 +43,7 @@ def label_others(
     for point in sorted(points, key=lambda point: -point[1]):
         width, height = _size(axes, point[2])
         x, y = axes.transData.transform(point[:2])
-        found = (GAP, 0.0), "left", None  # nowhere is free: as if alone
+        found = (GAP, 0.0), "left", None  # if no place is free
         for shift in shifts:
             away = GAP if abs(shift) < LINE else FAR
             bottom = y + shift * scale - height / 2
@@ -58,54 +60,47 @@ def label_others(
 
 
 def spread(values: Sequence[float], distance: float) -> list[float]:
-    """The nearest values (in squares) that are ``distance`` apart; ``values`` must not decrease.
+    """Move values as little as needed (least squares) to be ``distance`` apart in this order."""
+    from scipy.optimize import isotonic_regression  # here: it takes half a second
 
-    Neighbours that are too close form a block around their mean, which may swallow others.
-    """
-    blocks: list[list[float]] = []  # [sum of value - place in the block, number of values]
-    for value in values:
-        blocks.append([value, 1])
-        while len(blocks) > 1:
-            (above, count), (below, others) = blocks[-1], blocks[-2]
-            if above / count >= below / others + distance * others:
-                break
-            blocks[-2:] = [[below + above - distance * others * count, others + count]]
-    return [total / count + distance * i for total, count in blocks for i in range(int(count))]
+    # Values are ``distance`` apart if, with these steps taken off, they do not decrease.
+    steps = distance * np.arange(len(values))
+    return (isotonic_regression(values - steps).x + steps).tolist()
 
 
 def within(values: Sequence[float], low: float, high: float, distance: float) -> list[float]:
-    """Values that are ``distance`` apart, moved between ``low`` and ``high`` if they fit there."""
+    """Move increasing values into [low, high] if they fit, keeping them ``distance`` apart."""
     moved = [max(value, low + distance * i) for i, value in enumerate(values)]
     last = len(moved) - 1
     return [min(value, high - distance * (last - i)) for i, value in enumerate(moved)]
 
 
 def _is_free(box: Bbox, axes: Axes, occupied: Sequence[Bbox]) -> bool:
+    """Return whether the box is within the axes' width and clear of all others."""
     inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
     return inside and not any(box.overlaps(other) for other in occupied)
 
 
 def _size(axes: Axes, text: str) -> tuple[float, float]:
-    """Width and height of a label in pixels."""
+    """Return the width and height of a label in pixels."""
     label = axes.text(0, 0, text, fontsize=FONT_SIZE)
     box = label.get_window_extent(axes.figure.canvas.get_renderer())
     label.remove()
     return box.width, box.height
 
 
-def _annotate(
-    axes: Axes, point: tuple[float, float, str], offset: tuple[float, float], align: str
-) -> Annotation:
+def _annotate(axes: Axes, point: Point, offset: tuple[float, float], align: str) -> Annotation:
+    """Write a point's label at an offset in typographic points, with a line if it is far."""
     x, y, text = point
     line = {
         "arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 2, "shrinkB": 3,
-        "patchA": None,  # no box around the text, at whose edge the line would begin
-        "relpos": (1 if align == "right" else 0, 0.5),  # from the end of the text
+        "patchA": None,  # else the line would begin at the edge of the text's box
+        "relpos": (1 if align == "right" else 0, 0.5),  # begin at the end of the text
     }  # fmt: skip
     label = axes.annotate(
         text, (x, y), offset, textcoords="offset points", ha=align, va="center",
         fontsize=FONT_SIZE, arrowprops=line if abs(offset[0]) > GAP else None,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3},
     )  # fmt: skip
-    label.set_in_layout(False)  # the place was found for the layout as it is
+    label.set_in_layout(False)  # a new layout would move the point away from its label
     return label

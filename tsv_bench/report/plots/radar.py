@@ -1,4 +1,4 @@
-"""Accuracy on every task, a few methods around a circle."""
+"""Radar chart: accuracy on every task, around a circle, of a few methods."""
 
 from collections.abc import Iterable
 
@@ -12,21 +12,21 @@ from tsv_bench.report.plots.style import (
     NothingToPlot,
     color_and_marker,
     enumerated,
-    needs_task,
     new_figure,
 )
 from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.table import Table
 
-NUM_BEST = 3  # of the methods that merge into one model, besides Task Arithmetic
+NUM_BEST = 3  # methods that merge into one model, besides Task Arithmetic
 MIN_TASKS = 3
 REFERENCE_LINES = {"zero_shot": (0, (1, 2)), "individual": (0, (5, 2))}
+ALWAYS = (*REFERENCE_LINES, "task_arithmetic")  # shown whatever their accuracy
 
 
 def plot_radar(table: Table) -> Figure:
-    """The references, Task Arithmetic and the best merges; all of them would not be legible.
+    """Draw the references, Task Arithmetic and the best merges; more would not be legible.
 
-    NothingToPlot below three tasks: the circle would be a line.
+    Raises NothingToPlot if there are fewer than `MIN_TASKS` tasks.
     """
     rows = _chosen(table)
     angles = 2 * np.pi * np.arange(len(table.tasks)) / len(table.tasks)
@@ -50,7 +50,7 @@ def plot_radar(table: Table) -> Figure:
     axes.set_ylim(low, 1)
     ticks = np.arange(low, 1.01, 0.1 if low > 0.5 else 0.2)
     axes.set_yticks(ticks[1:], [""] * (len(ticks) - 1))
-    for radius in ticks[(ticks > low) & (ticks < 0.99)]:  # above the lines, between two tasks
+    for radius in ticks[(ticks > low) & (ticks < 0.99)]:  # above the lines, between tasks
         axes.text(
             angles[1] / 2, radius, PERCENT(radius), fontsize=7, color=GREY, ha="center",
             va="center", zorder=3,
@@ -73,13 +73,14 @@ def plot_radar(table: Table) -> Figure:
 
 
 def caption_radar(table: Table) -> str:
+    """Return the caption of `plot_radar`."""
     rows = _chosen(table)
     low, starts = _radii(rows)
     shown = [row.label for row in rows]
     text = f"Accuracy on every task of {enumerated(shown)}; the axis {starts}."
     if left := len({row.method for row in table.rows} - {row.method for row in rows}):
         best = f"{NUM_BEST} best"
-        if None not in [needs_task(row) for row in table.rows]:
+        if None not in [row.task_known for row in table.rows]:
             best += " that merge into one model"
         text += (
             f" Not shown: {left} other method{'s' if left > 1 else ''}; beside the references and "
@@ -89,23 +90,20 @@ def caption_radar(table: Table) -> str:
 
 
 def _chosen(table: Table) -> list[Row]:
+    """Return the rows to draw by increasing accuracy. Raises NothingToPlot for too few tasks."""
     if len(table.tasks) < MIN_TASKS:
         raise NothingToPlot(f"{table.suite} has {len(table.tasks)} tasks, a radar needs 3 or more.")
-    merged = [
-        row for row in table.rows
-        if not needs_task(row)
-        and row.method not in (*REFERENCE_LINES, "task_arithmetic")
-    ]  # fmt: skip
+    always = [row for row in table.rows if row.method in ALWAYS]
+    merged = [row for row in table.rows if not (row.task_known or row.method in ALWAYS)]
     best = _best_of_methods(merged)
-    always = [r for r in table.rows if r.method in (*REFERENCE_LINES, "task_arithmetic")]
     chosen = [*always, *best]
-    if not chosen:  # masks and compression alone
+    if not chosen:  # all methods must know the task
         chosen = _best_of_methods(table.rows)
     return sorted(chosen, key=lambda row: row.absolute.value)
 
 
 def _best_of_methods(rows: Iterable[Row]) -> list[Row]:
-    """The best rows, one of a method: of its knobs, those that did best."""
+    """Return the `NUM_BEST` best rows, each method by its best knobs."""
     by_method: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: -row.absolute.value):
         by_method.setdefault(row.method, row)
@@ -113,7 +111,7 @@ def _best_of_methods(rows: Iterable[Row]) -> list[Row]:
 
 
 def _radii(rows: list[Row]) -> tuple[float, str]:
-    """Where the axis starts, below all values, and how that is said."""
+    """Return the start of the axis, below all accuracies, and the caption's words for it."""
     lowest = min(min(row.accuracy.values()) for row in rows)
     low = max(0.0, np.floor(10 * (lowest - 0.05)) / 10)
     return low, f"starts at {100 * low:.0f}%, not at zero" if low else "starts at zero"

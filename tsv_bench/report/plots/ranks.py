@@ -1,4 +1,4 @@
-"""Accuracy against the ranks that are kept, and against the bytes that they take."""
+"""Figure of accuracy against the share of ranks that is kept, and against the bytes stored."""
 
 import math
 
@@ -13,9 +13,10 @@ from tsv_bench.report.tables.table import Table
 
 
 def plot_ranks(table: Table) -> Figure:
-    """A line of panels for each method: against the rank fraction and, where known, bytes a task.
+    """Draw a row of panels for each method: against the rank fraction, and against bytes a task.
 
-    NothingToPlot when no method has Runs of two rank fractions.
+    The second panel is left out if the bytes are unknown or do not depend on the fraction. Raises
+    NothingToPlot if no method has Runs of two rank fractions.
     """
     curves = _curves(table)
     num_columns = 2 if any(map(_grows, curves)) else 1
@@ -33,7 +34,7 @@ def plot_ranks(table: Table) -> Figure:
                 _panel(other, curve, [size / 1e6 for size in curve.sizes], "stored MB a task")
             else:
                 other.remove()
-    marks = {  # not every panel has all
+    marks = {  # the legend entries of all panels
         label: handle
         for axes in panels[:, 0]
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
@@ -46,11 +47,12 @@ def plot_ranks(table: Table) -> Figure:
 
 
 def _grows(curve: RankCurve) -> bool:
-    """Whether what is stored depends on the ranks; one merged model is as large at any."""
+    """Return whether the stored bytes depend on the ranks; those of one merged model do not."""
     return bool(curve.sizes) and max(curve.sizes) > 1.01 * min(curve.sizes)
 
 
 def caption_ranks(table: Table) -> str:
+    """Return the caption of `plot_ranks`."""
     curves = _curves(table)
     text = (
         "Accuracy against the share of ranks that a task keeps: every task (thin), their mean with "
@@ -60,7 +62,7 @@ def caption_ranks(table: Table) -> str:
 
 
 def describe_kept(curve: RankCurve) -> str:
-    """'TSV-C keeps 99% of the individual models' accuracy from 0.083 on [0.07, 0.09].'"""
+    """Return "TSV-C keeps 99% of the individual models' accuracy from 0.083 on [0.07, 0.09]."."""
     kept = curve.kept()
     if kept is None:
         return ""
@@ -79,6 +81,7 @@ def _bound(fraction: float, least: float) -> str:
 
 
 def _curves(table: Table) -> list[RankCurve]:
+    """Return the rank curves. Raises NothingToPlot if there are none."""
     if not (curves := rank_curves(table)):
         raise NothingToPlot(
             "no method has Runs that differ in rank_fraction alone. Make them with: tsv-bench "
@@ -112,7 +115,7 @@ def _panel(axes: Axes, curve: RankCurve, across: list[float], label: str) -> Non
 
 
 def _mark(axes: Axes, kept: Kept) -> None:
-    """Where 99% are kept; what lies beyond the measured fractions has no place in the figure."""
+    """Mark the fraction that keeps 99%, if it is among the measured ones."""
     if not math.isinf(kept.fraction):
         label = f"{100 * SHARE:g}% of individual kept"
         axes.axvline(kept.fraction, color=COLORS[1], linewidth=1.2, label=label)
@@ -121,7 +124,10 @@ def _mark(axes: Axes, kept: Kept) -> None:
 
 
 def round_numbers(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten between; of more than two decades only the powers."""
+    """Return the ticks of a log axis: 1, 2 and 5 times powers of ten.
+
+    Over more than about two decades, only the powers.
+    """
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if high / low < 300 else (1,)
     numbers = [step * 10.0**power for power in decades for step in steps]

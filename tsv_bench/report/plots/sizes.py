@@ -1,4 +1,4 @@
-"""What a method stores against what it achieves."""
+"""Figure of accuracy against the bytes that a method stores."""
 
 import math
 
@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from tsv_bench.report.plots.labels import FONT_SIZE, label_column, label_others
+from tsv_bench.report.plots.labels import FONT_SIZE, Point, label_column, label_others
 from tsv_bench.report.plots.ranks import round_numbers
 from tsv_bench.report.plots.style import COLORS, GREY, PERCENT, NothingToPlot, clean, new_figure
-from tsv_bench.report.tables.rank_curves import KNOB, RankCurve, rank_curves, size_per_task
+from tsv_bench.report.tables.rank_curves import KNOB, RankCurve, rank_curves
 from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.table import Table
 
@@ -19,24 +19,23 @@ KINDS = {
     False: ("one model for all tasks", COLORS[0], "o"),
     True: ("task known at inference", COLORS[1], "s"),
 }
-INCH_PER_CHARACTER = 0.07  # of the labels' font
-Place = tuple[float, float, str]  # size, accuracy, label
-ALIKE = 1.02  # sizes within this ratio stand above each other
+INCH_PER_CHARACTER = 0.07  # in the labels' font
+ALIKE = 1.02  # ratio of sizes that count as one, so that their labels share a column
 
 
 def plot_sizes(table: Table) -> Figure:
-    """Mean accuracy against megabytes a task, every method labelled.
+    """Draw mean accuracy against megabytes a task, every method labelled.
 
-    NothingToPlot when no Run says what it stores.
+    Raises NothingToPlot if no Run says what it stores.
     """
     rows, nothing_stored, _ = _sized(table)
-    sizes = {id(row): size_per_task(row) / 1e6 for row in rows}
+    sizes = {id(row): row.stored_per_task / 1e6 for row in rows}
     column = _largest_group(rows, sizes)
     others = [row for row in rows if row not in column]
     figure = new_figure(7.6, max(4.2, 1.6 + 0.18 * len(column)))
     axes = figure.add_subplot()
     for known, (label, color, marker) in KINDS.items():
-        of_kind = [row for row in rows if row.runs[0].task_known == known]
+        of_kind = [row for row in rows if row.task_known == known]
         axes.plot(
             [sizes[id(row)] for row in of_kind], [row.absolute.value for row in of_kind], marker,
             color=color, markersize=6, markeredgecolor="white", label=label,
@@ -58,6 +57,7 @@ def plot_sizes(table: Table) -> Figure:
 
 
 def caption_sizes(table: Table) -> str:
+    """Return the caption of `plot_sizes`."""
     rows, nothing_stored, curves = _sized(table)
     text = (
         "Mean accuracy against what is stored for a task beside the pretrained backbone: all that "
@@ -65,16 +65,18 @@ def caption_sizes(table: Table) -> str:
     )
     for curve in curves:
         text += f" {curve.label} stands for all its rank fractions, of which there is a curve."
-    missing = [row.label for row in table.rows if size_per_task(row) is None]
+    missing = [row.label for row in table.rows if row.stored_per_task is None]
     return text + (f" Of unknown size: {', '.join(missing)}." if missing else "")
 
 
 def _sized(table: Table) -> tuple[list[Row], list[Row], list[RankCurve]]:
-    """Rows that store something, rows that store nothing and have no place on a logarithmic axis,
-    and the curves of which only one row is among the former.
+    """Return the rows with a size, the rows of size zero, and the rank curves.
+
+    A log axis cannot show size zero. Only one row of each rank curve is among the rows with a
+    size. Raises NothingToPlot if no row has a size.
     """
-    known = [row for row in table.rows if size_per_task(row) is not None]
-    nothing = [row for row in known if size_per_task(row) == 0]
+    known = [row for row in table.rows if row.stored_per_task is not None]
+    nothing = [row for row in known if row.stored_per_task == 0]
     curves = rank_curves(table)
     hidden = [row for curve in curves for row in curve.rows if row is not _typical(curve)]
     shown = {id(row) for row in [*nothing, *hidden]}
@@ -88,18 +90,18 @@ def _sized(table: Table) -> tuple[list[Row], list[Row], list[RankCurve]]:
 
 
 def _typical(curve: RankCurve) -> Row:
-    """The row of the default fraction; where it was not run, of the largest."""
+    """Return the row of the default fraction, or of the largest if that was not run."""
     return next((r for r in curve.rows if r.runs[0].knobs[KNOB] is None), curve.rows[-1])
 
 
 def _name(row: Row, rows: list[Row]) -> str:
-    """Without knobs where no other row here is of the same method."""
+    """Return a row's label, without knobs if no other row here is of the same method."""
     same = [other for other in rows if other.method == row.method]
     return row.label if len(same) > 1 else row.runs[0].label
 
 
 def _largest_group(rows: list[Row], sizes: dict[int, float]) -> list[Row]:
-    """The rows that stand above each other, at the size that most of them have."""
+    """Return the rows of the most common size, which stand above each other."""
     groups = [
         [row for row in rows if 1 <= sizes[id(row)] / sizes[id(first)] <= ALIKE] for first in rows
     ]
@@ -107,7 +109,7 @@ def _largest_group(rows: list[Row], sizes: dict[int, float]) -> list[Row]:
 
 
 def _scale(axes: Axes, sizes: dict[int, float], column: list[Row], others: list[Row]) -> None:
-    """A logarithmic axis with room for the labels at both ends."""
+    """Make the axis of sizes logarithmic, with room for the labels at both ends."""
     smallest, largest = min(sizes.values()), max(sizes.values())
     width = axes.figure.get_figwidth() - 1
     left = max(len(row.label) for row in column) * INCH_PER_CHARACTER + 0.5
@@ -121,9 +123,10 @@ def _scale(axes: Axes, sizes: dict[int, float], column: list[Row], others: list[
     axes.xaxis.set_major_formatter("{x:g}")
 
 
-def _label(axes: Axes, column: list[Place], others: list[Place]) -> None:
+def _label(axes: Axes, column: list[Point], others: list[Point]) -> None:
+    """Label the points of the common size, then the others where there is room."""
     axes.margins(y=0.06)
-    axes.figure.draw_without_rendering()  # the labels are placed in the final layout
+    axes.figure.draw_without_rendering()  # the labels are placed in the layout that this makes
     labels = label_column(axes, column)
     renderer = axes.figure.canvas.get_renderer()
     occupied = [label.get_window_extent(renderer) for label in labels]

@@ -1,7 +1,7 @@
-"""The one style of all figures, and how they are written.
+"""The style of all figures, and writing them.
 
-Colours: Okabe and Ito, which colour-blind readers tell apart; methods also differ by marker.
-An svg keeps its text as text, and the same Runs give the same bytes.
+Colours are those of Okabe and Ito, which colour-blind readers tell apart; methods also differ by
+marker. An svg keeps its text as text, and the same Runs give the same bytes.
 """
 
 import io
@@ -16,67 +16,58 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from tsv_bench.files import replace_atomically
-from tsv_bench.report.tables.row import Row
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 GREY = "#666666"
-LIGHT = "0.92"  # of grids
-REFERENCES = ("zero_shot", "individual")  # what the other methods lie between
-INCH_PER_CHARACTER = 0.085  # of the default font at 10 points
+LIGHT = "0.92"  # grey of grids
+INCH_PER_CHARACTER = 0.085  # in the default font at 10 points
 DOTS_PER_INCH = 150
 PERCENT = FuncFormatter(lambda fraction, _: f"{100 * fraction:g}%")
 STYLE = {
-    "text.parse_math": False,  # a knob may be a pattern, and end in $
-    "svg.fonttype": "none",  # text, to be searched, copied and set in the reader's font
-    "svg.hashsalt": "tsv-bench",  # ids from the content, not from chance
+    "text.parse_math": False,  # a label may have a $: knobs can be patterns
+    "svg.fonttype": "none",  # as text, which can be searched and copied
+    "svg.hashsalt": "tsv-bench",  # ids that depend on the content alone
 }
 
 
 class NothingToPlot(ValueError):
-    """The table has nothing for this figure; the message says what was missing."""
+    """Raised if a table has nothing for a figure; the message says what is missing."""
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """In inches. It belongs to no window and no global state."""
+    """Make a figure of this size in inches, outside pyplot's windows and global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def color_and_marker(index: int) -> tuple[str, str]:
-    """Of the method with this number; the first 49 pairs are distinct."""
+    """Return the colour and the marker of a method by its number; 49 pairs are distinct."""
     return COLORS[index % 7], MARKERS[(index + index // 7) % 7]
 
 
 def clean(axes: Axes, grid: str = "both") -> None:
-    """A light grid behind, no box around."""
+    """Put a light grid behind the data and remove the box around it."""
     axes.grid(axis=grid, color=LIGHT)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def needs_task(row: Row) -> bool | None:
-    """Whether it must be known of an image which task's it is; None where the Runs do not say."""
-    run = row.runs[0]
-    # Runs that are older than this field are older than the bytes too.
-    return None if not run.task_known and run.stored_bytes is None else run.task_known
-
-
 def enumerated(texts: Sequence[str]) -> str:
-    """'a', 'a and b', 'a, b and c'"""
+    """Join texts: 'a', 'a and b', 'a, b and c'."""
     return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
 
 
 def svg_bytes(figure: Figure) -> bytes:
-    """The same for the same figure, whenever and wherever it is drawn."""
+    """Return a figure as svg; the same figure gives the same bytes at any time."""
     buffer = io.BytesIO()
     _write(figure, buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
 def save_figure(figure: Figure, folder: Path, stem: str) -> list[Path]:
-    """Write ``stem``.svg and ``stem``.png; their paths."""
+    """Write ``stem``.svg and ``stem``.png; return their paths."""
     png = io.BytesIO()
     _write(figure, png, format="png", dpi=DOTS_PER_INCH)
     paths = []

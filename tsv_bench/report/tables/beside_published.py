@@ -1,4 +1,4 @@
-"""Published figures beside our rows, and what must be said about them."""
+"""Published figures beside our rows, and the notes that they need."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -10,7 +10,10 @@ from tsv_bench.report.tables.row import Row
 
 
 def has_published(run: Run, notes: list[str]) -> bool:
-    """Whether published figures are of this suite; a note where only its name is the same."""
+    """Return whether figures are published for the Run's suite.
+
+    Adds a note if a published suite has the same name but other tasks.
+    """
     tasks = published.suites().get(run.suite)
     if tasks is None or set(tasks) == set(run.tasks):
         return tasks is not None
@@ -23,7 +26,10 @@ def has_published(run: Run, notes: list[str]) -> bool:
 
 
 def beside_published(row: Row, notes: list[str]) -> Row:
-    """The row with a published figure beside it, where there is one of the same knobs."""
+    """Return the row with the published figure of the same method and knobs, if there is one.
+
+    Adds a note if figures are published for other knobs only.
+    """
     run = row.runs[0]
     found = published.find(run.backbone, run.suite, row.method)
     figure, same = published.choose(found, row.generation)
@@ -36,7 +42,11 @@ def beside_published(row: Row, notes: list[str]) -> Row:
 
 
 def source_notes(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Whose figures are shown, of which checkpoints, and which cannot be compared with ours."""
+    """Return notes on the published figures of these rows.
+
+    They name the sources, the generations of checkpoints, and the figures of other checkpoints
+    than ours, which cannot be compared.
+    """
     shown: dict[tuple[str, str], dict[str, None]] = {}
     bracketed: dict[tuple[str, str], dict[str, None]] = {}
     for row in rows:
@@ -62,4 +72,5 @@ def source_notes(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _of(labels: Collection[str], all_labels: Collection[str]) -> str:
+    """Return " (label, label)", or "" if these are all rows."""
     return "" if len(labels) == len(all_labels) else f" ({', '.join(labels)})"

@@ -1,10 +1,30 @@
-"""Notes below a table: what its rows do not have in common."""
+"""Notes below a table on what its rows do not have in common, and what rules a comparison out."""
 
+from tsv_bench.benchmark.runs import Run
 from tsv_bench.report.tables.row import Row
 
 
-def _note_differences(rows: list[Row], notes: list[str]) -> None:
-    """Rows of one table are to have the same seeds and, seed by seed, the same checkpoints."""
+def check_same_images(first: Run, second: Run) -> None:
+    """Check that two Runs were tested on the same images.
+
+    Raises ValueError naming the first task where they were not.
+    """
+    for task in first.tasks | second.tasks:
+        found = [
+            (run.data.get(task), run.test[task].total if task in run.test else 0)
+            for run in (first, second)
+        ]
+        if found[0] != found[1]:
+            (data_1, total_1), (data_2, total_2) = found
+            raise ValueError(
+                f"{first.label} and {second.label} cannot be compared on task {task!r}: "
+                f"{total_1} images of data {data_1} against {total_2} of {data_2}. "
+                f"Run both on the same data."
+            )
+
+
+def note_differences(rows: list[Row], notes: list[str]) -> None:
+    """Add a note if rows differ in their seeds, or in the checkpoints of a seed."""
     if len({row.seeds for row in rows}) > 1:
         parts = [f"{row.label} {', '.join(map(str, row.seeds))}" for row in rows]
         notes.append(f"not all rows have the same seeds: {'; '.join(parts)}.")
@@ -23,11 +43,9 @@ def _note_differences(rows: list[Row], notes: list[str]) -> None:
                     break
 
 
-def _note_evaluation(rows: list[Row], notes: list[str]) -> None:
-    """Rows of one table are to be evaluated in one precision, and normalized alike."""
-    # Runs that name no precision are of a time when there was only float32.
-    precisions = [[r.settings.get("evaluation", {}).get("precision", "float32") for r in row.runs]
-                  for row in rows]  # fmt: skip
+def note_evaluation(rows: list[Row], notes: list[str]) -> None:
+    """Add a note if rows were evaluated in different precisions or normalized differently."""
+    precisions = [[precision_of(run) for run in row.runs] for row in rows]
     sources = [[run.normalizer_source.partition(":")[0] for run in row.runs] for row in rows]
     for text, kinds in (
         ("evaluated in the same precision", precisions),
@@ -42,8 +60,16 @@ def _note_evaluation(rows: list[Row], notes: list[str]) -> None:
             notes.append(f"not all rows were {text}: {'; '.join(parts)}.")
 
 
-def _note_variants(rows: list[Row], notes: list[str]) -> None:
-    """What deviates from the default in a task; which rows, where not all do."""
+def precision_of(run: Run) -> str:
+    """Return the precision that a Run was evaluated in.
+
+    Runs that do not name it are older than the choice, and were evaluated in float32.
+    """
+    return run.settings.get("evaluation", {}).get("precision", "float32")
+
+
+def note_variants(rows: list[Row], notes: list[str]) -> None:
+    """Add a note for each task that was not evaluated by default, naming the rows if not all."""
     labels: dict[tuple[str, str], list[str]] = {}  # (task, what) -> rows
     for row in rows:
         found = {

@@ -1,4 +1,4 @@
-"""Do methods stand in the published order? Kendall's tau-b against published averages.
+"""The order of methods here against the published order, by Kendall's tau-b.
 
 Kendall (1945), The treatment of ties in ranking problems, Biometrika 33:239.
 """
@@ -13,50 +13,52 @@ import numpy as np
 from tsv_bench.benchmark import published
 from tsv_bench.benchmark.published import Figure
 from tsv_bench.report.tables import statistics
-from tsv_bench.report.tables.row import REFERENCES, Row
+from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.statistics import Estimate
-from tsv_bench.report.tables.table import Table, of_seeds
+from tsv_bench.report.tables.table import Table
 
-PUBLISHED = ("vit_b32", "vision8")  # what most methods are published for
-ALL_PERMUTATIONS_OF = 8  # 40,320; of more methods so many are drawn:
+PUBLISHED_ON = ("vit_b32", "vision8")  # where most methods have published figures
+ALL_PERMUTATIONS_OF = 8  # methods or fewer: 40,320 permutations. With more methods, draw these:
 NUM_PERMUTATIONS = 100_000
-LEAST = 3  # methods; two are in order or not
+LEAST = 3  # methods that an order needs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tau:
-    value: float
-    p: float  # two-sided, of no association
+    """Kendall's tau-b of two orders."""
+
+    value: float  # in [-1, 1]; nan if all values of one side are equal
+    p: float  # two-sided, of the hypothesis that the orders are independent
     num: int  # methods
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reversed:
-    """Two methods that stand the other way round here, with more than chance behind it."""
+    """Two methods in the opposite of the published order, by more than chance."""
 
     better: Row  # here
     worse: Row
-    here: Estimate  # better minus worse, paired
-    published: float  # better minus worse, below zero
+    here: Estimate  # accuracy of better minus worse, paired on images
+    published: float  # published accuracy of better minus worse, below zero
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ordering:
-    """One table's order against figures of one generation of checkpoints."""
+    """The order of one table's methods against figures of one generation of checkpoints."""
 
     generation: str
     sources: tuple[str, ...]
-    merged: Tau | None  # of methods that serve one model to all tasks; None below LEAST
-    all: Tau  # with references and with methods that must know the task
-    num_pairs: int  # of all, those that are not equal in the published figures
-    num_reversed: int
-    reversed: tuple[Reversed, ...]  # only those whose interval over images leaves zero out
+    merged: Tau | None  # methods that serve one model to all tasks; None below LEAST
+    all: Tau  # these, the references, and methods that must know the task
+    num_pairs: int  # pairs of methods whose published figures differ
+    num_reversed: int  # pairs in the opposite order here
+    reversed: tuple[Reversed, ...]  # those whose interval over images excludes zero
 
 
 def find_orderings(table: Table) -> list[Ordering]:
-    """Against each generation that has figures of at least three methods of the table.
+    """Compare the table's order with each generation that has figures for three of its methods.
 
-    Of a method with several rows the first one with the published knobs counts.
+    A method with several rows is represented by the first one with the published knobs.
     """
     rows: dict[str, Row] = {}
     for row in table.rows:
@@ -64,7 +66,7 @@ def find_orderings(table: Table) -> list[Ordering]:
             rows.setdefault(row.method, row)
     return [
         _ordering(generation, rows, {m: figures[m] for m in rows if m in figures})
-        for generation, figures in published.averages(*PUBLISHED).items()
+        for generation, figures in published.averages(*PUBLISHED_ON).items()
         if len(set(figures) & set(rows)) >= LEAST
     ]
 
@@ -76,10 +78,10 @@ def _ordering(generation: str, rows: dict[str, Row], figures: dict[str, Figure])
         ours = [rows[m].absolute.value for m in methods]
         return kendall(ours, [figures[m].absolute for m in methods])
 
-    merged = [m for m in figures if m not in REFERENCES and not rows[m].task_known]
+    merged = [m for m in figures if not (rows[m].is_reference or rows[m].task_known)]
     pairs, other_way, found = 0, 0, []
     for pair in combinations(figures, 2):
-        # The published worse one, first.
+        # a is the one with the lower published figure.
         a, b = sorted(pair, key=lambda method: figures[method].absolute)
         gap = figures[a].absolute - figures[b].absolute
         pairs += gap != 0
@@ -101,26 +103,27 @@ def _ordering(generation: str, rows: dict[str, Row], figures: dict[str, Figure])
 
 
 def _difference(first: Row, second: Row) -> Estimate | None:
-    """None where per-image correctness is lost, or no seed is common."""
+    """Return first minus second; None without per-image correctness or a common seed."""
     seeds = sorted(set(first.seeds) & set(second.seeds))
     if not seeds or first.correct is None or second.correct is None:
         return None
-    return statistics.difference(of_seeds(first, seeds), of_seeds(second, seeds))
+    return statistics.difference(first.correct_of(seeds), second.correct_of(seeds))
 
 
 def kendall(first: Sequence[float], second: Sequence[float]) -> Tau:
-    """tau-b, which allows for ties, and its p-value over permutations: all, or many at random.
+    """Compute tau-b, which allows for ties, and its p-value by permutation.
 
-    nan and 1 where all values of one side are equal.
+    Up to `ALL_PERMUTATIONS_OF` values all permutations are counted, above that random ones.
     """
     num = len(first)
     i, j = np.triu_indices(num, k=1)
     x, y = np.asarray(first, float), np.asarray(second, float)
     signs = np.sign(x[i] - x[j])
-    norm = math.sqrt((signs**2).sum() * (np.sign(y[i] - y[j]) ** 2).sum())
+    own_signs = np.sign(y[i] - y[j])
+    norm = math.sqrt((signs**2).sum() * (own_signs**2).sum())
     if norm == 0:
         return Tau(value=math.nan, p=1.0, num=num)
-    value = float(signs @ np.sign(y[i] - y[j]) / norm)
+    observed = signs @ own_signs  # pairs in the same order minus pairs in the other
     exact = num <= ALL_PERMUTATIONS_OF
     if exact:
         orders = np.array(list(permutations(range(num))))
@@ -129,6 +132,6 @@ def kendall(first: Sequence[float], second: Sequence[float]) -> Tau:
         orders = rng.permuted(np.tile(np.arange(num), (NUM_PERMUTATIONS, 1)), axis=1)
     permuted = y[orders]
     sums = np.sign(permuted[:, i] - permuted[:, j]) @ signs
-    extreme = int((np.abs(sums) >= abs(value * norm) - 1e-9).sum())
+    extreme = int((np.abs(sums) >= abs(observed)).sum())
     p = extreme / len(orders) if exact else (1 + extreme) / (len(orders) + 1)
-    return Tau(value=value, p=p, num=num)
+    return Tau(value=float(observed / norm), p=p, num=num)

@@ -1,6 +1,6 @@
-"""Accuracy against the share of ranks kept, of one method's Runs that differ in nothing else.
+"""Rank curves: a method's accuracy against the share of ranks that it keeps.
 
-And the least share that keeps 99% of the individual models' accuracy, with its interval.
+And the smallest share that keeps 99% of the individual models' accuracy, with its interval.
 """
 
 import json
@@ -17,15 +17,16 @@ from tsv_bench.report.tables.table import Table
 
 KNOB = "rank_fraction"
 SHARE = 0.99
-# The curve of every resample costs one resampled mean a fraction, a seed and a task.
+# A curve a resample: each costs as many resampled means as there are fractions, seeds and tasks.
 NUM_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The fraction from which on a share of the individual accuracy is kept, and its bounds.
+    """The smallest rank fraction that keeps a share of the individual accuracy, with 95% bounds.
 
-    Infinite: more than was measured. The least fraction that was measured: that or less.
+    Infinity means above the largest measured fraction. The smallest measured fraction means
+    that one or less.
     """
 
     fraction: float
@@ -35,7 +36,7 @@ class Kept:
 
 @dataclass(frozen=True, kw_only=True)
 class RankCurve:
-    """Rows of one method by rank fraction; two or more."""
+    """Two or more rows of one method that differ in their rank fraction alone."""
 
     label: str
     fractions: tuple[float, ...]  # increasing
@@ -44,24 +45,24 @@ class RankCurve:
 
     @property
     def sizes(self) -> tuple[float, ...] | None:
-        """Bytes a task, beside the pretrained backbone; None where a Run does not say."""
-        sizes = [size_per_task(row) for row in self.rows]
+        """Bytes a task beside the pretrained backbone, one a row; None if a Run does not say."""
+        sizes = [row.stored_per_task for row in self.rows]
         return None if None in sizes else tuple(sizes)
 
     def kept(self, share: float = SHARE) -> Kept | None:
-        """None where seeds or per-image correctness are missing for it."""
+        """Find the fraction that keeps ``share``; None without common seeds or correctness."""
         rows = [*self.rows, self.individual]
         if any(row is None or row.correct is None for row in rows):
             return None
         seeds = set.intersection(*(set(row.seeds) for row in rows))
         if not seeds:
             return None
-        *correct, individual = (_of_seeds(row, sorted(seeds)) for row in rows)
+        *correct, individual = (row.correct_of(sorted(seeds)) for row in rows)
         return fraction_keeping(self.fractions, correct, individual, share)
 
 
 def rank_curves(table: Table) -> list[RankCurve]:
-    """Of every method with Runs of two or more rank fractions, all other knobs being equal."""
+    """Return a curve for every set of rows that differ in their rank fraction alone."""
     individual = next((row for row in table.rows if row.method == "individual"), None)
     groups: dict[tuple[str, str], dict[float, Row]] = {}
     for row in table.rows:
@@ -69,7 +70,7 @@ def rank_curves(table: Table) -> list[RankCurve]:
         if KNOB in knobs:
             others = json.dumps(_without(knobs), sort_keys=True)
             by_fraction = groups.setdefault((row.method, others), {})
-            # null is an equal share; where that was also asked for by its number, it is the same.
+            # null means 1 / number of tasks; a row with that number is the same, and left out.
             by_fraction.setdefault(knobs[KNOB] or 1 / len(table.tasks), row)
     groups = {key: rows for key, rows in groups.items() if len(rows) > 1}
     first: list[Run] = [next(iter(rows.values())).runs[0] for rows in groups.values()]
@@ -85,12 +86,6 @@ def rank_curves(table: Table) -> list[RankCurve]:
     ]
 
 
-def size_per_task(row: Row) -> float | None:
-    """Bytes beside the pretrained backbone over the number of tasks; None where unknown."""
-    sizes = [run.stored_bytes for run in row.runs]
-    return None if None in sizes else float(np.mean(sizes)) / len(row.runs[0].tasks)
-
-
 def fraction_keeping(
     fractions: Sequence[float],
     correct: Sequence[Correct],
@@ -98,11 +93,12 @@ def fraction_keeping(
     share: float = SHARE,
     seed: int = 0,
 ) -> Kept:
-    """The least fraction from which on normalized accuracy stays at ``share`` or above.
+    """Find the smallest fraction from which on normalized accuracy stays at or above ``share``.
 
-    ``correct`` is of each of the increasing ``fractions``. Between two of them accuracy is taken
-    as linear in the fraction's logarithm. The bounds hold 95%, over images: those of all
-    fractions and of the individual models are resampled together.
+    ``correct`` has the per-image correctness (task -> seeds x images) at each of the increasing
+    ``fractions``. Between two fractions, accuracy is interpolated linearly in the logarithm of
+    the fraction. The 95% bounds are a bootstrap over images, on which all fractions and the
+    individual models are paired.
     """
     rng = np.random.default_rng(seed)
     measured, resampled = [], []
@@ -122,9 +118,10 @@ def fraction_keeping(
 
 
 def crossing(fractions: Sequence[float], kept: np.ndarray, share: float) -> np.ndarray:
-    """Where each curve (a row of ``kept``) rises above ``share`` for the last time.
+    """Find where each curve rises to ``share`` for the last time.
 
-    The first fraction where it is never below, infinity where it still is at the last one.
+    ``kept`` is curves x fractions. Returns one fraction a curve: the first one if the curve is
+    never below, infinity if it ends below.
     """
     log = np.log(fractions)
     below = kept < share
@@ -133,17 +130,13 @@ def crossing(fractions: Sequence[float], kept: np.ndarray, share: float) -> np.n
     inside = np.minimum(last, num - 2)
     every = np.arange(len(kept))
     start, end = kept[every, inside], kept[every, inside + 1]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    # Interpolate every curve; those that are never below, or end below, get their values after.
+    with np.errstate(all="ignore"):
         part = (share - start) / (end - start)
-    found = np.exp(log[inside] + part * (log[inside + 1] - log[inside]))
+        found = np.exp(log[inside] + part * (log[inside + 1] - log[inside]))
     found = np.where(last == num - 1, math.inf, found)
     return np.where(below.any(axis=1), found, fractions[0])
 
 
 def _without(knobs: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in knobs.items() if name != KNOB}
-
-
-def _of_seeds(row: Row, seeds: Sequence[int]) -> dict[str, np.ndarray]:
-    index = [row.seeds.index(seed) for seed in seeds]
-    return {task: bits[index] for task, bits in row.correct.items()}

@@ -12,12 +12,12 @@ from tsv_bench.benchmark.runs import Run
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.statistics import Estimate, Interval
 
-# Stages whose results all methods use: the first one to be evaluated would pay for the others.
-SHARED = ("data", "checkpoints")
+# Stages whose results all methods use: whichever method runs first pays for the others.
+SHARED_STAGES = ("data", "checkpoints")
 
-REFERENCES = ("zero_shot", "individual")  # no methods, but the ends of the scale
+REFERENCES = ("zero_shot", "individual")  # the ends of the scale, between which methods lie
 
-# A Run and task -> bool for each test image; None where that is lost.
+# A Run and its per-image correctness: task -> [images], bool; None where the file is lost.
 Evaluated = tuple[Run, dict[str, np.ndarray] | None]
 
 
@@ -27,11 +27,11 @@ class Row:
 
     label: str  # with the knobs that tell it from another row of the same method
     runs: tuple[Run, ...]  # one a seed, by seed
-    correct: dict[str, np.ndarray] | None  # task -> seeds x images
+    correct: dict[str, np.ndarray] | None  # task -> [seeds, images], bool
     absolute: Estimate
-    normalized: Estimate  # value nan where a normalizer is missing
-    published: Figure | None = None  # of the same method, suite and backbone
-    comparable: bool = False  # whether that is of the same checkpoints
+    normalized: Estimate  # nan where an individual accuracy is missing
+    published: Figure | None = None  # the published figure of this method, suite and backbone
+    comparable: bool = False  # whether it was measured on the same checkpoints
 
     @property
     def method(self) -> str:
@@ -42,12 +42,30 @@ class Row:
         return tuple(run.seed for run in self.runs)
 
     @property
-    def task_known(self) -> bool:
-        """Whether each task is served its own, so that it must be known at inference."""
-        return any(run.task_known for run in self.runs)
+    def is_reference(self) -> bool:
+        """Whether this row is an end of the scale (`REFERENCES`), not a method."""
+        return self.method in REFERENCES
+
+    @property
+    def task_known(self) -> bool | None:
+        """Whether each task is served its own weights, so that it must be known at inference.
+
+        None if no Run says so.
+        """
+        if any(run.task_known for run in self.runs):
+            return True
+        # False is also the default of Runs older than this field; those lack the bytes as well.
+        return None if all(run.stored_bytes is None for run in self.runs) else False
+
+    @property
+    def stored_per_task(self) -> float | None:
+        """Bytes stored beside the pretrained backbone / number of tasks; None if unknown."""
+        sizes = [run.stored_bytes for run in self.runs]
+        return None if None in sizes else _mean(sizes) / len(self.runs[0].tasks)
 
     @property
     def accuracy(self) -> dict[str, float]:
+        """Test accuracy of each task, the mean over seeds."""
         return {t: _mean(run.test[t].accuracy for run in self.runs) for t in self.runs[0].tasks}
 
     @property
@@ -58,16 +76,16 @@ class Row:
 
     @property
     def generation(self) -> str:
-        """Of the fine-tuned checkpoints; several, as in "fixed, original", are comparable to none.
+        """Generation of the fine-tuned checkpoints, "unknown" if they do not say.
 
-        A checkpoint that does not say is "unknown".
+        Several are joined, as in "fixed, original"; no published figure is comparable with them.
         """
         checkpoints = (run.checkpoints.get(task, {}) for run in self.runs for task in run.tasks)
         return ", ".join(sorted({c.get("generation", "unknown") for c in checkpoints}))
 
     @property
     def differences(self) -> dict[str, float]:
-        """Ours minus the published "absolute" and "normalized", of the same checkpoints only."""
+        """Ours minus the published "absolute" and "normalized"; {} unless they are comparable."""
         if not self.comparable:
             return {}
         pairs = {name: (getattr(self, name).value, getattr(self.published, name))
@@ -84,9 +102,16 @@ class Row:
 
     @property
     def seconds(self) -> float:
-        """Wall time of a Run's own work: merging, choosing alpha, test."""
-        own = ({s: t for s, t in run.seconds.items() if s not in SHARED} for run in self.runs)
+        """Wall time of a Run's own work (merging, choosing alpha, testing), the mean over seeds."""
+        own = (
+            {s: t for s, t in run.seconds.items() if s not in SHARED_STAGES} for run in self.runs
+        )
         return _mean(sum(seconds.values()) for seconds in own)
+
+    def correct_of(self, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+        """Return the per-image correctness of these seeds: task -> [seeds, images]."""
+        index = [self.seeds.index(seed) for seed in seeds]
+        return {task: bits[index] for task, bits in self.correct.items()}
 
 
 def build_row(
@@ -95,9 +120,10 @@ def build_row(
     individual: Mapping[int, Evaluated],
     notes: dict[str, list[str]],
 ) -> Row:
-    """The row of Runs that differ in their seed; ``individual``: seed -> the Run to divide by.
+    """Build the row of Runs that differ in their seed alone.
 
-    What is missing leaves an interval or a value out, and the label under a note in ``notes``.
+    ``individual`` has the individual models' Run of each seed. Without it, or without per-image
+    correctness, the row lacks an interval or a value, and ``notes`` (note -> labels) says why.
     """
 
     def note(text: str) -> None:
@@ -139,15 +165,15 @@ def build_row(
 def normalizer_bits(
     runs: Sequence[Run], individual: Mapping[int, Evaluated]
 ) -> dict[str, np.ndarray] | None:
-    """Task -> seeds x images of the individual models that these Runs were divided by.
+    """Return the correctness of the individual models that these Runs were divided by.
 
-    None where they have no Run here, or its per-image correctness is lost.
+    Task -> [seeds, images]; None if they have no Run here, or its correctness is lost.
     """
     return _stack([bits for _, bits in _partners(runs, individual)], runs[0])
 
 
 def _partners(runs: Sequence[Run], individual: Mapping[int, Evaluated]) -> list[Evaluated]:
-    """The individual models' Run of each seed; [] unless all are what these were divided by."""
+    """Return the individual models' Run of each seed; [] unless it normalized each of the Runs."""
     partners = [individual[run.seed] for run in runs if run.seed in individual]
     if len(partners) < len(runs):
         return []
@@ -156,35 +182,37 @@ def _partners(runs: Sequence[Run], individual: Mapping[int, Evaluated]) -> list[
 
 
 def row_labels(runs: Sequence[Run]) -> list[str]:
-    """Labels of rows; those of one method get the knobs that differ between them."""
+    """Return a label for each Run; several of one method are told apart by their knobs."""
     labels = []
     for run in runs:
         same = [other.knobs for other in runs if other.method == run.method]
         names = dict.fromkeys(name for knobs in same for name in knobs)
         differing = [n for n in names if len({json.dumps(k.get(n)) for k in same}) > 1]
-        knobs = [f"{n}={_as_yaml(run.knobs.get(n))}" for n in differing]
+        knobs = [f"{n}={as_yaml(run.knobs.get(n))}" for n in differing]
         labels.append(f"{run.label} ({', '.join(knobs)})" if knobs else run.label)
     return labels
 
 
-def _as_yaml(value: object) -> str:
+def as_yaml(value: object) -> str:
+    """Return a knob's value as a command line has it: strings without quotes, None as null."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _is_normalizer(individual: Run, run: Run) -> bool:
-    """Whether ``individual`` is what ``run`` was divided by; they may come from other sources."""
+    """Return whether ``run`` was normalized by the accuracies of ``individual``."""
     pairs = [(individual.test[t].accuracy, run.normalizer.get(t, math.nan)) for t in run.tasks]
     return all(math.isclose(*pair) for pair in pairs)
 
 
 def _stack(bits: list[dict[str, np.ndarray] | None], run: Run) -> dict[str, np.ndarray] | None:
-    """Task -> seeds x images, from one dict a seed; None when there is none or one is lost."""
+    """Stack the seeds' correctness: task -> [seeds, images]; None if any seed's is missing."""
     if not bits or any(b is None for b in bits):
         return None
     return {task: np.stack([b[task] for b in bits]) for task in run.tasks}
 
 
 def _without_images(values: list[float]) -> Estimate:
+    """Return the mean of one value a seed, with its interval over seeds alone."""
     values = np.asarray(values)
     return Estimate(float(values.mean()), None, statistics.over_seeds(values))
 

@@ -1,23 +1,24 @@
-"""Rows by name: "ties", or "ties:density=0.2" where a method has several."""
+"""Names of rows: "ties", or "ties:density=0.2" where a method has several rows."""
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 
+from tsv_bench.report.tables.row import as_yaml
 from tsv_bench.report.tables.table import RowKey, Seeds
+from tsv_bench.spelling import nearest
 
 
 def find_row(text: str, tables: Mapping[str, Mapping[RowKey, Seeds]]) -> dict[str, RowKey]:
-    """The row that ``text`` names, in every table that has it.
+    """Find the row that ``text`` names in each table: table's name -> row.
 
-    ValueError when no table has it, and when it names several rows of one.
+    Raises ValueError if no table has such a row, or one has several.
     """
     method, *knobs = text.split(":")
     having = {name: [key for key in keys if key[0] == method] for name, keys in tables.items()}
     if not any(having.values()):
         methods = sorted({key[0] for keys in tables.values() for key in keys})
         raise ValueError(
-            f"no Run of the method {method!r}{_nearest(method, methods)} "
+            f"no Run of the method {method!r}{nearest(method, methods)} "
             f"There are Runs of: {', '.join(methods)}."
         )
     there = ", ".join(dict.fromkeys(row for keys in having.values() for row in row_names(keys)))
@@ -26,11 +27,11 @@ def find_row(text: str, tables: Mapping[str, Mapping[RowKey, Seeds]]) -> dict[st
         name = knob.partition("=")[0]
         if name not in known:
             raise ValueError(
-                f"{method} has no knob {name!r}{_nearest(name, sorted(known))} "
+                f"{method} has no knob {name!r}{nearest(name, sorted(known))} "
                 f"Its rows are: {there}."
             )
         if not any(_fits(key, knob) for keys in having.values() for key in keys):
-            values = {_as_text(_knobs(k).get(name)) for keys in having.values() for k in keys}
+            values = {as_yaml(_knobs(k).get(name)) for keys in having.values() for k in keys}
             raise ValueError(
                 f"no Run of {method} has {knob}; there is {name}={', '.join(sorted(values))}."
             )
@@ -50,18 +51,21 @@ def find_row(text: str, tables: Mapping[str, Mapping[RowKey, Seeds]]) -> dict[st
 
 
 def row_names(keys: Sequence[RowKey]) -> list[str]:
-    """Rows of one method as `find_row` takes them: with the knobs that differ between them."""
+    """Return the names by which `find_row` tells these rows of one method apart."""
     knobs = [_knobs(key) for key in keys]
     names = dict.fromkeys(name for one in knobs for name in one)
     differing = [n for n in names if len({json.dumps(one.get(n)) for one in knobs}) > 1]
     return [
-        ":".join([key[0], *(f"{name}={_as_text(one.get(name))}" for name in differing)])
+        ":".join([key[0], *(f"{name}={as_yaml(one.get(name))}" for name in differing)])
         for key, one in zip(keys, knobs, strict=True)
     ]
 
 
 def _fits(key: RowKey, knob: str) -> bool:
-    """Whether the row has the value of ``knob``, "name=value"; older Runs have null for it."""
+    """Return whether a row's knob has this value; ``knob`` is "name=value".
+
+    A knob that is newer than the row's Runs counts as null.
+    """
     name, _, text = knob.partition("=")
     value = _knobs(key).get(name)
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -69,17 +73,8 @@ def _fits(key: RowKey, knob: str) -> bool:
             return float(text) == value
         except ValueError:
             return False
-    return text == _as_text(value)
+    return text == as_yaml(value)
 
 
 def _knobs(key: RowKey) -> dict[str, object]:
     return json.loads(key[1])
-
-
-def _as_text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _nearest(name: str, candidates: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else "."

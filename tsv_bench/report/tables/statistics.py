@@ -1,13 +1,14 @@
 """95% intervals and p-values: over test images, and over fine-tuning seeds.
 
-Images are resampled within each task; the tasks are those of the suite and stay. Whatever is
-compared (a method and the individual models, two methods, several seeds) is resampled on the
-same images, so what makes an image easy or hard for both cancels.
+Images are resampled within each task; the suite's tasks are fixed. Whatever is compared (a
+method and the individual models, two methods, several seeds) is resampled on the same images, so
+that an image that is easy or hard for both does not widen the interval.
 
 - A mean over tasks: percentile bootstrap over images; Student's t over seeds.
 - One task's accuracy: Wilson (1927), which holds near 0 and 1 and for few images, where a
-  bootstrap is too narrow. One task's paired difference: Bonett and Price (2012), likewise.
-- p: sign flips. Were two methods equal, which of them was right on an image would be chance.
+  bootstrap is too narrow. One task's paired difference: Bonett and Price (2012), for the same
+  reason.
+- p-values: sign flips. If two methods are equally good, chance decides which is right on an image.
 
 Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 13 and 15.
 """
@@ -18,17 +19,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from tsv_bench.benchmark.runs import Run
-
 NUM_RESAMPLES = 10_000
 Z = float(ndtri(0.975))
 
-# task -> bool, seeds x images: which test images were right
+# task -> [seeds, images], bool: which test images were right
 Correct = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Interval:
+    """A 95% interval."""
+
     low: float
     high: float
 
@@ -37,7 +38,7 @@ class Interval:
 class Estimate:
     """A mean over tasks and seeds with its 95% intervals, as fractions (not percent).
 
-    ``images`` is None when no per-image correctness is there, ``seeds`` below two seeds.
+    ``images`` is None without per-image correctness, ``seeds`` is None below two seeds.
     """
 
     value: float
@@ -46,19 +47,19 @@ class Estimate:
 
 
 def absolute(correct: Correct, seed: int = 0) -> Estimate:
-    """Mean accuracy over tasks."""
+    """Estimate the mean accuracy over tasks."""
     return _mean_score(correct, seed)
 
 
 def difference(first: Correct, second: Correct, seed: int = 0) -> Estimate:
-    """Mean accuracy of ``first`` minus that of ``second``, on the same images."""
+    """Estimate the mean accuracy of ``first`` minus that of ``second``, on the same images."""
     return _mean_score(image_differences(first, second), seed)
 
 
 def normalized(correct: Correct, individual: Correct, seed: int = 0) -> Estimate:
-    """Mean over tasks of accuracy / accuracy of the individual model, both on the same images.
+    """Estimate the mean over tasks of accuracy / individual accuracy, on the same images.
 
-    ValueError when an individual model has no image right.
+    Raises ValueError if an individual model has no image right.
     """
     _check_never_zero(individual)
     return _estimate([correct, individual], lambda a: a[..., 0, :] / a[..., 1, :], seed)
@@ -67,7 +68,10 @@ def normalized(correct: Correct, individual: Correct, seed: int = 0) -> Estimate
 def normalized_difference(
     first: Correct, second: Correct, individual: Correct, seed: int = 0
 ) -> Estimate:
-    """Normalized accuracy of ``first`` minus that of ``second``, all on the same images."""
+    """Estimate the normalized accuracy of ``first`` minus that of ``second``, on the same images.
+
+    Raises ValueError if an individual model has no image right.
+    """
     _check_never_zero(individual)
     return _estimate(
         [first, second, individual],
@@ -77,16 +81,19 @@ def normalized_difference(
 
 
 def image_differences(first: Correct, second: Correct) -> dict[str, np.ndarray]:
-    """task -> seeds x images: 1 where only ``first`` was right, -1 where only ``second``."""
+    """Return task -> [seeds, images]: 1 where only ``first`` is right, -1 where only ``second``.
+
+    Raises ValueError if the two do not have the same tasks, seeds and numbers of images.
+    """
     _check_paired([first, second])
     return {task: first[task].astype(np.int8) - second[task] for task in first}
 
 
 def wilson(accuracy: float, num_images: int) -> Interval:
-    """Of one task's accuracy.
+    """Return Wilson's interval of one task's accuracy.
 
-    A mean over seeds counts as one seed: that holds however alike the seeds are, and is too wide
-    where they are not.
+    The mean over several seeds is treated as one seed. This holds even if all seeds have the same
+    images right; otherwise it is too wide.
     """
     shrunk = 1 / (1 + Z**2 / num_images)
     middle = shrunk * (accuracy + Z**2 / (2 * num_images))
@@ -96,11 +103,12 @@ def wilson(accuracy: float, num_images: int) -> Interval:
 
 
 def task_difference(differences: np.ndarray) -> Interval:
-    """Of one task's paired difference; seeds x images, as of `image_differences`.
+    """Return Bonett and Price's interval of one task's paired difference.
 
-    Two images are added, one that each method alone has right.
+    ``differences`` is [seeds, images], from `image_differences`. Two images are added, one that
+    each method alone has right.
     """
-    mean = differences.mean(axis=0)  # over seeds: what an image says
+    mean = differences.mean(axis=0)  # over seeds: images are the independent units
     num = mean.size + 2
     middle = mean.sum() / num
     variance = ((mean**2).sum() + 2) / num - middle**2
@@ -111,40 +119,24 @@ def task_difference(differences: np.ndarray) -> Interval:
 def sign_flip_p(
     scores: Mapping[str, np.ndarray], seed: int = 0, num_flips: int = NUM_RESAMPLES
 ) -> float:
-    """Two-sided p-value of the mean over tasks of mean scores being zero.
+    """Return the two-sided p-value of the hypothesis that the mean over tasks is zero.
 
-    ``scores``: task -> seeds x images, differences of two methods. The signs of an image, of all
-    its seeds at once, are flipped at random, ``num_flips`` times in each task; with one task and
-    one seed this is McNemar's exact test. The p-value is at least 1 / (num_flips + 1).
+    ``scores`` (task -> [seeds, images]) are differences of two methods. Images have their signs
+    flipped at random, all seeds of an image together, ``num_flips`` times in each task. With one
+    task and one seed this is McNemar's exact test. The p-value is at least 1 / (num_flips + 1).
     """
     rng = np.random.default_rng(seed)
     observed, flipped = 0.0, np.zeros(num_flips)
     for of_task in scores.values():
         of_image = np.asarray(of_task, float).sum(axis=0)
         observed += of_image.mean()
-        # Images of one magnitude are interchangeable: how many turn positive is all there is.
-        # Rounded, because sums of the same terms in another order differ in their last digits.
+        # Images of one magnitude are interchangeable, so it is enough to draw how many of them
+        # become positive. Rounded, because equal sums may differ in their last digits.
         magnitudes, counts = np.unique(np.abs(of_image).round(12), return_counts=True)
         positive = rng.binomial(counts, 0.5, size=(num_flips, len(counts)))
         flipped += (2 * positive - counts) @ magnitudes / of_image.size
-    # A hair less: equal sums count as equal.
+    # The tolerance makes sums equal that differ by rounding alone.
     return float((1 + np.sum(np.abs(flipped) >= abs(observed) - 1e-9)) / (num_flips + 1))
-
-
-def check_same_images(first: Run, second: Run) -> None:
-    """ValueError naming the first task whose test images differ between two Runs."""
-    for task in first.tasks | second.tasks:
-        found = [
-            (run.data.get(task), run.test[task].total if task in run.test else 0)
-            for run in (first, second)
-        ]
-        if found[0] != found[1]:
-            (data_1, total_1), (data_2, total_2) = found
-            raise ValueError(
-                f"{first.label} and {second.label} cannot be compared on task {task!r}: "
-                f"{total_1} images of data {data_1} against {total_2} of {data_2}. "
-                f"Run both on the same data."
-            )
 
 
 def _check_never_zero(individual: Correct) -> None:
@@ -168,7 +160,7 @@ def _check_paired(correct: list[Correct]) -> None:
 
 
 def _mean_score(scores: Mapping[str, np.ndarray], seed: int) -> Estimate:
-    """The mean over tasks, seeds and images of small whole numbers, task -> seeds x images."""
+    """Estimate the mean over tasks, seeds and images of integers: task -> [seeds, images]."""
     rng = np.random.default_rng(seed)
     by_seed, resampled = [], []
     for of_task in scores.values():
@@ -183,15 +175,18 @@ def _mean_score(scores: Mapping[str, np.ndarray], seed: int) -> Estimate:
 def _estimate(
     correct: list[Correct], statistic: Callable[[np.ndarray], np.ndarray], seed: int
 ) -> Estimate:
-    """The mean over tasks and seeds of ``statistic``: (..., methods, seeds) -> (..., seeds)."""
+    """Estimate the mean over tasks and seeds of a statistic of the methods' accuracies.
+
+    ``statistic`` takes [..., methods, seeds] and returns [..., seeds].
+    """
     _check_paired(correct)
     rng = np.random.default_rng(seed)
     by_seed, resampled = [], []
     for task in correct[0]:
         outcomes = np.stack([c[task] for c in correct])
         by_seed.append(statistic(outcomes.mean(axis=-1)))
-        # A resample of few images may have none right: its ratio is then not finite, and the
-        # interval need not be either, which is what such a sample can say.
+        # In a resample of few images the individual model may have none right. The ratio, and
+        # perhaps the interval, is then infinite: so few images bound it no better.
         with np.errstate(divide="ignore", invalid="ignore"):
             resampled.append(statistic(resampled_means(outcomes, rng)).mean(axis=-1))
     return _summary(np.mean(by_seed, axis=0), np.mean(resampled, axis=0))
@@ -206,29 +201,29 @@ def _summary(by_seed: np.ndarray, resampled: np.ndarray) -> Estimate:
 def resampled_means(
     outcomes: np.ndarray, rng: np.random.Generator, num_resamples: int = NUM_RESAMPLES
 ) -> np.ndarray:
-    """Means over the last axis, its entries drawn with replacement: (resamples, ...).
+    """Draw images, the last axis of ``outcomes``, with replacement and return the means.
 
-    Images with the same outcomes everywhere are interchangeable. So the counts are drawn over
-    the few distinct outcomes, not over the images: the same distribution, and 40,000 images
-    cost no more than 400.
+    The result is [resamples, *outcomes.shape[:-1]]. Images on which all methods and seeds have
+    the same outcome are interchangeable, so it is enough to draw how often each distinct column
+    of outcomes occurs: the same distribution, and 40,000 images cost no more than 400.
     """
     num_images = outcomes.shape[-1]
     rows = outcomes.reshape(-1, num_images)
-    # Outcomes as one integer an image; unique over integers is 50 times faster than over columns.
+    # Each column as one integer: np.unique is 50 times faster on integers than on columns.
     codes = np.zeros(num_images, np.int64)
     for row in rows:
         if codes.max() >= 2**62:
             codes = np.unique(codes, return_inverse=True)[1]
         codes = 2 * codes + row
     _, where, counts = np.unique(codes, return_index=True, return_counts=True)
-    order = np.argsort(-counts)  # numpy's draw is quickest with the most frequent first
+    order = np.argsort(-counts)  # multinomial is quickest with the most frequent first
     drawn = rng.multinomial(num_images, counts[order] / num_images, size=num_resamples)
-    patterns = rows[:, where[order]].T.astype(float)  # of floats BLAS multiplies, of integers not
+    patterns = rows[:, where[order]].T.astype(float)  # BLAS multiplies floats, not integers
     return (drawn @ patterns / num_images).reshape(num_resamples, *outcomes.shape[:-1])
 
 
 def over_seeds(values: np.ndarray) -> Interval | None:
-    """Student's t interval of the mean of one value a seed; None below two seeds."""
+    """Return Student's t interval of the mean of [seeds] values; None below two seeds."""
     if len(values) < 2:
         return None
     half = stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values))

@@ -1,4 +1,4 @@
-"""Runs become tables: a table for each suite, a row for each method, seeds averaged."""
+"""Tables of Runs: one for each backbone and suite, a row a method, seeds averaged."""
 
 import json
 import logging
@@ -12,13 +12,18 @@ import numpy as np
 from tsv_bench.benchmark.runs import Run, find_runs, load_correct
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.beside_published import beside_published, has_published, source_notes
-from tsv_bench.report.tables.notes import _note_differences, _note_evaluation, _note_variants
+from tsv_bench.report.tables.notes import (
+    check_same_images,
+    note_differences,
+    note_evaluation,
+    note_variants,
+)
 from tsv_bench.report.tables.row import Evaluated, Row, build_row, row_labels
 from tsv_bench.report.tables.statistics import Estimate
 
 log = logging.getLogger(__name__)
 
-# Rows in this order; a method not listed stands before the individual models.
+# The order of rows; a method that is not listed stands before the individual models.
 ORDER = (
     "zero_shot",
     "weight_average",
@@ -38,11 +43,13 @@ DIFFERENCES = (  # first minus second
 RATIOS = (("tsv_compress", "individual"),)
 
 RowKey = tuple[str, str]  # method, knobs as json
-Seeds = dict[int, Evaluated]  # fine-tuning seed -> Run
+Seeds = dict[int, Evaluated]  # fine-tuning seed -> Run and its correctness
 
 
 @dataclass(frozen=True)
 class Comparison:
+    """Two rows of a table, paired on their common images and seeds."""
+
     text: str  # "TSV-M - Task Arithmetic"
     kind: str  # "difference" or "ratio"
     estimate: Estimate
@@ -51,18 +58,22 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """All methods of one backbone on one suite."""
+    """All rows of one backbone and one suite with the same selection of tasks."""
 
     name: str  # one word for file names, distinct among the tables of a folder
     backbone: str
     suite: str
     tasks: dict[str, str]  # task -> label
-    num_images: int  # test, all tasks
+    num_images: int  # in the test splits of all tasks
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]  # what a reader must know before believing a number
-    has_published: bool = False  # published figures stand beside ours, where there are any
-    published_notes: tuple[str, ...] = ()  # whose they are
+    has_published: bool = False  # whether figures are published for this suite
+    published_notes: tuple[str, ...] = ()  # sources of the published figures
+
+    @property
+    def title(self) -> str:
+        return f"{self.backbone} on {self.suite}, {len(self.tasks)} tasks"
 
     @property
     def runs(self) -> list[Run]:
@@ -74,18 +85,24 @@ class Table:
 
 
 def read_tables(folder: Path) -> list[Table]:
-    """The tables of all Runs below ``folder``. ValueError when there is none."""
+    """Build the tables of all Runs below ``folder``.
+
+    Raises ValueError if there is no Run.
+    """
     return build_tables(read_evaluated(folder))
 
 
 def read_evaluated(folder: Path) -> list[Evaluated]:
-    """All Runs below ``folder`` with their per-image correctness. ValueError when there is none."""
+    """Read all Runs below ``folder`` with their per-image correctness.
+
+    Raises ValueError if there is no Run.
+    """
     evaluated: list[Evaluated] = []
     for path, run in find_runs(folder):
         try:
             correct = load_correct(path)
             _check_counts(run, correct, path)
-        except ValueError as error:  # the table says so too where it matters
+        except ValueError as error:  # a note below the table says so too
             log.warning("%s", error)
             correct = None
         evaluated.append((run, correct))
@@ -100,9 +117,10 @@ def read_evaluated(folder: Path) -> list[Evaluated]:
 
 
 def _check_counts(run: Run, correct: Mapping[str, np.ndarray], path: Path) -> None:
-    """ValueError unless the images are those that the Run counted.
+    """Check that per-image correctness has as many images right as the Run says.
 
-    They are another Run's where writing it was interrupted between its two files.
+    Raises ValueError if not. The file is then another Run's, as after an interruption between the
+    two files of a Run that replaces another.
     """
     for task, score in run.test.items():
         bits = correct.get(task, np.zeros(0, bool))
@@ -115,12 +133,12 @@ def _check_counts(run: Run, correct: Mapping[str, np.ndarray], path: Path) -> No
 
 
 def build_tables(evaluated: Sequence[Evaluated]) -> list[Table]:
-    """One table for each backbone, suite and selection of its tasks, in alphabetical order."""
+    """Build a table for each backbone, suite and selection of its tasks, in alphabetical order."""
     return [_build_table(name, group) for name, group in group_runs(evaluated).items()]
 
 
 def group_runs(evaluated: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
-    """The Runs of each table, by the table's name."""
+    """Return the Runs of each table by the table's name."""
     groups: dict[tuple, list[Evaluated]] = {}
     for run, correct in evaluated:
         groups.setdefault((run.backbone, run.suite, tuple(run.tasks)), []).append((run, correct))
@@ -139,7 +157,7 @@ def _build_table(name: str, group: list[Evaluated]) -> Table:
     by_row = newest_by_row(_comparable(group, newest, notes), notes)
     individual = individual_of(by_row)
     labels = row_labels([seeds[min(seeds)][0] for seeds in by_row.values()])
-    of_rows: dict[str, list[str]] = {}  # what is to be said of rows -> their labels
+    of_rows: dict[str, list[str]] = {}  # note -> labels of the rows that it is about
     rows = [
         build_row(label, [seeds[seed] for seed in sorted(seeds)], individual, of_rows)
         for label, seeds in zip(labels, by_row.values(), strict=True)
@@ -149,9 +167,9 @@ def _build_table(name: str, group: list[Evaluated]) -> Table:
         f"{', '.join(row.label for row in rows if row.label in having)}: {text}"
         for text, having in of_rows.items()
     ]
-    _note_differences(rows, notes)
-    _note_evaluation(rows, notes)
-    _note_variants(rows, notes)
+    note_differences(rows, notes)
+    note_evaluation(rows, notes)
+    note_variants(rows, notes)
     if published := has_published(newest, notes):
         rows = [beside_published(row, notes) for row in rows]
     return Table(
@@ -169,7 +187,10 @@ def _build_table(name: str, group: list[Evaluated]) -> Table:
 
 
 def newest_by_row(group: Sequence[Evaluated], notes: list[str]) -> dict[RowKey, Seeds]:
-    """The Runs of each row, by seed; a note where there are several of one seed."""
+    """Return the newest Run of each row and seed.
+
+    Adds a note for each older Run of the same row and seed.
+    """
     by_row: dict[RowKey, Seeds] = {}
     for run, correct in sorted(group, key=lambda evaluated: evaluated[0].created):
         seeds = by_row.setdefault((run.method, json.dumps(run.knobs, sort_keys=True)), {})
@@ -184,16 +205,16 @@ def newest_by_row(group: Sequence[Evaluated], notes: list[str]) -> dict[RowKey, 
 
 
 def individual_of(by_row: Mapping[RowKey, Seeds]) -> Seeds:
-    """The individual models' Runs by seed; {} when there are none."""
+    """Return the individual models' Run of each seed; {} if there are none."""
     return next((seeds for (method, _), seeds in by_row.items() if method == "individual"), {})
 
 
 def _comparable(group: list[Evaluated], newest: Run, notes: list[str]) -> list[Evaluated]:
-    """The Runs on the test images of the newest; a note for each of the others."""
+    """Return the Runs on the same test images as the newest; add a note for each other Run."""
     kept = []
     for run, correct in group:
         try:
-            statistics.check_same_images(run, newest)
+            check_same_images(run, newest)
         except ValueError as error:
             notes.append(f"left out {run.label}, seed {run.seed} ({run.fingerprint}): {error}")
         else:
@@ -202,7 +223,7 @@ def _comparable(group: list[Evaluated], newest: Run, notes: list[str]) -> list[E
 
 
 def _compare(rows: list[Row]) -> list[Comparison]:
-    """What the suite is about, paired on the same images and the seeds both rows have."""
+    """Compare the pairs of `DIFFERENCES` and `RATIOS` on the seeds that both rows have."""
     comparisons = []
     for kind, pairs in (("difference", DIFFERENCES), ("ratio", RATIOS)):
         for pair in pairs:
@@ -211,7 +232,7 @@ def _compare(rows: list[Row]) -> list[Comparison]:
                 seeds = sorted(set(first.seeds) & set(second.seeds))
                 if not seeds:
                     continue
-                outcomes = [of_seeds(row, seeds) for row in (first, second)]
+                outcomes = [row.correct_of(seeds) for row in (first, second)]
                 if kind == "difference":
                     text, estimate = "-", statistics.difference(*outcomes)
                 else:
@@ -222,11 +243,5 @@ def _compare(rows: list[Row]) -> list[Comparison]:
 
 
 def rank(method: str) -> float:
-    """Where the method stands among the rows."""
+    """Return the number by which rows are ordered: the method's place in `ORDER`."""
     return ORDER.index(method) if method in ORDER else len(ORDER) - 1.5
-
-
-def of_seeds(row: Row, seeds: Sequence[int]) -> dict[str, np.ndarray]:
-    """The per-image correctness of a row, of some of its seeds."""
-    index = [row.seeds.index(seed) for seed in seeds]
-    return {task: bits[index] for task, bits in row.correct.items()}

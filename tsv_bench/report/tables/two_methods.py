@@ -1,12 +1,13 @@
-"""Two methods on the same images: the paired difference, with what it takes to believe it."""
+"""Two methods compared on the same images: paired differences, intervals and p-values."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tsv_bench.benchmark.runs import Run
 from tsv_bench.report.tables import statistics
+from tsv_bench.report.tables.notes import check_same_images, precision_of
 from tsv_bench.report.tables.row import Evaluated, Row, build_row, normalizer_bits, row_labels
 from tsv_bench.report.tables.row_names import find_row
 from tsv_bench.report.tables.statistics import Estimate, Interval
@@ -15,17 +16,17 @@ from tsv_bench.report.tables.table import RowKey, Seeds, group_runs, individual_
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """A mean over tasks of two methods; ``difference`` is the first minus the second."""
+    """The means over tasks of two methods, and the first minus the second."""
 
     first: Estimate
     second: Estimate
     difference: Estimate
-    p: float | None  # None where the images behind the difference are not there
+    p: float | None  # that both are equally good; None without the correctness of the normalizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfTask:
-    """One task of two methods; counts are of images in all seeds."""
+    """One task of two methods; accuracies in [0, 1], counts of images over all seeds."""
 
     label: str
     num_images: int  # of one seed
@@ -35,12 +36,12 @@ class OfTask:
     second_interval: Interval
     difference: float
     interval: Interval
-    only_first: int  # right by the first alone: McNemar's cells
+    only_first: int  # images that the first alone has right: McNemar's cells
     only_second: int
 
     @property
     def outcome(self) -> str:
-        """Of the first: "win" or "loss" where the interval leaves zero out, else "tie"."""
+        """ "win" or "loss" of the first method if the interval excludes zero, else "tie"."""
         if self.interval.low > 0:
             return "win"
         return "loss" if self.interval.high < 0 else "tie"
@@ -48,7 +49,7 @@ class OfTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """Two rows of one table, on the seeds that both have."""
+    """Two rows of one table compared on the seeds that both have."""
 
     name: str  # of the table
     first: Row
@@ -62,10 +63,11 @@ class Compared:
 def compare(
     evaluated: Sequence[Evaluated], names: Sequence[str]
 ) -> tuple[list[Compared], list[str]]:
-    """Compare two rows in every table that has both; and why some could not be compared.
+    """Compare two rows in every table that has both.
 
-    A name is a method's, or "method:knob=value" where it has several rows. ValueError when a
-    name fits no row or several, and when there is nothing to compare.
+    A name is a method, or "method:knob=value" if the method has several rows. Returns the
+    comparisons, and a sentence for each table where the two rows cannot be compared.
+    Raises ValueError if a name fits no row or several, or if no table compares the two.
     """
     if isinstance(names, str) or len(names) != 2 or names[0] == names[1]:
         raise ValueError(
@@ -131,7 +133,7 @@ def _compare(
             f"compared on the seeds that both have, {', '.join(map(str, seeds))}, "
             f"of {len(both[0])} and {len(both[1])}."
         )
-    precisions = [_precision(row.runs) for row in (first, second)]
+    precisions = [", ".join(dict.fromkeys(map(precision_of, row.runs))) for row in (first, second)]
     if precisions[0] != precisions[1]:
         said.append(
             f"evaluated in different precisions: {first.label} in {precisions[0]}, "
@@ -157,7 +159,7 @@ def _compare(
 def _normalized(
     first: Row, second: Row, individual: Seeds, scores: Mapping[str, np.ndarray]
 ) -> Paired:
-    """Without an image interval where the models that normalized have no Run here."""
+    """Compare normalized accuracies; without individual models' Runs, over seeds alone."""
     bits = [normalizer_bits(row.runs, individual) for row in (first, second)]
     if bits[0] is not None and bits[1] is not None:
         of_individual = {task: b.mean(axis=-1, keepdims=True) for task, b in bits[0].items()}
@@ -198,8 +200,11 @@ def _of_task(task: str, first: Row, second: Row, scores: np.ndarray) -> OfTask:
 
 
 def _check_alike(first: Run, second: Run) -> None:
-    """ValueError naming the first thing that makes two Runs of one seed not comparable."""
-    statistics.check_same_images(first, second)
+    """Check that two Runs of one seed share test images, variants and checkpoints.
+
+    Raises ValueError naming the first of these that differs.
+    """
+    check_same_images(first, second)
     both = f"{first.label} and {second.label}, seed {first.seed}, cannot be compared"
     for task in first.tasks:
         variants = [run.variants.get(task) or "the default" for run in (first, second)]
@@ -216,9 +221,3 @@ def _check_alike(first: Run, second: Run) -> None:
                 f"{both}: their {part!r} checkpoints are not of one {kind}, {texts[0]} against "
                 f"{texts[1]}. Run both on the same checkpoints."
             )
-
-
-def _precision(runs: Iterable[Run]) -> str:
-    # Runs that name no precision are of a time when there was only float32.
-    found = (run.settings.get("evaluation", {}).get("precision", "float32") for run in runs)
-    return ", ".join(dict.fromkeys(found))

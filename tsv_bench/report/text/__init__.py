@@ -1,1 +1,5 @@
-"""Tables as text: terminal, markdown, LaTeX, csv."""
+"""Tables as text.
+
+A layout (runs.py, leaderboard.py, paper.py, two_methods.py) makes sheets of a table; sheet.py
+renders a sheet as markdown, LaTeX or aligned text. csv comes from the table itself, in fractions.
+"""

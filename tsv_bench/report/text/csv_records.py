@@ -1,4 +1,4 @@
-"""Rows of tables as records of a csv file: fractions, full precision, empty where nothing is."""
+"""Records of csv files: fractions in full precision, empty cells for what is missing."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from tsv_bench.report.tables.table import Table
 
 
 def to_csv(records: Sequence[dict[str, Any]]) -> str:
-    """One line a record; a column that a record lacks is empty there."""
+    """Return the records as csv, a line each; a record need not have every column."""
     names = dict.fromkeys(name for record in records for name in record)
     file = io.StringIO()
     writer = csv.DictWriter(file, list(names), lineterminator="\n")
@@ -23,7 +23,10 @@ def to_csv(records: Sequence[dict[str, Any]]) -> str:
 
 
 def row_record(table: Table, row: Row) -> dict[str, Any]:
-    """Alpha is the mean over seeds; the bounds of a task's accuracy are Wilson's."""
+    """Return the record of a row: accuracies in [0, 1] with their bounds, alpha, seconds.
+
+    Alpha is the mean over seeds. The bounds of a task's accuracy are Wilson's.
+    """
     record = {"backbone": table.backbone, "suite": table.suite, "method": row.method}
     record |= {"label": row.label, "seeds": " ".join(map(str, row.seeds))}
     for name in ("absolute", "normalized"):
@@ -40,12 +43,13 @@ def row_record(table: Table, row: Row) -> dict[str, Any]:
 
 
 def bounds_record(name: str, interval: Interval | None) -> dict[str, Any]:
+    """Return ``name``_low and ``name``_high, empty without an interval."""
     low, high = (interval.low, interval.high) if interval else ("", "")
     return {f"{name}_low": low, f"{name}_high": high}
 
 
 def _published_record(table: Table, row: Row) -> dict[str, Any]:
-    """Published figures and, of the same checkpoints only, the differences from them."""
+    """Return the published figures, and our differences from those of the same checkpoints."""
     figure = row.published
     record: dict[str, Any] = {"generation": row.generation}
     for name in ("absolute", "normalized", "generation", "source"):

@@ -1,8 +1,8 @@
-"""The leaderboard: methods by mean accuracy, with what each one takes.
+"""The leaderboard: methods by mean accuracy, with the time, memory and storage that each takes.
 
-Methods that serve every task the same model stand in one block. Those that serve each task its own
-must be told the task of an image, and are compared among themselves. The pretrained and the
-fine-tuned models are no methods: they say where the scale begins and ends.
+Methods that serve all tasks the same model stand in one block. Methods that serve each task a
+model of its own must be told the task of an image, and stand in another. The pretrained and the
+fine-tuned models are the ends of the scale, not methods.
 """
 
 import math
@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from tsv_bench.benchmark import published
 from tsv_bench.report.tables.orderings import (
     ALL_PERMUTATIONS_OF,
-    PUBLISHED,
+    PUBLISHED_ON,
     Ordering,
     Tau,
     find_orderings,
 )
-from tsv_bench.report.tables.row import REFERENCES, Row
+from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.statistics import Estimate, Interval
 from tsv_bench.report.tables.table import Table
 from tsv_bench.report.text.csv_records import row_record, to_csv
@@ -28,17 +28,19 @@ HEADER = ("method", "absolute", "seeds", "normalized", "seeds", "alpha", "sec", 
 
 
 def block(row: Row) -> str:
-    if row.method in REFERENCES:
+    """Return the block of `BLOCKS` that a row belongs to; the first if its Runs do not say."""
+    if row.is_reference:
         return BLOCKS[2]
     return BLOCKS[1] if row.task_known else BLOCKS[0]
 
 
 def in_order(table: Table) -> list[Row]:
-    """By block, then by mean absolute accuracy, the highest first."""
+    """Return the rows by block, then by mean absolute accuracy, the highest first."""
     return sorted(table.rows, key=lambda row: (BLOCKS.index(block(row)), -row.absolute.value))
 
 
 def leaderboard_sheet(table: Table) -> Sheet:
+    """Return the leaderboard of one table as texts."""
     rows = in_order(table)
     lines = []
     for name in BLOCKS:
@@ -57,7 +59,7 @@ def leaderboard_sheet(table: Table) -> Sheet:
         for order in orders
     ]
     return Sheet(
-        title=f"{table.backbone} on {table.suite}, {len(table.tasks)} tasks: leaderboard",
+        title=f"{table.title}: leaderboard",
         caption=f"Percent, by absolute accuracy; ± half a 95% interval, first over "
         f"{table.num_images:,} test images, then over seeds; {made_of(table.runs)} A method that "
         f"serves one model for each task must know the task at inference. sec: of the merge alone. "
@@ -71,7 +73,7 @@ def leaderboard_sheet(table: Table) -> Sheet:
 
 def _cells(row: Row) -> list[str]:
     alphas = [f"{alpha:.2f}" for alpha in (min(row.alphas), max(row.alphas))]
-    seconds, stored = merge_seconds(row), stored_per_task(row)
+    seconds, stored = merge_seconds(row), row.stored_per_task
     return [
         f" {row.label}",
         *_estimate(row.absolute),
@@ -96,25 +98,18 @@ def _half(interval: Interval) -> str:
 
 
 def merge_seconds(row: Row) -> float | None:
-    """Mean over seeds; None where a Run merged nothing."""
+    """Return the wall time of merging, the mean over seeds; None if the Runs merged nothing."""
     found = [run.seconds["merge"] for run in row.runs if "merge" in run.seconds]
     return math.fsum(found) / len(found) if found else None
 
 
 def peak_memory(row: Row) -> int:
+    """Return the peak resident memory in bytes, the highest of the seeds."""
     return max(run.peak_memory for run in row.runs)
 
 
-def stored_per_task(row: Row) -> float | None:
-    """Bytes, mean over seeds; None where a Run does not say."""
-    found = [run.stored_bytes for run in row.runs]
-    if None in found:
-        return None
-    return math.fsum(found) / len(found) / len(row.runs[0].tasks)
-
-
 def _task_knobs(rows: Sequence[Row]) -> list[str]:
-    """What was chosen for each task, where a method chooses; of several seeds, by seed."""
+    """Return notes on the knobs that methods choose for each task, one value a seed."""
     notes = []
     for row in rows:
         tasks = row.runs[0].tasks
@@ -133,9 +128,9 @@ def _task_knobs(rows: Sequence[Row]) -> list[str]:
 
 
 def _order_note(order: Ordering) -> str:
-    """'order against ...: Kendall's tau-b +0.79 over 8 merged methods (p = 0.006, exact); ...'"""
+    """Return 'order against the published one on ...: Kendall's tau-b +0.79 (...), ...'."""
     labels = published.backbones()
-    where = f"{labels[PUBLISHED[0]]}, {len(published.suites()[PUBLISHED[1]])} tasks"
+    where = f"{labels[PUBLISHED_ON[0]]}, {len(published.suites()[PUBLISHED_ON[1]])} tasks"
     parts = []
     if order.merged:
         parts.append(f"{_tau(order.merged)} over the {order.merged.num} methods of one model")
@@ -169,11 +164,11 @@ def _tau(tau: Tau) -> str:
 
 
 def leaderboard_csv(tables: Sequence[Table]) -> str:
-    """A line a row, in the leaderboard's order; fractions, seconds and bytes."""
+    """Return the rows in the leaderboard's order as csv: fractions, seconds and bytes."""
     records = []
     for table in tables:
         for number, row in enumerate(in_order(table)):
-            seconds, stored = merge_seconds(row), stored_per_task(row)
+            seconds, stored = merge_seconds(row), row.stored_per_task
             records.append(
                 {"block": block(row), "place": number + 1}
                 | row_record(table, row)

@@ -1,4 +1,4 @@
-"""Numbers as texts for people: percent appears here and nowhere before."""
+"""Numbers as text for people: fractions become percent here, and stay fractions elsewhere."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,24 +8,30 @@ from tsv_bench.benchmark.runs import Run
 from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.statistics import Estimate, Interval
 
-PUBLISHED = ("published", "difference")  # two columns beside one of ours
+PUBLISHED_COLUMNS = ("published", "difference")  # beside each column of ours
 
 
 def percent(fraction: float) -> str:
+    """Return a fraction in percent: "85.9"."""
     return f"{100 * fraction:.1f}"
 
 
 def signed(difference: float, digits: int = 1) -> str:
+    """Return a difference of fractions in points with its sign: "+2.9"."""
     return f"{100 * difference:+z.{digits}f}"  # z: no minus before a zero
 
 
 def as_printed(figure: Figure, name: str) -> str:
-    """ "absolute" or "normalized" percent with the source's digits; "-" where it gives none."""
+    """Return a published accuracy in percent with the digits of its source.
+
+    ``name`` is "absolute" or "normalized". Returns "-" if the source does not give it.
+    """
     fraction = getattr(figure, name)
     return "-" if fraction is None else f"{100 * fraction:.{figure.digits}f}"
 
 
 def with_interval(estimate: Estimate) -> str:
+    """Return "85.9 ±0.4", half the interval over images; "-" for nan."""
     if math.isnan(estimate.value):
         return "-"
     if estimate.images is None:
@@ -35,11 +41,15 @@ def with_interval(estimate: Estimate) -> str:
 
 
 def bounds(interval: Interval) -> str:
+    """Return "[85.5, 86.3]"."""
     return f"[{percent(interval.low)}, {percent(interval.high)}]"
 
 
-def summary(row: Row, published: bool = False) -> list[str]:
-    """label, absolute, normalized, alpha, seconds; published figures and differences if asked."""
+def row_cells(row: Row, published: bool = False) -> list[str]:
+    """Return the cells of a row: label, absolute, normalized, alpha, seconds.
+
+    With ``published``, the published figure and our difference follow each accuracy.
+    """
     alphas = [f"{alpha:.2f}" for alpha in (min(row.alphas), max(row.alphas))]
     seconds = f"{row.seconds:.1f}" if row.seconds < 10 else f"{row.seconds:.0f}"
     texts = [row.label]
@@ -50,9 +60,9 @@ def summary(row: Row, published: bool = False) -> list[str]:
 
 
 def beside(row: Row, name: str) -> list[str]:
-    """The published figure with its generation, and the difference; "-" where there is none.
+    """Return the published figure with its generation, and our difference; "-" if there is none.
 
-    In brackets, and without a difference, where ours is of other checkpoints.
+    A figure of other checkpoints than ours stands in brackets, without a difference.
     """
     figure = row.published
     if figure is None or getattr(figure, name) is None:
@@ -62,12 +72,13 @@ def beside(row: Row, name: str) -> list[str]:
     return [text if row.comparable else f"[{text}]", "-" if found is None else signed(found)]
 
 
-def accuracies(row: Row) -> list[str]:
+def accuracy_cells(row: Row) -> list[str]:
+    """Return the accuracy of each task in percent."""
     return [percent(accuracy) for accuracy in row.accuracy.values()]
 
 
 def made_of(runs: Sequence[Run]) -> str:
-    """Seeds, commit and checkpoints of these Runs."""
+    """Return the seeds, commits and checkpoints of these Runs in a sentence."""
     fine = [c for run in runs for task, c in run.checkpoints.items() if task != "pretrained"]
     seeds = sorted({run.seed for run in runs})
     return (
@@ -78,5 +89,5 @@ def made_of(runs: Sequence[Run]) -> str:
 
 
 def some(values: Iterable[object]) -> str:
-    """Each value once; "unknown" when there is none."""
+    """Return each value once, with commas between; "unknown" if there is none."""
     return ", ".join(dict.fromkeys(str(value) for value in values)) or "unknown"

@@ -1,7 +1,7 @@
-"""The paper's layout: methods down, backbone by suite across, absolute (normalized) in a cell.
+"""The layout "paper": methods down, backbones and suites across, absolute (normalized) in a cell.
 
-Below a method stand the published figures, a line for each generation of checkpoints, and the
-differences from those that are of the same checkpoints as ours.
+Below a method stand its published figures, a line for each generation of checkpoints, and the
+differences from those of the same checkpoints as ours.
 """
 
 import json
@@ -18,42 +18,48 @@ from tsv_bench.report.text.csv_records import to_csv
 from tsv_bench.report.text.numbers import made_of
 from tsv_bench.report.text.sheet import Sheet
 
-COLUMNS_A_BLOCK = 4  # of the terminal, where a backbone has more suites than fit beside
+COLUMNS_A_BLOCK = 4  # suites that fit side by side on a terminal
 
 
 class Column(NamedTuple):
+    """One backbone on one suite."""
+
     backbone: str
     suite: str
-    table: Table | None  # None: no Run
+    table: Table | None  # None if there is no Run
 
 
 class Cell(NamedTuple):
-    """Accuracies or differences, as fractions; None: there is none."""
+    """Accuracies or differences, as fractions; None if unknown."""
 
     absolute: float | None
     normalized: float | None
-    comparable: bool = True  # of the same checkpoints as ours
-    digits: int = 2  # of percent: the paper's where the numbers are ours
+    comparable: bool = True  # whether measured on the same checkpoints as ours
+    digits: int = 2  # after the point of a percentage; two as in the paper's tables
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
+    """A line of a grid: our accuracies of a method, its published figures, or the differences."""
+
     method: str
     label: str
     figures: str  # "ours", "published" or "difference"
     generation: str  # of the checkpoints
-    cells: tuple[Cell | None, ...]  # one a column
+    cells: tuple[Cell | None, ...]  # one for each column
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
+    """All methods on all backbones and suites of one kind."""
+
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
 
 
 def build_grids(tables: Sequence[Table]) -> list[Grid]:
-    """One grid of the suites that figures are published for, one of the others."""
+    """Build a grid of the suites with published figures, and one of all other suites."""
     paper = {(table.backbone, table.suite): table for table in tables if table.has_published}
     known = [name for name in published.backbones() if any(b == name for b, _ in paper)]
     others = sorted({backbone for backbone, _ in paper} - set(known))
@@ -70,7 +76,7 @@ def _build_grid(columns: list[Column]) -> Grid:
         for row in column.table.rows if column.table else ():
             knobs = json.dumps(row.runs[0].knobs, sort_keys=True)
             found.setdefault((row.method, knobs), {})[index] = row
-    # Labels anew: two rows of one column may differ in knobs, or only rows of two columns.
+    # New labels: knobs that differ between columns need not differ within any one table.
     labels = row_labels([next(iter(rows.values())).runs[0] for rows in found.values()])
     lines: list[Line] = []
     named = zip(labels, found.items(), strict=True)
@@ -80,7 +86,7 @@ def _build_grid(columns: list[Column]) -> Grid:
 
 
 def _lines(method: str, label: str, rows: list[Row | None]) -> list[Line]:
-    """Ours, the published figures by generation, the differences by generation."""
+    """Return our line of a method, then published figures and differences by generation."""
 
     def line(figures: str, generation: str, cells: list[Cell | None]) -> Line:
         return Line(
@@ -107,7 +113,7 @@ def _lines(method: str, label: str, rows: list[Row | None]) -> list[Line]:
 
 
 def _notes(columns: list[Column]) -> list[str]:
-    """The notes of all tables; those that not every table has say whose they are."""
+    """Return the notes of all tables; a note that some tables lack names those that have it."""
     tables = [column.table for column in columns if column.table]
     having: dict[str, list[str]] = {}
     for table in tables:
@@ -121,6 +127,7 @@ def _notes(columns: list[Column]) -> list[str]:
 
 
 def paper_sheet(grid: Grid) -> Sheet:
+    """Return a grid as texts."""
     backbones = [column.backbone for column in grid.columns]
     suites = [column.suite for column in grid.columns]
     labels = published.backbones()
@@ -141,13 +148,13 @@ def paper_sheet(grid: Grid) -> Sheet:
 
 
 def blocks(sheet: Sheet) -> list[list[list[str]]]:
-    """The sheet in parts that are narrow enough for a terminal: rows of cells, header first."""
+    """Split a sheet into blocks narrow enough for a terminal: rows of cells, header first."""
     parts, column = [], 1
     for text, count in sheet.groups[1:]:
         for start in range(column, column + count, COLUMNS_A_BLOCK):
             stop = min(start + COLUMNS_A_BLOCK, column + count)
             rows = [[row[0], *row[start:stop]] for row in sheet.rows]
-            # A line below a method is left out where it has nothing to say.
+            # A line of figures or differences without any in this block is left out.
             rows = [r for r in rows if not r[0].startswith(" ") or set(r[1:]) != {"-"}]
             parts.append([[text, *sheet.header[start:stop]], *rows])
         column += count
@@ -155,9 +162,9 @@ def blocks(sheet: Sheet) -> list[list[list[str]]]:
 
 
 def paper_csv(grids: Sequence[Grid]) -> str:
-    """A line of a grid a line, full precision, in [0, 1]; empty where there is nothing.
+    """Return the lines of all grids as csv: fractions in full precision, empty cells for unknown.
 
-    Published figures of other checkpoints than ours have a line of their own.
+    Published figures of other checkpoints than ours have lines of their own.
     """
     records = []
     for grid in grids:
@@ -195,4 +202,5 @@ def _text(line: Line, cell: Cell | None) -> str:
 
 
 def _known(value: float) -> float | None:
+    """Return None for nan."""
     return None if math.isnan(value) else value

@@ -1,8 +1,11 @@
 """Tables as text: markdown, csv, LaTeX, and the terminal's hundred columns.
 
-Texts are percent; csv is data and keeps fractions. A layout is "runs", a table for each backbone
-and suite with everything known of it, "leaderboard", the same by accuracy and with what each method
-takes, or "paper", one table with all of them side by side.
+Text has percent; csv is data and keeps fractions. The layouts:
+
+- "runs": a table for each backbone and suite, with every task
+- "leaderboard": a table for each backbone and suite, the best method first, with its time, memory
+  and storage
+- "paper": one table of all backbones and suites side by side, with published figures below ours
 """
 
 from collections.abc import Sequence
@@ -15,11 +18,14 @@ from tsv_bench.report.text.paper import blocks, build_grids, paper_csv, paper_sh
 from tsv_bench.report.text.runs import runs_parts, runs_sheet
 from tsv_bench.report.text.sheet import Sheet, latex, markdown, notes, terminal, wrap, wrap_label
 
-LAYOUTS = {"runs": "table", "paper": "paper", "leaderboard": "leaderboard"}  # and their files
+LAYOUTS = {"runs": "table", "paper": "paper", "leaderboard": "leaderboard"}  # -> file name
 
 
 def make_sheets(tables: Sequence[Table], layout: str = "runs") -> list[Sheet]:
-    """The tables as texts. ValueError for a layout that there is not."""
+    """Return the sheets of a layout.
+
+    Raises ValueError for an unknown layout.
+    """
     if layout not in LAYOUTS:
         raise ValueError(f"layout={layout!r} is unknown; there are: {', '.join(LAYOUTS)}.")
     if layout == "paper":
@@ -30,17 +36,21 @@ def make_sheets(tables: Sequence[Table], layout: str = "runs") -> list[Sheet]:
 
 
 def render_markdown(tables: Sequence[Table], layout: str = "runs") -> str:
+    """Render tables as markdown."""
     return "\n\n".join(markdown(sheet) for sheet in make_sheets(tables, layout)) + "\n"
 
 
 def render_latex(tables: Sequence[Table], layout: str = "runs") -> str:
-    r"""Table environments, to be read by \input."""
+    r"""Render tables as LaTeX, to be included by \input."""
     parts = [latex(sheet) for sheet in make_sheets(tables, layout)]
     return "\n\n".join([r"% needs \usepackage{booktabs,graphicx}", *parts]) + "\n"
 
 
 def render_terminal(tables: Sequence[Table], width: int = 100, layout: str = "runs") -> str:
-    """No line is longer than ``width``; what does not fit beside stands in blocks below."""
+    """Render tables for a terminal of ``width`` columns.
+
+    What does not fit side by side stands in blocks below each other.
+    """
     if layout == "runs":
         parts = [runs_parts(table, width) for table in tables]
     elif layout == "paper":
@@ -58,7 +68,7 @@ def _paper_parts(sheet: Sheet, width: int) -> list[str]:
 
 
 def render_csv(tables: Sequence[Table], layout: str = "runs") -> str:
-    """A line a row, full precision; accuracies, differences of none, in [0, 1]."""
+    """Render tables as csv, a line a row: fractions in full precision."""
     if layout == "paper":
         return paper_csv(build_grids(tables))
     if layout == "leaderboard":

@@ -1,4 +1,4 @@
-"""The layout "runs": a table for each backbone and suite with all that is known of it."""
+"""The layout "runs": a table for each backbone and suite, with every task."""
 
 import math
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from tsv_bench.columns import align
 from tsv_bench.report.tables.table import Comparison, Table
 from tsv_bench.report.text.numbers import (
-    PUBLISHED,
-    accuracies,
+    PUBLISHED_COLUMNS,
+    accuracy_cells,
     as_printed,
     bounds,
     made_of,
+    row_cells,
     signed,
-    summary,
 )
 from tsv_bench.report.text.sheet import Sheet, notes, wrap, wrap_label
 
@@ -22,20 +22,32 @@ TASKS_A_BLOCK = 8
 
 
 def runs_sheet(table: Table) -> Sheet:
+    """Return a table as texts."""
     columns = HEADER
     if table.has_published:
-        columns = ("method", "absolute", *PUBLISHED, "normalized", *PUBLISHED, *HEADER[3:])
+        columns = (
+            "method",
+            "absolute",
+            *PUBLISHED_COLUMNS,
+            "normalized",
+            *PUBLISHED_COLUMNS,
+            *HEADER[3:],
+        )
     return Sheet(
-        title=_title(table),
+        title=table.title,
         caption=_provenance(table),
         header=[*columns, *table.tasks.values()],
-        rows=[[*summary(row, table.has_published), *accuracies(row)] for row in table.rows],
+        rows=[[*row_cells(row, table.has_published), *accuracy_cells(row)] for row in table.rows],
         notes=[*map(_compared, table.comparisons), *table.notes, *table.published_notes],
     )
 
 
 def runs_parts(table: Table, width: int) -> list[str]:
-    parts = [f"{_title(table)}\n{wrap(_provenance(table), width)}", *_blocks(table, width)]
+    """Return a table as parts of text, none wider than ``width`` columns.
+
+    Raises ValueError if it does not fit.
+    """
+    parts = [f"{table.title}\n{wrap(_provenance(table), width)}", *_blocks(table, width)]
     if table.has_published:
         parts.append(_published_block(table))
     if table.comparisons:
@@ -44,12 +56,15 @@ def runs_parts(table: Table, width: int) -> list[str]:
 
 
 def _blocks(table: Table, width: int) -> list[str]:
-    """The table as aligned text: one block when every task fits beside the summary."""
-    left = [[wrap_label(row[0]), *row[1:]] for row in [HEADER, *map(summary, table.rows)]]
+    """Return the table as aligned text, in one block if every task fits beside the summary.
+
+    Otherwise the summary is the first block, and the tasks follow in blocks of their own.
+    """
+    left = [[wrap_label(row[0]), *row[1:]] for row in [HEADER, *map(row_cells, table.rows)]]
     methods = [row[0] for row in left]
     labels = list(table.tasks.values())
-    numbers = [accuracies(row) for row in table.rows]
-    # The longest headers that fit, if need be cut: one block first, then as many as it takes.
+    numbers = [accuracy_cells(row) for row in table.rows]
+    # One block first, then several; in each the longest headers that fit, cut if need be.
     attempts = [(left, len(labels), 1, [])]
     num_blocks = math.ceil(len(labels) / TASKS_A_BLOCK)
     per_block = math.ceil(len(labels) / num_blocks)
@@ -70,7 +85,10 @@ def _blocks(table: Table, width: int) -> list[str]:
 
 
 def shorten(labels: Sequence[str], width: int) -> list[str]:
-    """Labels cut to ``width``; where two would become one, CIFAR10 is CIF~1 and CIFAR100 CIF~2."""
+    """Cut labels to ``width`` characters.
+
+    Labels that would become equal get numbers: CIFAR10 is CIF~1 and CIFAR100 is CIF~2.
+    """
     cut = [label[:width] for label in labels]
     short = []
     for i, text in enumerate(cut):
@@ -79,16 +97,15 @@ def shorten(labels: Sequence[str], width: int) -> list[str]:
     return short
 
 
-def _title(table: Table) -> str:
-    return f"{table.backbone} on {table.suite}, {len(table.tasks)} tasks"
-
-
 def _provenance(table: Table) -> str:
     return f"Percent, 95% intervals over {table.num_images:,} test images; {made_of(table.runs)}"
 
 
 def _published_block(table: Table) -> str:
-    """Published figures and our differences from them; what is in brackets is not comparable."""
+    """Return the published figures and our differences from them as aligned text.
+
+    Figures in brackets are not comparable with ours.
+    """
     rows = [["published", "absolute", "difference", "normalized", "difference", "checkpoints"]]
     for row in table.rows:
         cells = []
@@ -102,7 +119,7 @@ def _published_block(table: Table) -> str:
 
 
 def _compared(comparison: Comparison) -> str:
-    """'TSV-M - Task Arithmetic: +2.9 [2.1, 3.7] over images, [1.4, 4.4] over 3 seeds'"""
+    """Return 'TSV-M - Task Arithmetic: +2.9 [2.1, 3.7] over images, [1.4, 4.4] over 3 seeds'."""
     estimate = comparison.estimate
     sign = "+" if comparison.kind == "difference" else ""
     parts = [f"{100 * estimate.value:{sign}.1f} {bounds(estimate.images)} over images"]

@@ -1,4 +1,4 @@
-"""A table of texts as markdown, as LaTeX, and aligned; it knows cells, not what they mean."""
+"""Sheets: tables of texts, rendered as markdown, LaTeX, or aligned text for a terminal."""
 
 import re
 import textwrap
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from tsv_bench.columns import align
 
 NUMBER = re.compile(r"[+-]?\d")
-LABEL_WIDTH = 28  # longer texts of the first column continue on the next line
-HEADER_WIDTH = 20  # and of the header, in the other columns
+LABEL_WIDTH = 28  # characters; longer texts of the first column continue on the next line
+HEADER_WIDTH = 20  # characters; longer heads of the other columns continue on the next line
 # LaTeX's special characters, and two that its text font lacks.
 ESCAPES = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
@@ -21,9 +21,9 @@ ESCAPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """A table of texts. The first column is text, the others are numbers.
+    """A table of texts: labels in the first column, numbers in the others.
 
-    A row with nothing but its first cell is a heading of those below it.
+    A row whose other cells are empty is a heading of the rows below it.
     """
 
     title: str
@@ -31,10 +31,11 @@ class Sheet:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
-    groups: Sequence[tuple[str, int]] = ()  # above the header: a text and the columns it spans
+    groups: Sequence[tuple[str, int]] = ()  # above the header: (text, number of columns it spans)
 
 
 def markdown(sheet: Sheet) -> str:
+    """Render a sheet as markdown."""
     spans = [text for text, count in sheet.groups for _ in range(count)] or [""] * len(sheet.header)
     header = [" ".join(filter(None, pair)) for pair in zip(spans, sheet.header, strict=True)]
     lines = [markdown_row(header), "|".join(["", "-", *["-:"] * (len(header) - 1), ""])]
@@ -47,7 +48,7 @@ def markdown(sheet: Sheet) -> str:
 
 
 def terminal(sheet: Sheet, width: int, gap: int = 2) -> str:
-    """The sheet as aligned text; only the table itself may be wider than ``width``."""
+    """Render a sheet as aligned text; only the table itself may be wider than ``width``."""
     header = [wrap(text, HEADER_WIDTH, indent="") for text in sheet.header]
     rows = [[wrap_label(row[0]), *row[1:]] for row in [header, *sheet.rows]]
     parts = [f"{wrap(sheet.title, width)}\n{wrap(sheet.caption, width)}", align(rows, gap)]
@@ -55,21 +56,23 @@ def terminal(sheet: Sheet, width: int, gap: int = 2) -> str:
 
 
 def notes(texts: Sequence[str], width: int) -> list[str]:
-    """One text of all notes; [] when there are none."""
+    """Return all notes as one wrapped text in a list; [] if there are none."""
     return ["\n".join(wrap(f"note: {text}", width) for text in texts)] if texts else []
 
 
 def wrap(text: str, width: int, indent: str = "  ") -> str:
+    """Break a text into lines of ``width`` characters, all but the first indented."""
     return textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def wrap_label(text: str) -> str:
-    """Of a row, over more lines where it is long; an indented one stays so."""
+    """Break a row's label into lines of `LABEL_WIDTH`, keeping its indentation."""
     indent = text[: len(text) - len(text.lstrip())]
     return textwrap.indent(wrap(text.strip(), LABEL_WIDTH - len(indent)), indent)
 
 
 def is_heading(row: Sequence[str]) -> bool:
+    """Return whether all cells but the first are empty."""
     return not any(row[1:])
 
 
@@ -78,7 +81,10 @@ def markdown_row(cells: Sequence[str]) -> str:
 
 
 def latex(sheet: Sheet) -> str:
-    r"""A table environment, shrunk where it is too wide; needs booktabs and graphicx."""
+    r"""Render a sheet as a LaTeX table, shrunk to the line if it is wider.
+
+    The document needs booktabs and graphicx.
+    """
     lines = [r"\begin{table}", r"\centering", r"\footnotesize"]
     lines += [rf"\caption{{{escape(sheet.title)}. {escape(sheet.caption)}}}"]
     lines += [r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"]
@@ -97,7 +103,7 @@ def latex(sheet: Sheet) -> str:
 
 
 def _spanning(groups: Sequence[tuple[str, int]]) -> list[str]:
-    """The line of groups above the header, each underlined."""
+    """Return the line of groups above the header, each underlined."""
     if not groups:
         return []
     cells, rules, column = [], [], 1
@@ -116,7 +122,7 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _latex_cell(text: str) -> str:
-    """Indented where the text is; a sign is a minus, not a hyphen; nothing is a dash."""
+    """Return a cell in LaTeX: indented as the text, a minus for a hyphen, a dash for nothing."""
     indent = r"\quad " if text.startswith(" ") else ""
     text = text.strip()
     if text == "-":
@@ -124,10 +130,10 @@ def _latex_cell(text: str) -> str:
     escaped = escape(text)
     if NUMBER.match(text):
         escaped = re.sub(r"(?<![\w.$])-(?=\d)", "$-$", escaped)
-    # At the beginning of a line a bracket or a star would belong to the \\ before it.
+    # Braces: LaTeX would take a bracket or a star at the start of a line for an option of \\.
     return indent + (f"{{{escaped[0]}}}{escaped[1:]}" if escaped[:1] in ("[", "*") else escaped)
 
 
 def escape(text: str) -> str:
-    """The text as LaTeX shows it."""
+    """Escape LaTeX's special characters."""
     return "".join(ESCAPES.get(character, character) for character in text)

@@ -1,4 +1,4 @@
-"""Comparisons of two methods as text, a sheet of the means and one of the tasks, and as csv."""
+"""Comparisons of two methods: a sheet of the means, a sheet of the tasks, and csv."""
 
 import math
 from collections import Counter
@@ -16,7 +16,7 @@ from tsv_bench.report.text.sheet import Sheet, markdown, terminal
 def write_comparison(
     compared: Sequence[Compared], refused: Sequence[str], out_folder: Path
 ) -> list[Path]:
-    """Write compare.md and compare.csv; their paths."""
+    """Write compare.md and compare.csv; return their paths."""
     out_folder = Path(out_folder)
     out_folder.mkdir(parents=True, exist_ok=True)
     texts = {"md": comparison_markdown(compared, refused), "csv": comparison_csv(compared)}
@@ -26,6 +26,7 @@ def write_comparison(
 
 
 def comparison_markdown(compared: Sequence[Compared], refused: Sequence[str] = ()) -> str:
+    """Render comparisons, and the reasons for those that were refused, as markdown."""
     parts = [markdown(sheet) for one in compared for sheet in comparison_sheets(one)]
     parts += ["\n".join(f"- not compared, {text}" for text in refused)] if refused else []
     return "\n\n".join(parts) + "\n"
@@ -34,12 +35,14 @@ def comparison_markdown(compared: Sequence[Compared], refused: Sequence[str] = (
 def comparison_terminal(
     compared: Sequence[Compared], refused: Sequence[str] = (), width: int = 100
 ) -> str:
+    """Render comparisons, and the reasons for those that were refused, as aligned text."""
     parts = [terminal(sheet, width) for one in compared for sheet in comparison_sheets(one)]
     parts += [f"not compared, {text}" for text in refused]
     return "\n\n\n".join(parts) + "\n"
 
 
 def comparison_sheets(compared: Compared) -> list[Sheet]:
+    """Return the sheet of the means and the sheet of the tasks."""
     labels = [compared.first.label, compared.second.label]
     run, seeds = compared.first.runs[0], compared.first.seeds
     where = f"{run.backbone} on {run.suite}"
@@ -120,7 +123,7 @@ def _signed_bounds(interval: Interval | None) -> str:
 
 
 def comparison_csv(compared: Sequence[Compared]) -> str:
-    """A line for each mean and each task, full precision, in [0, 1]; empty where nothing is."""
+    """Return a line for each mean and each task as csv: fractions in full precision."""
     records: list[dict[str, Any]] = []
     for one in compared:
         run = one.first.runs[0]
