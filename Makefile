@@ -26,4 +26,4 @@ lint: install ## ruff only
 	@.venv/bin/ruff check .
 
 clean: ## remove .venv and tool caches; data, checkpoints and runs stay
-	rm -rf .venv .setup.lock .pytest_cache .ruff_cache
+	rm -rf .venv .venv.old .setup.lock .pytest_cache .ruff_cache

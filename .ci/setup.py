@@ -1,131 +1,92 @@
 """Make .venv fit pyproject.toml and constraints.txt; `make` runs this before anything else.
 
-Instant when nothing is to be done. Several may run at once: one works, the others wait for it.
-Standard library only, since there is no .venv yet.
+uv installs. This file adds what make and uv lack: it returns at once if nothing is to be done, lets
+one set-up at a time work in a checkout, and replaces a .venv that a killed set-up left behind or
+that was copied from another folder. Standard library only, since there is no .venv yet.
 """
 
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
+ROOT = Path(__file__).resolve().parents[1]
+VENV, OLD = ROOT / ".venv", ROOT / ".venv.old"
 PYTHON = VENV / "bin" / "python"
-STAMP = VENV / "installed"  # the place and the hash of the requirements that .venv fits
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-UNFINISHED = VENV / "unfinished"  # there while pip writes; left behind when it was killed
-REQUIREMENTS = [ROOT / "pyproject.toml", ROOT / "constraints.txt"]
+STAMP = VENV / "installed"  # the place and the hash of what .venv fits; empty while uv writes
+CONSTRAINTS = ["--constraint", "constraints.txt"]
+PIP = ["-m", "pip", "--no-input", "--disable-pip-version-check"]  # a question nobody sees is a hang
 
 
-def main() -> int:
-    code = make_venv()
-    if code == 0:
-        get_browser()
-    return code
-
-
-def make_venv() -> int:
-    """Returns the exit code."""
-    if is_done():
-        return 0
-    # Opened for writing because flock on NFS asks for it.
-    with open(ROOT / ".setup.lock", "w") as lock:
+def main() -> None:
+    with open(ROOT / ".setup.lock", "w") as file:  # for writing because flock on NFS asks for it
+        lock = file.fileno()
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print("set-up: another one is at work in this checkout, waiting for it", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if is_done():
-            return 0
-        return install(lock.fileno())
-
-
-def is_done() -> bool:
-    return PYTHON.exists() and read(STAMP) == stamp()
-
-
-def read(path: Path) -> str:
-    """Empty when there is none; another set-up may remove it at any moment."""
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        return ""
+        if PYTHON.exists() and STAMP.exists() and STAMP.read_text() == stamp():
+            return
+        # Children inherit the lock: the uv of a killed set-up still holds it.
+        install(lambda *command: subprocess.run(command, cwd=ROOT, pass_fds=[lock], check=True))
 
 
 def stamp() -> str:
-    # The place belongs to it: the scripts in .venv/bin name it, so a copied .venv does not work.
-    content = b"".join(path.read_bytes() for path in REQUIREMENTS)
+    names = ("pyproject.toml", "constraints.txt", "tsv_bench/__init__.py")  # the last: the version
+    content = b"".join((ROOT / name).read_bytes() for name in names)
     return f"{VENV}\n{hashlib.sha256(content).hexdigest()}\n"
 
 
-def install(lock: int) -> int:
-    """Returns the exit code. Children inherit the lock: a killed parent's pip still holds it."""
+def install(run) -> None:
+    shutil.rmtree(OLD, ignore_errors=True)
     if VENV.exists() and not is_usable():
         print("set-up: .venv is unfinished or from another place, making it anew", flush=True)
-        shutil.rmtree(VENV)
-    STAMP.unlink(missing_ok=True)
+        VENV.rename(OLD)  # in one step: a kill within rmtree would leave half a .venv in its place
+        shutil.rmtree(OLD)
     print("set-up: installing into .venv; the first time takes minutes and 6 GB", flush=True)
-    VENV.mkdir(exist_ok=True)
-    UNFINISHED.touch()
-    steps = []
-    if not PYTHON.exists():
-        steps.append([sys.executable, "-m", "venv", VENV])
-    # --no-input: a question nobody sees is a hang.
-    pip = [PYTHON, "-m", "pip", "--no-input", "--disable-pip-version-check", "install"]
-    steps.append([*pip, "--constraint", ROOT / "constraints.txt", "--editable", f"{ROOT}[dev]"])
-    for step in steps:
-        code = subprocess.run(step, pass_fds=[lock], cwd=ROOT).returncode
-        if code:
-            if code > 0:  # pip gave up by itself and has put back what it had begun
-                UNFINISHED.unlink(missing_ok=True)
-            print("set-up: failed, see above; the next make tries again", flush=True)
-            return 1
-    UNFINISHED.unlink()
+    if not VENV.exists():
+        VENV.mkdir()
+        STAMP.touch()
+        run(sys.executable, "-m", "venv", "--without-pip", VENV)
+    uv = next(filter(runs, ("uv", VENV / "bin" / "uv")), None)
+    if uv is None:
+        run(PYTHON, "-m", "ensurepip")
+        run(PYTHON, *PIP, "install", *CONSTRAINTS, "uv")
+        uv = VENV / "bin" / "uv"
+    wanted = ["--python", PYTHON, *CONSTRAINTS, "--editable", ".[dev]"]
+    # First without writing: a misspelt version or a missing network costs no .venv that works.
+    run(uv, "pip", "install", "--dry-run", "--quiet", *wanted)
+    STAMP.write_text("")
+    # With PYTHONDONTWRITEBYTECODE set, every process would compile what it imports.
+    compiled = ["--compile-bytecode"] if sys.dont_write_bytecode else []
+    run(uv, "pip", "install", *compiled, *wanted)
     new = STAMP.with_suffix(".new")
     new.write_text(stamp())
     os.replace(new, STAMP)
-    return 0
-
-
-def get_browser() -> None:
-    """Debian's Chromium, for the tests of the report's page, which are skipped without one.
-
-    Only in CI, as root of a throw-away machine: nobody asked `make` to change their own system.
-    Without it only those tests are skipped, hence what goes wrong here fails nothing.
-    """
-    if not os.environ.get("CI") or os.getuid() != 0 or not shutil.which("apt-get"):
-        return
-    if any(map(shutil.which, BROWSERS)):
-        return
-    print("set-up: installing Chromium, for the tests of the page", flush=True)
-    apt = ["apt-get", "--quiet=2", "--option=DPkg::Lock::Timeout=120"]
-    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for step in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
-        try:
-            code = subprocess.run([*apt, *step], env=env, timeout=600).returncode
-        except (OSError, subprocess.TimeoutExpired) as error:
-            code = error
-        if code:
-            print(f"set-up: no Chromium ({code}); its tests will be skipped", flush=True)
-            return
 
 
 def is_usable() -> bool:
-    if UNFINISHED.exists() or not PYTHON.exists():
+    """Whether uv can go on from this .venv; one without a stamp was made by hand."""
+    made_here = not STAMP.exists() or STAMP.read_text().startswith(f"{VENV}\n")
+    return made_here and runs(PYTHON)
+
+
+def runs(program: str | Path) -> bool:
+    try:
+        return subprocess.run([program, "--version"], capture_output=True).returncode == 0
+    except OSError:
         return False
-    place = read(STAMP).splitlines()[:1]  # none: made by hand, or its last update failed
-    if place and place != [str(VENV)]:
-        return False
-    return subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True).returncode == 0
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        main()
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"set-up: failed: {shlex.join(map(str, error.cmd))}\nThe next make tries again.")
     except KeyboardInterrupt:
-        print("\nset-up: interrupted; the next make begins it anew", flush=True)
-        sys.exit(130)
+        sys.exit("\nset-up: interrupted; the next make begins it anew")

@@ -1,61 +1,203 @@
-"""What make does beyond .venv: a browser for the tests, in CI and nowhere else."""
+"""`make install` may be killed and started twice; CI gets a browser, and no other machine does.
 
-import importlib.util
+A stand-in takes uv's place: it writes down what it is asked and waits for the test's word.
+"""
+
+import os
+import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-FILE = Path(__file__).resolve().parents[2] / ".ci" / "setup.py"
+CI = Path(__file__).resolve().parents[2] / ".ci"
+UV = """#!/bin/sh
+echo "uv $*" >> asked
+case "$*" in
+    --version) exit 0 ;;
+    *--dry-run*) exit $(cat refuses) ;;
+esac
+touch started
+until [ -e go ]; do sleep 0.01; done
+"""
+# That of a .venv without uv: pip finds it in "wheel".
+PYTHON = """#!/bin/sh
+echo "python $*" >> asked
+case "$*" in *uv) mv wheel .venv/bin/uv ;; esac
+"""
+
+
+def program(path, text):
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+class Checkout:
+    """A folder with the files that the set-up reads, and a PATH of stand-ins."""
+
+    def __init__(self, folder):
+        self.folder, self.venv = folder, folder / ".venv"
+        for name in ("pyproject.toml", "constraints.txt", "tsv_bench/__init__.py", "bin/uv"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).touch()
+        shutil.copytree(CI, folder / ".ci")
+        program(folder / "bin" / "uv", UV)
+        (folder / "refuses").write_text("0")
+        (folder / "go").touch()
+
+    def start(self):
+        command = [sys.executable, ".ci/setup.py"]
+        env = os.environ | {"PATH": f"{self.folder / 'bin'}:/usr/bin:/bin"}
+        out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        group = {"start_new_session": True}
+        return subprocess.Popen(command, cwd=self.folder, env=env, **out, **group)
+
+    def run(self):
+        """Return the exit code, the output and how often uv installed."""
+        (self.folder / "asked").write_text("")
+        done = self.start()
+        output, _ = done.communicate(timeout=100)
+        return done.returncode, output, self.installs()
+
+    def installs(self):
+        asked = (self.folder / "asked").read_text().splitlines()
+        return sum("pip install" in line and "--dry-run" not in line for line in asked)
+
+    def start_and_hold(self):
+        """Start a set-up and return it while its uv writes into .venv."""
+        (self.folder / "go").unlink()
+        first = self.start()
+        while not (self.folder / "started").exists():
+            assert first.poll() is None, first.communicate()[0]
+            time.sleep(0.01)
+        return first
+
+    def go_on(self):
+        (self.folder / "go").touch()
 
 
 @pytest.fixture
-def machine(monkeypatch):
-    """A root's CI machine with apt-get and no browser; (the set-up, the commands it gave)."""
-    spec = importlib.util.spec_from_file_location("setup_of_ci", FILE)
-    setup = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(setup)
-    commands = []
-
-    def run(command, **how):
-        commands.append(command)
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setenv("CI", "true")
-    monkeypatch.setattr(setup.os, "getuid", lambda: 0)
-    monkeypatch.setattr(setup.subprocess, "run", run)
-    monkeypatch.setattr(setup.shutil, "which", lambda name: name if name == "apt-get" else None)
-    return setup, commands
+def checkout(tmp_path):
+    return Checkout(tmp_path)
 
 
-def test_ci_gets_a_browser(machine):
-    setup, commands = machine
-    setup.get_browser()
-    assert ["update" in c for c in commands] == [True, False] and commands[1][-1] == "chromium"
+def test_uv_installs_once_and_again_when_a_requirement_changes(checkout):
+    assert checkout.run()[::2] == (0, 1)
+    assert checkout.run() == (0, "", 0)
+    (checkout.folder / "constraints.txt").write_text("torch==2.15.0\n")
+    code, output, installs = checkout.run()
+    assert (code, installs) == (0, 1) and "anew" not in output
+
+
+def test_second_set_up_waits_for_the_first(checkout):
+    first = checkout.start_and_hold()
+    second = checkout.start()
+    assert "waiting for it" in second.stdout.readline()
+    checkout.go_on()
+    first.communicate(timeout=100), second.communicate(timeout=100)
+    assert (first.returncode, second.returncode, checkout.installs()) == (0, 0, 1)
+
+
+def test_a_killed_set_up_is_made_anew(checkout):
+    first = checkout.start_and_hold()
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate(timeout=100)
+    (checkout.venv / "half").touch()
+    checkout.go_on()
+    code, output, installs = checkout.run()
+    assert (code, installs) == (0, 1) and "anew" in output
+    assert not (checkout.venv / "half").exists() and not (checkout.folder / ".venv.old").exists()
+
+
+def test_uv_of_a_killed_set_up_keeps_the_lock(checkout):
+    first = checkout.start_and_hold()
+    first.kill()
+    second = checkout.start()
+    assert "waiting for it" in second.stdout.readline()
+    checkout.go_on()
+    first.communicate(timeout=100)  # until uv, which writes to the same pipe, has ended
+    assert "anew" in second.communicate(timeout=100)[0] and second.returncode == 0
+
+
+def test_a_copied_venv_is_made_anew(checkout, tmp_path):
+    checkout.run()
+    other = Checkout(tmp_path / "other")
+    shutil.copytree(checkout.venv, other.venv, symlinks=True)
+    code, output, installs = other.run()
+    assert (code, installs) == (0, 1) and "from another place" in output
+
+
+def test_a_venv_made_by_hand_is_kept(checkout):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", checkout.venv], check=True)
+    (checkout.venv / "mine").touch()
+    assert checkout.run()[::2] == (0, 1)
+    assert (checkout.venv / "mine").exists()
+
+
+def test_what_cannot_be_installed_costs_no_venv(checkout):
+    checkout.run()
+    (checkout.venv / "mine").touch()
+    (checkout.folder / "constraints.txt").write_text("torch==none\n")
+    (checkout.folder / "refuses").write_text("1")
+    code, output, installs = checkout.run()
+    assert (code, installs) == (1, 0)
+    assert "failed: uv pip install" in output and "The next make tries again" in output
+    (checkout.folder / "refuses").write_text("0")
+    assert checkout.run()[::2] == (0, 1) and (checkout.venv / "mine").exists()
+
+
+def test_pip_brings_uv_where_there_is_none(checkout):
+    (checkout.venv / "bin").mkdir(parents=True)
+    program(checkout.venv / "bin" / "python", PYTHON)
+    (checkout.folder / "bin" / "uv").rename(checkout.folder / "wheel")
+    assert checkout.run()[::2] == (0, 1)
+    pip = "python -m pip --no-input --disable-pip-version-check install --constraint"
+    assert f"{pip} constraints.txt uv" in (checkout.folder / "asked").read_text()
+
+
+@pytest.fixture
+def ci(tmp_path):
+    """Return a function that runs .ci/run on a root's machine with apt-get and no browser."""
+    shutil.copytree(CI, tmp_path / ".ci")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "dirname").symlink_to(shutil.which("dirname"))
+    program(programs / "id", "#!/bin/sh\necho 0\n")
+    program(programs / "timeout", '#!/bin/sh\nshift\nexec "$@"\n')
+    for name in ("apt-get", "make"):
+        program(programs / name, f'#!/bin/sh\necho "{name} $*"\n')
+
+    def run(ci="true"):
+        command = [shutil.which("bash"), tmp_path / ".ci" / "run"]
+        env = {"PATH": str(programs), "CI": ci}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    return programs, run
+
+
+def test_ci_gets_a_browser(ci):
+    _, run = ci
+    _, update, install, make = run()
+    assert update.endswith("update") and install.endswith("chromium") and make == "make test"
 
 
 @pytest.mark.parametrize("other", ["not CI", "not root", "no apt-get", "has a browser"])
-def test_nobody_else_does(machine, monkeypatch, other):
-    setup, commands = machine
-    if other == "not CI":
-        monkeypatch.delenv("CI")
-    elif other == "not root":
-        monkeypatch.setattr(setup.os, "getuid", lambda: 1000)
-    else:
-        found = {"no apt-get": None, "has a browser": "there"}[other]
-        monkeypatch.setattr(setup.shutil, "which", lambda name: found)
-    setup.get_browser()
-    assert not commands
+def test_nobody_else_does(ci, other):
+    programs, run = ci
+    if other == "not root":
+        program(programs / "id", "#!/bin/sh\necho 1000\n")
+    elif other == "no apt-get":
+        (programs / "apt-get").unlink()
+    elif other == "has a browser":
+        program(programs / "google-chrome", "#!/bin/sh\n")
+    assert run("" if other == "not CI" else "true") == ["make test"]
 
 
-def test_no_browser_is_no_failure(machine, monkeypatch, capsys):
-    setup, commands = machine
-    monkeypatch.setattr(setup, "is_done", lambda: True)
-    for failure in (OSError("no apt"), subprocess.TimeoutExpired("apt-get", 600)):
-
-        def run(command, failure=failure, **how):
-            raise failure
-
-        monkeypatch.setattr(setup.subprocess, "run", run)
-        assert setup.main() == 0
-        assert "its tests will be skipped" in capsys.readouterr().out
+def test_no_browser_is_no_failure(ci):
+    programs, run = ci
+    program(programs / "apt-get", "#!/bin/sh\nexit 100\n")
+    assert run()[-2:] == ["CI: no Chromium; its tests will be skipped", "make test"]
