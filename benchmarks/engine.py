@@ -9,7 +9,6 @@ Every figure is of a whole process, imports included, on two threads. Checkpoint
 use in FULL_SIZE (a folder; by default in the system's temporary one) and kept. ROUNDS=3 repeats.
 """
 
-import faulthandler
 import json
 import os
 import re
@@ -79,21 +78,6 @@ def papers(checkpoints, output, *arguments):
     )
     found = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
     return seconds, found["peak_rss_bytes"] / 1e9, found
-
-
-@pytest.fixture(autouse=True)
-def no_time_limit():
-    """The tests' own, which ends what hangs, is short for these."""
-    faulthandler.cancel_dump_traceback_later()
-
-
-@pytest.fixture
-def show(capsys):
-    def line(text):
-        with capsys.disabled():
-            print("\n" + text, end="", flush=True)
-
-    return line
 
 
 @pytest.mark.parametrize("spectrum", ["shared", "power"])

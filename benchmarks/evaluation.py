@@ -14,7 +14,6 @@ use. On a machine that others use too, the ratio of processor seconds is the ste
 """
 
 import copy
-import faulthandler
 import os
 import time
 
@@ -37,21 +36,6 @@ ROUNDS = int(os.environ.get("ROUNDS", "1"))
 WORKERS = int(os.environ.get("WORKERS", "0"))
 THREADS = int(os.environ.get("THREADS", len(os.sched_getaffinity(0))))
 TASKS = ("street", "signs", "textures", "land", "greek", "symbols", "shapes", "latin")
-
-
-@pytest.fixture(autouse=True)
-def no_time_limit():
-    """The tests' own, which ends what hangs, is short for these."""
-    faulthandler.cancel_dump_traceback_later()
-
-
-@pytest.fixture
-def show(capsys):
-    def line(text):
-        with capsys.disabled():
-            print("\n" + text, end="", flush=True)
-
-    return line
 
 
 @pytest.fixture(autouse=True)
