@@ -1,4 +1,4 @@
-"""Interference layer by layer: which layers, in what order, how many at a time."""
+"""Layers are measured one by one: which ones, in what order, how many at a time."""
 
 import weakref
 
@@ -34,7 +34,7 @@ def test_inner_products_are_those_of_the_deltas_in_blocks_too(monkeypatch):
 
 
 class Watched(PlainLayers):
-    """A task vector that knows how many of the deltas it gave are alive."""
+    """A task vector that counts how many of the deltas it gave are alive."""
 
     def __init__(self, vector, alive, most):
         super().__init__(vector)
@@ -57,7 +57,7 @@ def test_few_layers_of_the_tasks_are_in_memory(monkeypatch):
     measured = measure(vectors, Settings())
     assert not most
     assert len(list(measured)) == 20
-    # Two parts are in flight at least, and one more is being handed over.
+    # At least two parts are being computed while another is handed over.
     assert len(most) == 60 and max(most) <= 3 * 3
 
 
