@@ -21,6 +21,9 @@ def test_the_form_is_told_by_a_trial_without_warnings(caplog):
     assert form_by_trial(methods.individual, ["a"]) is Each
     assert form_by_trial(methods.tsv_merge, ["a"]) is Shared
     assert form_by_trial(methods.tsv_compress, ["a"]) is LowRank
+    even = partial(methods.lata, drop="threshold", threshold=0.5)  # warns where all is alike
+    assert form_by_trial(even, ["a", "b"]) is Shared
+    assert form_by_trial(consensus, ["a"]) is Shared
     assert not caplog.records
 
 

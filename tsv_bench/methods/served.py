@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from tsv_bench.methods.forms import Served, Shared, form_of
 from tsv_bench.task_vectors.lazy import as_lazy
 from tsv_bench.task_vectors.matrices import FUSED, Matrices, matches
+from tsv_bench.task_vectors.streaming import observer
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +28,8 @@ def served_by(
     shapes = {layer: layers.shape(layer) for layer in layers} if knobs else {}
     for message in void_patterns(shapes, knobs.get("exclude"), knobs.get("split_qkv", False)):
         log.warning(message)
-    form = form_by_trial(serve, task_vectors)
-    return form(served_mapping(serve, task_vectors, name), task_vectors, name)
+    served = served_mapping(serve, task_vectors, name)
+    return form_by_trial(serve, task_vectors)(served, task_vectors, name)
 
 
 def void_patterns(
@@ -90,10 +92,24 @@ def made_up_vectors() -> dict[str, dict[str, Tensor]]:
 def form_by_trial(serve: Callable[[Mapping], Mapping], tasks: Iterable[str]) -> type[Served]:
     """Return the form in which a method serves these tasks, told by a tiny layer of each.
 
-    Two tasks at least are tried: one alone does not tell whether its vector is for all.
+    One task alone does not tell whether its vector is for all: a second is made up.
     """
     tiny = {task: {"layer": torch.eye(2)} for task in tasks}
-    form = form_of(serve(tiny))
-    if len(tiny) == 1 and form is Shared:  # others may have a knob for each task by its name
-        form = form_of(serve(tiny | {f"{next(iter(tiny))} too": {"layer": torch.eye(2)}}))
+    with _unseen():
+        form = form_of(serve(tiny))
+        if len(tiny) == 1 and form is Shared:  # others may have a knob for each task by its name
+            form = form_of(serve(tiny | {f"{next(iter(tiny))} too": {"layer": torch.eye(2)}}))
     return form
+
+
+@contextmanager
+def _unseen() -> Iterator[None]:
+    """Show no warnings and no progress: they would be of the trial, not of the user's tasks."""
+    token = observer.set(lambda steps, total, label: steps)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        observer.reset(token)
