@@ -8,6 +8,7 @@ from made_up import tower_files as saved
 from made_up.pickles import Encoder, pickle_as
 from safetensors.torch import save_file
 
+from tsv_bench.checkpoints.image_tower import naming_of
 from tsv_bench.checkpoints.source import Folder
 from tsv_bench.files import sha256
 from tsv_bench.state_dicts import integrity
@@ -39,7 +40,8 @@ def test_own_checkpoints_have_any_suffix_and_layout(suffix, layout, backbone, tu
         torch.save(torch_content(layout, tuned, tmp_path), tmp_path / f"cars{suffix}")
     source = Folder(folder=tmp_path, generation="original")
     found = source.checkpoint(backbone, CARS, pytest.fail)
-    assert found.path == tmp_path / f"cars{suffix}" and found.layout == layout
+    assert found.path == tmp_path / f"cars{suffix}"
+    assert naming_of(open_state_dict(found.path), backbone.pretrained) == layout
     assert found.generation == "original" and found.sha256 == sha256(found.path)
 
 
