@@ -15,14 +15,13 @@ from omegaconf import OmegaConf
 from stand_ins.loopback_hub import LoopbackHub
 from transformers import CLIPVisionModel
 
-from tsv_bench import hub
+from tsv_bench import files, hub
 from tsv_bench.benchmark.evaluate import open_task_vectors
 from tsv_bench.checkpoints import released
 from tsv_bench.checkpoints.image_tower import naming_of
 from tsv_bench.checkpoints.released import TASKS, Reference
 from tsv_bench.cli.config.tasks import named_tasks
 from tsv_bench.files import sha256
-from tsv_bench.state_dicts import integrity
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "checkpoints"
@@ -127,8 +126,8 @@ def test_a_repository_of_the_hub_is_fetched_and_used(backbone, tuned, tmp_path, 
     source, cars = source_of("tall_masks"), task()
     with LoopbackHub(tmp_path / "hub") as loopback:
         name = "single_task/VIT-B-16/CarsVal/nonlinear_finetuned.pt"
-        files = {name: path.read_bytes(), "single_task/VIT-B-16/DTDVal/nonlinear_finetuned.pt": ""}
-        loopback.add("model", "nik-dim/tall_masks", files)
+        dtd = "single_task/VIT-B-16/DTDVal/nonlinear_finetuned.pt"
+        loopback.add("model", "nik-dim/tall_masks", {name: path.read_bytes(), dtd: ""})
         loopback.use(monkeypatch, tmp_path / "home")
         (need,) = source.needs("vit_b16", cars)
         hub.fetch(need, progress=False)
@@ -136,7 +135,7 @@ def test_a_repository_of_the_hub_is_fetched_and_used(backbone, tuned, tmp_path, 
     assert not said()
 
     # The cache calls a file by its hash, and so nothing has to be read for that.
-    monkeypatch.setattr(integrity, "sha256", lambda path: pytest.fail("read"))
+    monkeypatch.setattr(files, "sha256", lambda path: pytest.fail("read"))
     found = source.checkpoint(backbone, cars, pytest.fail)
     assert found.sha256 == sha256(path)
     assert (found.generation, found.scores) == ("fixed", None)
