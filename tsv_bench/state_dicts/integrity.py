@@ -22,6 +22,20 @@ def content_hash(path: Path) -> str:
     return remembered_sha256(real)
 
 
+def hash_weights(state: Mapping[str, Tensor], sequence: type[tuple] | type[list]) -> str:
+    """Return the sha256 of names, dtypes, shapes and bytes, in the order of the names.
+
+    It does not depend on the file format. ``sequence`` says how the hashed text writes a shape,
+    (2, 3) or [2, 3]: hashes of both kinds stand in files that must still be read.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {sequence(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 CHECKED = 2**18  # entries that are checked and hashed while they are in a core's cache
 
 Hashes = dict[str, str]  # file name -> sha256
