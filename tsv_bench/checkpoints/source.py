@@ -44,7 +44,7 @@ class Source(Protocol):
         """A head [classes, dim] that comes with the checkpoint; None: it is built from prompts."""
 
 
-class Existing:
+class FileSource:
     """What the sources have in common that only read files: each says the ``path`` of one."""
 
     def needs(self, backbone_name: str, task: Task) -> list[hub.Need]:
@@ -84,7 +84,7 @@ class Existing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folder(Existing):
+class Folder(FileSource):
     """The user's own checkpoints: ``<folder>/<task>.safetensors``, .pt, .pth or .bin."""
 
     folder: Path
