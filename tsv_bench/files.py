@@ -1,28 +1,65 @@
-"""Files that are whole or not there, their hashes, and room for them."""
+"""Files that are whole or not there, their hashes and stamps, and room for them."""
 
 import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Stamp(NamedTuple):
+    """What the file system says of a file's content; it differs once the content was changed."""
+
+    inode: int
+    num_bytes: int
+    changed: int  # nanoseconds since 1970
+
+
+def stamp(path: Path) -> Stamp:
+    """Return the stamp of the file at ``path``, links followed. Raises OSError without a file."""
+    status = path.stat()
+    return Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def sha256(path: Path) -> str:
+    """Return the sha256 of a file's content, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def remembered_sha256(path: Path) -> str:
+    """Return `sha256`; read the file once in this process, and again when its stamp changes."""
+    return _sha256_of(path.resolve(), stamp(path))
+
+
+@cache
+def _sha256_of(path: Path, _: Stamp) -> str:
+    return sha256(path)
+
+
+def hidden_beside(path: Path, ending: str = "tmp") -> Path:
+    """Return a name that nobody else uses, in the folder of ``path``: .<name>.<random>.<ending>"""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{ending}")
+
+
 def replace_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under a temporary name beside ``path``, then rename it into place."""
+    """Write a file or folder under a temporary name beside ``path``, then rename it into place.
+
+    A file replaces the one that is there. Raises OSError if a folder is to replace one with files.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = hidden_beside(path)
     try:
         write(temporary)
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 def check_room(

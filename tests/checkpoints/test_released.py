@@ -15,13 +15,14 @@ from omegaconf import OmegaConf
 from stand_ins.loopback_hub import LoopbackHub
 from transformers import CLIPVisionModel
 
-from tsv_bench import hub
+from tsv_bench import files, hub
 from tsv_bench.benchmark.evaluate import open_task_vectors
 from tsv_bench.checkpoints import released
+from tsv_bench.checkpoints.image_tower import naming_of
 from tsv_bench.checkpoints.released import TASKS, Reference
 from tsv_bench.cli.config.tasks import named_tasks
 from tsv_bench.files import sha256
-from tsv_bench.state_dicts import integrity
+from tsv_bench.state_dicts.state_dict import open_state_dict
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "checkpoints"
 OTHERS = ["tall_masks", "fusion_bench", "crisostomi"]
@@ -125,8 +126,8 @@ def test_a_repository_of_the_hub_is_fetched_and_used(backbone, tuned, tmp_path, 
     source, cars = source_of("tall_masks"), task()
     with LoopbackHub(tmp_path / "hub") as loopback:
         name = "single_task/VIT-B-16/CarsVal/nonlinear_finetuned.pt"
-        files = {name: path.read_bytes(), "single_task/VIT-B-16/DTDVal/nonlinear_finetuned.pt": ""}
-        loopback.add("model", "nik-dim/tall_masks", files)
+        dtd = "single_task/VIT-B-16/DTDVal/nonlinear_finetuned.pt"
+        loopback.add("model", "nik-dim/tall_masks", {name: path.read_bytes(), dtd: ""})
         loopback.use(monkeypatch, tmp_path / "home")
         (need,) = source.needs("vit_b16", cars)
         hub.fetch(need, progress=False)
@@ -134,10 +135,10 @@ def test_a_repository_of_the_hub_is_fetched_and_used(backbone, tuned, tmp_path, 
     assert not said()
 
     # The cache calls a file by its hash, and so nothing has to be read for that.
-    monkeypatch.setattr(integrity, "sha256", lambda path: pytest.fail("read"))
+    monkeypatch.setattr(files, "sha256", lambda path: pytest.fail("read"))
     found = source.checkpoint(backbone, cars, pytest.fail)
     assert found.sha256 == sha256(path)
-    assert (found.layout, found.generation, found.scores) == ("paper", "fixed", None)
+    assert (found.generation, found.scores) == ("fixed", None)
     assert found.path.name == "nonlinear_finetuned.pt"
     assert source.settings(backbone, cars) == {
         "backbone": backbone.fingerprint, "sha256": sha256(path), "generation": "fixed",
@@ -168,7 +169,8 @@ def test_a_local_copy_of_a_repository_needs_no_hub(source, backbone, tuned, tmp_
 
     found = [copy.checkpoint(backbone, one, pytest.fail) for one in (cars, fer, cars, fer)]
     expected = "hugging_face" if source == "fusion_bench" else "paper"
-    assert {one.layout for one in found} == {expected}
+    layouts = {naming_of(open_state_dict(one.path), backbone.pretrained) for one in found}
+    assert layouts == {expected}
     about, remark = said()  # each once
     assert about == copy.about and remark == f"fer2013: {copy.remarks['fer2013']}"
 
@@ -186,7 +188,7 @@ def test_the_papers_folder_is_read_as_it_is(reference, backbone, said):
     assert isinstance(source, Reference) and source.needs("vit_b16", task()) == []
     found = source.checkpoint(backbone, task(), pytest.fail)
     assert found.path == reference / "ViT-B-16" / "CarsVal" / "nonlinear_finetuned.pt"
-    assert (found.layout, found.generation) == ("paper", "original")
+    assert found.generation == "original"
     assert found.sha256 == source.settings(backbone, task())["sha256"] == sha256(found.path)
     assert source.head(backbone, task()) is None and not said()
     source.checkpoint(backbone, task("dtd"), pytest.fail)

@@ -225,8 +225,6 @@ TASK_SIZES = {"train": 27, "val": 3, "test": 8}
         ({"sizes": {"train": 27, "test": 8}}, "needs sizes with the images of train, val, test"),
         ({"sizes": {**TASK_SIZES, "val": 4}}, "'val': 4.* images, its source has .*'val': 3"),
         ({"class_names": ["a", "b"]}, "has 2 class names, its source 3 classes"),
-        ({"finetuned_accuracy": {"vit_b32": {"test": 0.9}}}, "vit_b32 with test and val"),
-        ({"finetuned_accuracy": {"vit_b32": {"test": 78.1, "val": 0.9}}}, r"in \[0, 1\]; .*78.1"),
     ],
 )
 def test_task_that_does_not_fit_its_source_is_refused(settings, message):
@@ -234,19 +232,11 @@ def test_task_that_does_not_fit_its_source_is_refused(settings, message):
         made_up.tasks.task(source=hub_data("made/pets", SIZES), **settings)
 
 
-def test_task_keeps_what_is_published_and_expected_of_it():
-    published = {"vit_b32": {"test": 0.9, "val": 1}}
+def test_task_keeps_what_is_expected_of_it():
     made = made_up.tasks.task(
-        source=hub_data("made/pets", SIZES),
-        sizes=TASK_SIZES,
-        variant="as in the paper",
-        finetuned_accuracy=published,
+        source=hub_data("made/pets", SIZES), sizes=TASK_SIZES, variant="as in the paper"
     )
-    assert (made.sizes, made.variant, made.finetuned_accuracy) == (
-        TASK_SIZES,
-        "as in the paper",
-        published,
-    )
+    assert (made.sizes, made.variant) == (TASK_SIZES, "as in the paper")
     plain = made_up.tasks.task(source=hub_data("made/pets", SIZES))
-    assert (plain.sizes, plain.variant, plain.finetuned_accuracy) == (None, "", {})
+    assert (plain.sizes, plain.variant) == (None, "")
     assert made.fingerprint == plain.fingerprint  # none of it decides an image

@@ -4,13 +4,14 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from huggingface_hub import constants, file_download, snapshot_download
+from huggingface_hub import constants, snapshot_download
 from stand_ins.loopback_hub import LoopbackHub
 
 from tsv_bench.hub import (
     Need,
     NoNetwork,
     amount,
+    download,
     fetch,
     local_folder,
     look_up,
@@ -29,8 +30,8 @@ CHECKPOINT = Need(
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A hub with a data set and a repository of checkpoints, and an empty cache."""
-    monkeypatch.setattr(file_download, "time", SimpleNamespace(sleep=lambda seconds: None))
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    monkeypatch.setattr(download, "time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(download, "CHUNK", 1000)
     with LoopbackHub(tmp_path / "hub") as hub:
         hub.add("dataset", "owner/cars", FILES, licence="mit")
         hub.add("model", "owner/all", {f"b32/{t}Val/tuned.pt": t * 9 for t in ("Cars", "DTD")})
@@ -102,7 +103,7 @@ def test_a_later_call_goes_on_where_an_earlier_one_was_stopped(hub):
         raise Stopped
 
     hub.cut("data/train.parquet", after=3500)
-    file_download.time.sleep = stop  # before the first retry
+    download.time.sleep = stop  # before the first retry
     with pytest.raises(Stopped):
         fetch(CARS)
     left = {file.name: file for file in state(CARS).missing}["data/train.parquet"]
@@ -111,6 +112,37 @@ def test_a_later_call_goes_on_where_an_earlier_one_was_stopped(hub):
     ranges = [asked for name, asked in hub.contents() if name == "data/train.parquet"]
     assert ranges == [None, "bytes=3000-"]
     assert require(CARS).joinpath("data/train.parquet").read_bytes() == TRAIN
+
+
+def test_a_server_that_sends_the_whole_instead_of_the_rest_is_understood(hub):
+    hub.ranges = False
+    hub.cut("data/train.parquet", after=3500, times=2)
+    folder = fetch(CARS)
+    assert (folder / "data/train.parquet").read_bytes() == TRAIN
+    ranges = [asked for name, asked in hub.contents() if name == "data/train.parquet"]
+    assert ranges == [None, "bytes=3000-", "bytes=3000-"]
+
+
+def test_attempts_that_bring_nothing_are_given_up_and_what_came_before_is_kept(hub):
+    hub.cut("data/train.parquet", after=3500)
+    waited = []
+
+    def cut_again(seconds):
+        waited.append(seconds)
+        hub.cut("data/train.parquet", after=0)
+
+    download.time.sleep = cut_again
+    with pytest.raises(NoNetwork, match="what was fetched is kept"):
+        fetch(CARS)
+    assert len(waited) == download.TRIES - 1  # counted from the first, which brought something
+    left = {file.name: file for file in state(CARS).missing}["data/train.parquet"]
+    assert CARS.repository.partial(left).read_bytes() == TRAIN[:3000]
+
+
+def test_an_empty_file_is_fetched_too(hub):
+    hub.add("model", "owner/empty", {"empty.txt": ""})
+    folder = fetch(Need(what="nothing", repo="owner/empty", kind="model"))
+    assert (folder / "empty.txt").read_bytes() == b""
 
 
 def test_content_that_does_not_have_its_hash_is_refused_and_not_kept(hub):

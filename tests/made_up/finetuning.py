@@ -1,6 +1,6 @@
 """Fine-tuning settings for the tasks of `made_up.tasks`: a second of training."""
 
-from tsv_bench.checkpoints.on_demand import FinetunedHere
+from tsv_bench.checkpoints.on_demand import OnDemand
 from tsv_bench.models.finetuning import Finetuning
 
 SETTINGS = Finetuning(batch_size=16, rate=0.01, warmup=0.1, weight_decay=0.1, clip=1.0, shift=1)
@@ -8,4 +8,4 @@ SETTINGS = Finetuning(batch_size=16, rate=0.01, warmup=0.1, weight_decay=0.1, cl
 
 def source(folder, **changes):
     settings = {"finetuning": SETTINGS, "seed": 0, "device": "cpu"}
-    return FinetunedHere(folder=folder, **{**settings, **changes})
+    return OnDemand(folder=folder, **{**settings, **changes})

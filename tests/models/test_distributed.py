@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from stand_ins.commands import small
 
 from tsv_bench.checkpoints.checkpoint import load_record
-from tsv_bench.models.distributed import ALONE, processes, take_own_gpu
+from tsv_bench.models.distributed import ALONE, join_group, take_own_gpu
 
 # Each process says what it does, in one line of json. Its writes are seen by the interpreter's
 # audit events: files opened to be written, folders made, files renamed.
@@ -41,13 +41,13 @@ from tsv_bench.checkpoints import on_demand
 from tsv_bench.models import distributed, finetuning
 
 resumed = sys.argv[1] == "resumed"
-team = distributed.processes("cpu")
+group = distributed.join_group("cpu")
 inside = str(Path.cwd())
 
 def watched(num_rows, batch_size, step, seed):
     steps.append(step)
     if training == "killed" and step == 10 and not resumed:
-        Path(f"{team.rank}.pid").write_text(str(os.getpid()))
+        Path(f"{group.rank}.pid").write_text(str(os.getpid()))
         time.sleep(600)
     return batch_rows(num_rows, batch_size, step, seed)
 
@@ -74,8 +74,8 @@ for training in ("killed", "again") if resumed else (*runs, "killed"):
     found = made.checkpoint(backbone(), task(), load)
     own = [path for path in written[before:] if os.path.abspath(path).startswith(inside)]
     seen = {
-        "training": training, "rank": team.rank, "steps": steps, "hashes": hashes,
-        "sha256": found.sha256, "wrote": own, "processes": team.count,
+        "training": training, "rank": group.rank, "steps": steps, "hashes": hashes,
+        "sha256": found.sha256, "wrote": own, "processes": group.size,
     }
     sys.stdout.write(json.dumps(seen) + "\\n")
     sys.stdout.flush()
@@ -184,10 +184,10 @@ def test_command_line_fine_tunes_in_two_processes(trained, resumed):
 
 
 def test_one_process_is_alone():
-    assert processes("cpu") is ALONE and ALONE.first
+    assert join_group("cpu") is ALONE and ALONE.is_main
     tensor = torch.ones(3)
-    ALONE.add([tensor])
-    assert torch.equal(tensor, torch.ones(3)) and ALONE.tell("all") == "all"
+    ALONE.all_reduce([tensor])
+    assert torch.equal(tensor, torch.ones(3)) and ALONE.broadcast("all") == "all"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_more_processes_than_gpus_are_refused(device, message, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match=message):
-        processes(device)
+        join_group(device)
 
 
 def test_every_process_takes_its_own_gpu(monkeypatch):

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from stand_ins.commands import tsv
 
+from tsv_bench.benchmark import published
 from tsv_bench.cli.config.overrides import CONF, checked
 from tsv_bench.cli.config.tasks import make_tasks, named_tasks
 from tsv_bench.data.hub import HubData, folded
@@ -85,10 +86,12 @@ class TestTask:
         """A wrong size or a mistyped figure would leave a fraction; rounding leaves 1e-11."""
         task = made(name)
         sizes = {"test": task.sizes["test"], "val": PAPERS_VAL.get(name, task.sizes["val"])}
-        assert list(task.finetuned_accuracy) == BACKBONES
+        assert list(published.backbones()) == BACKBONES
         for backbone in BACKBONES:
-            for split, accuracy in task.finetuned_accuracy[backbone].items():
-                correct = accuracy * sizes[split]
+            found = published.normalizer(backbone, [name])
+            assert set(found) == set(sizes)
+            for split, accuracy in found.items():
+                correct = accuracy[name] * sizes[split]
                 assert correct == pytest.approx(round(correct), abs=1e-6), (backbone, split)
                 assert 0 < round(correct) < sizes[split]
 
@@ -116,7 +119,7 @@ def test_suites_are_the_papers_and_each_begins_the_next():
 def test_clean_dtd_cannot_be_the_split_behind_the_papers_figures():
     """Its val figures are fractions of a tenth of all images, the test images among them."""
     dtd = made("dtd")
-    correct = dtd.finetuned_accuracy["vit_b32"]["val"] * dtd.sizes["val"]
+    correct = published.normalizer("vit_b32", ["dtd"])["val"]["dtd"] * dtd.sizes["val"]
     assert abs(correct - round(correct)) > 0.1
     assert PAPERS_VAL["dtd"] == (dtd.source.sizes["train"] + dtd.source.sizes["test"]) // 10
 

@@ -54,6 +54,7 @@ class LoopbackHub:
         self.folder = Path(folder)
         self.requests, self.gated, self.withheld, self.licences = [], set(), set(), {}
         self._cuts, self._holds, self._spoiled = {}, {}, {}
+        self.ranges = True  # False: whole files are sent, whatever part of them is asked for
         # Large files come from another origin than the rest, as the hub's do.
         self._servers = [self._serve(), self._serve()]
         self.url, self.store = (

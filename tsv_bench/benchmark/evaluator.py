@@ -12,8 +12,8 @@ from torch import Tensor
 from tsv_bench.data import Split
 from tsv_bench.methods.forms import Served, as_served
 from tsv_bench.models import Backbone
-from tsv_bench.models.accuracy import _correct_images
-from tsv_bench.models.devices import autocast, batch_sizes, on_the_device, that_fits
+from tsv_bench.models.accuracy import correct_in_batches
+from tsv_bench.models.devices import autocast, batch_sizes, state_on_device, with_smaller_batches
 from tsv_bench.task_vectors import task_vector
 
 
@@ -35,7 +35,7 @@ class Evaluator:
         # Those that did not fit are not tried again.
         self._sizes = batch_sizes(batch_size, device, backbone.visual)
         self._cast = autocast(precision, device)
-        self._pretrained = on_the_device(backbone.pretrained, device)
+        self._pretrained = state_on_device(backbone.pretrained, device)
         self._layers: Mapping[str, Tensor] | None = None  # what was served last,
         self._moved: Mapping[str, Tensor] = {}  # and its copy on the device
 
@@ -58,9 +58,10 @@ class Evaluator:
                 self._load(served, task, alpha)
                 loaded = vector
             run = partial(
-                _correct_images, self._visual, self._heads[task], split, self._device, self._cast
+                correct_in_batches, self._visual, self._heads[task], split, self._device, self._cast
             )
-            correct[task] = that_fits(run, self._sizes, self._device)
+            correct[task], size = with_smaller_batches(run, self._sizes, self._device)
+            self._sizes = self._sizes[self._sizes.index(size) :]
             done()
         return correct
 
@@ -68,7 +69,7 @@ class Evaluator:
         layers = served.layers(task)
         if layers is not self._layers:  # thirty alphas: the way to the device is gone once
             self._moved = {}
-            self._moved, self._layers = on_the_device(layers, self._device), layers
+            self._moved, self._layers = state_on_device(layers, self._device), layers
         self._visual.load_state_dict(task_vector.apply(self._pretrained, self._moved, alpha))
 
 

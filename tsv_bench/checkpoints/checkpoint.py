@@ -24,7 +24,6 @@ class Checkpoint:
     sha256: str
     generation: str  # "finetune" (ours), "original" (the paper's), "fixed" (re-released), "other"
     scores: dict[str, Score] | None  # accuracy on "val" and "test"; None: not known yet
-    layout: str = "visual"  # as tsv_bench.layouts tells it by the names in the file
 
 
 def save_checkpoint(

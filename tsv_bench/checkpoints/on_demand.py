@@ -20,15 +20,19 @@ from tsv_bench.checkpoints.checkpoint import Checkpoint, load_record, save_check
 from tsv_bench.data import Split, Task
 from tsv_bench.files import replace_atomically
 from tsv_bench.models import Backbone, accuracy, devices, zero_shot_head
-from tsv_bench.models.distributed import Processes, processes
+from tsv_bench.models.distributed import Group, join_group
 from tsv_bench.models.finetuning import Finetuning, finetune
 from tsv_bench.scores import Score, score
 
 log = logging.getLogger(__name__)
 
+# Files of an image tower's size that one training writes beside its checkpoint: the pretrained
+# tower, and two states to resume from, each with weights and the two moments of AdamW.
+BESIDE = 1 + 2 * 3
+
 
 @dataclass(frozen=True, kw_only=True)
-class FinetunedHere:
+class OnDemand:
     """Checkpoints that are fine-tuned on demand and kept in a folder."""
 
     folder: Path
@@ -65,7 +69,7 @@ class FinetunedHere:
         """
         size = sum(param.nbytes for param in backbone.pretrained.values())
         missing = [t for t in tasks if self.overwrite or not load_record(self.path(backbone, t))]
-        return (len(missing) + 7) * size if missing else 0  # pretrained, two states with moments
+        return (len(missing) + BESIDE) * size if missing else 0
 
     def checkpoint(
         self, backbone: Backbone, task: Task, load: Callable[[str], Split]
@@ -75,17 +79,17 @@ class FinetunedHere:
         Two processes that want the same one do not both make it: one waits for the other.
         """
         path = self.path(backbone, task)
-        team = processes(self.device)
+        group = join_group(self.device)
         # Under torchrun the first process holds the lock and says what it found; no other asks.
-        if team.first:
+        if group.is_main:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")) if team.first else nullcontext():
+        with FileLock(path.with_suffix(".lock")) if group.is_main else nullcontext():
             record = None
-            if team.first and not self.overwrite:
+            if group.is_main and not self.overwrite:
                 record = load_record(path)
-            if (record := team.tell(record)) is None:
-                record = self.make(backbone, task, load, path, team)
-                if team.first:
+            if (record := group.broadcast(record)) is None:
+                record = self.make(backbone, task, load, path, group)
+                if group.is_main:
                     self.save_pretrained(backbone)
         scores = {split: Score(**score) for split, score in record["scores"].items()}
         return Checkpoint(
@@ -101,25 +105,24 @@ class FinetunedHere:
             replace_atomically(path, lambda temporary: save_file(state, temporary))
 
     def make(
-        self, backbone: Backbone, task: Task, load, path: Path, team: Processes
+        self, backbone: Backbone, task: Task, load, path: Path, group: Group
     ) -> dict[str, Any]:
         """Fine-tune, measure, write; what a killed run has saved is taken up."""
         started = time.monotonic()
         resume = path.with_suffix(".resume")
-        if self.overwrite and team.first:
+        if self.overwrite and group.is_main:
             resume.unlink(missing_ok=True)
-        team.tell(None)  # the others look for it from here on
+        group.broadcast(None)  # the others look for it from here on
         head = zero_shot_head(backbone, task).to(self.device)
         train_split = load("train")
         recipe = self.finetuning.recipe(task.epochs, len(train_split))
         # Of several processes one may run out of memory while the others wait for its gradient:
         # only one alone can try again.
         parts = [accumulate := self.finetuning.accumulate]
-        if team.count == 1 and 2 * accumulate <= recipe.batch_size:
+        if group.size == 1 and 2 * accumulate <= recipe.batch_size:
             parts.append(2 * accumulate)
-        parts_of = {recipe.batch_size // (number * team.count): number for number in parts}
-        sizes = list(parts_of)
-        visual = devices.that_fits(
+        parts_of = {recipe.batch_size // (number * group.size): number for number in parts}
+        visual, size = devices.with_smaller_batches(
             lambda size: finetune(
                 backbone.visual,
                 head,
@@ -133,23 +136,23 @@ class FinetunedHere:
                 resume=resume,
                 save_every=self.save_every,
                 device=self.device,
-                team=team,
+                group=group,
             ),
-            sizes,
+            list(parts_of),
             self.device,
             "train on",
             f"Set backbone.finetune.accumulate={2 * parts[-1]}: the same training, with fewer at "
             f"a time. Or end what else uses it, or use more GPUs with torchrun.",
         )
         if not all(tensor.isfinite().all() for tensor in visual.state_dict().values()):
-            if team.first:
+            if group.is_main:
                 resume.unlink(missing_ok=True)
             raise ValueError(
                 f"fine-tuning {task.name} diverged: its weights are no longer finite. Lower "
                 f"backbone.finetune.rate (now {recipe.rate:g})."
             )
         record = None
-        if team.first:
+        if group.is_main:
             record = self.measure(visual, head, load)
             record = {
                 "settings": self.settings(backbone, task),
@@ -157,8 +160,8 @@ class FinetunedHere:
                 **record,
                 "seconds": time.monotonic() - started,
                 "threads": torch.get_num_threads(),
-                "processes": team.count,
-                "accumulate": parts_of[sizes[0]],
+                "processes": group.size,
+                "accumulate": parts_of[size],
                 "torch": torch.__version__,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }
@@ -168,7 +171,7 @@ class FinetunedHere:
                 f"fine-tuned {task.label}: {100 * record['scores']['test']['accuracy']:.1f}% on "
                 f"test, {recipe.steps} steps in {record['seconds']:.0f} s"
             )
-        return team.tell(record)
+        return group.broadcast(record)
 
     def measure(
         self, visual: nn.Module, head: Tensor, load: Callable[[str], Split]

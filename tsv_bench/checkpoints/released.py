@@ -14,7 +14,7 @@ from torch import Tensor
 from tsv_bench import hub
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.pickled_heads import read_head
-from tsv_bench.checkpoints.source import Existing, check_generation, existing
+from tsv_bench.checkpoints.source import FileSource, check_generation, existing
 from tsv_bench.data import Split, Task
 from tsv_bench.models import Backbone
 from tsv_bench.state_dicts.integrity import content_hash
@@ -51,7 +51,7 @@ NAMES = {
 }
 
 
-class Released(Existing):
+class Released(FileSource):
     """What is to be known of the checkpoints of others is said once, when they are used."""
 
     about: str | None

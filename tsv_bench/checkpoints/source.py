@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tsv_bench import hub
 from tsv_bench.checkpoints.checkpoint import Checkpoint
-from tsv_bench.checkpoints.image_tower import image_tower, naming_of
+from tsv_bench.checkpoints.image_tower import image_tower
 from tsv_bench.checkpoints.pickled_heads import pickled_by
 from tsv_bench.data import Split, Task
 from tsv_bench.models import Backbone
@@ -44,7 +44,7 @@ class Source(Protocol):
         """A head [classes, dim] that comes with the checkpoint; None: it is built from prompts."""
 
 
-class Existing:
+class FileSource:
     """What the sources have in common that only read files: each says the ``path`` of one."""
 
     def needs(self, backbone_name: str, task: Task) -> list[hub.Need]:
@@ -69,7 +69,6 @@ class Existing:
         try:
             state = open_state_dict(path)
             image_tower(state, backbone.pretrained)  # a foreign one is found before any is read
-            layout = naming_of(state, backbone.pretrained)
         except ValueError as error:
             whose = pickled_by(path)
             why = (
@@ -77,11 +76,7 @@ class Existing:
             )
             raise ValueError(f"the checkpoint of {task.name} at {path}: {why}") from error
         return Checkpoint(
-            path=path,
-            sha256=content_hash(path),
-            generation=self.generation,
-            scores=None,
-            layout=layout,
+            path=path, sha256=content_hash(path), generation=self.generation, scores=None
         )
 
     def head(self, backbone: Backbone, task: Task) -> Tensor | None:
@@ -89,7 +84,7 @@ class Existing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folder(Existing):
+class Folder(FileSource):
     """The user's own checkpoints: ``<folder>/<task>.safetensors``, .pt, .pth or .bin."""
 
     folder: Path

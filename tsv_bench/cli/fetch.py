@@ -8,9 +8,12 @@ from omegaconf import DictConfig
 from tsv_bench import hub
 from tsv_bench.cli.config.needs import lacking, needs_of, refuse_lacking, selection
 from tsv_bench.cli.launch import command
+from tsv_bench.columns import align
 from tsv_bench.files import check_room
 
 log = logging.getLogger(__name__)
+
+HEADER = ("what", "repository", "size", "licence", "state")
 
 
 @command("fetch")
@@ -71,17 +74,12 @@ def without_network(needs: Sequence[hub.Need], error: hub.NoNetwork) -> hub.NoNe
 
 def render(states: Sequence[hub.State]) -> str:
     """A table: what, repository, size, licence, state."""
-    rows = [("what", "repository", "size", "licence", "state")]
+    rows = [HEADER]
     for s in states:
         rows.append((s.need.what, s.need.repo, hub.amount(s.num_bytes), s.licence or "?", str(s)))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
     missing = sum(state.missing_bytes for state in states)
     known = "" if all(s.num_bytes is not None for s in states if not s.here) else "at least "
-    return "\n".join([*lines, f"to fetch: {known}{hub.amount(missing)}"])
+    return f"{align(rows, gap=2, num_left=len(HEADER))}\nto fetch: {known}{hub.amount(missing)}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tsv_bench.cli.config.tasks import make_tasks
 from tsv_bench.cli.launch import command, set_up_machine
 from tsv_bench.data import SPLITS
 from tsv_bench.files import check_room
-from tsv_bench.models.distributed import processes, take_own_gpu
+from tsv_bench.models.distributed import join_group, take_own_gpu
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def main(config: DictConfig) -> None:
     take_own_gpu()
     device = set_up_machine(config)
-    team = processes(device)
+    group = join_group(device)
     tasks = make_tasks(config.task)
     check_fetched(config)
     backbone = objects.make_backbone(config)
@@ -30,7 +30,7 @@ def main(config: DictConfig) -> None:
     load = objects.make_loader(config, backbone)
     for task in tasks.values():
         made = source.checkpoint(backbone, task, lambda split, task=task: load(task, split))
-        if team.first:
+        if group.is_main:
             log.info(
                 f"{task.label}: {100 * made.scores['val'].accuracy:.1f}% on val, "
                 f"{100 * made.scores['test'].accuracy:.1f}% on test, {made.path}"

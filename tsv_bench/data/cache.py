@@ -10,8 +10,6 @@ found under its real name; of two processes that want the same one, the second w
 
 import json
 import logging
-import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -23,7 +21,7 @@ from tqdm import tqdm
 
 from tsv_bench.data.pixels import Split, Undecoded, pixel_damage, read_pixels, write_pixels
 from tsv_bench.data.task import SPLITS, Task
-from tsv_bench.files import check_room, sha256
+from tsv_bench.files import check_room, replace_atomically, sha256
 
 log = logging.getLogger(__name__)
 
@@ -200,12 +198,11 @@ def build_dataset(task: Task, home: Path) -> None:
         images = [i if isinstance(i, Image.Image) else Image.fromarray(i) for i, _ in pairs]
         columns = {"image": images, "label": [label for _, label in pairs]}
         splits[split] = datasets.Dataset.from_dict(columns, features=features)
-    building = home.with_name(f".{home.name}.{secrets.token_hex(4)}.tmp")
-    try:
+
+    def write(building: Path) -> None:
         datasets.DatasetDict(splits).save_to_disk(str(building))
         files = sorted(path for path in building.rglob("*") if path.is_file())
         manifest = {str(path.relative_to(building)): sha256(path) for path in files}
         (building / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        os.rename(building, home)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+
+    replace_atomically(home, write)

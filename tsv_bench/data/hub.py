@@ -18,6 +18,7 @@ from tsv_bench.data.folders import Folder, open_folder
 from tsv_bench.data.pixels import Undecoded
 from tsv_bench.data.splits import num_val, train_and_val_rows
 from tsv_bench.data.task import SPLITS
+from tsv_bench.files import stamp
 
 log = logging.getLogger(__name__)
 
@@ -277,8 +278,6 @@ def listing(folder: Path) -> str:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
             path = Path(place, name)
-            entry = path.stat()
-            digest.update(
-                f"{path.relative_to(folder)} {entry.st_size} {entry.st_mtime_ns}\n".encode()
-            )
+            _, num_bytes, changed = stamp(path)
+            digest.update(f"{path.relative_to(folder)} {num_bytes} {changed}\n".encode())
     return digest.hexdigest()[:16]

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from tsv_bench.files import replace_atomically, sha256
+from tsv_bench.files import replace_atomically, sha256, stamp
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +123,8 @@ def in_threads(
 
 def record(path: Path, labels: np.ndarray, digest: str) -> None:
     """Write what belongs to the pixels beside them: labels, hash, and the stamp of their file."""
-    stamp = stamp_of(path.with_suffix(".npy"))
-    content = {"labels": labels, "sha256": digest, "stamp": stamp}
+    pixels = path.with_suffix(".npy")
+    content = {"labels": labels, "sha256": digest, "stamp": size_and_time(pixels)}
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:  # a path would get numpy's suffix appended
@@ -133,10 +133,10 @@ def record(path: Path, labels: np.ndarray, digest: str) -> None:
     replace_atomically(path, write)
 
 
-def stamp_of(path: Path) -> list[int]:
-    """Size in bytes and time of the last change in nanoseconds."""
-    entry = path.stat()
-    return [entry.st_size, entry.st_mtime_ns]
+def size_and_time(path: Path) -> list[int]:
+    """Return a file's size in bytes and the time of its last change in nanoseconds."""
+    _, *found = stamp(path)  # a copy has another inode
+    return found
 
 
 def pixel_damage(path: Path) -> str | None:
@@ -150,8 +150,8 @@ def pixel_damage(path: Path) -> str | None:
         # Opened here: numpy leaves a damaged file open.
         with path.open("rb") as file, np.load(file) as arrays:
             labels, digest = arrays["labels"], str(arrays["sha256"])  # zip checks what it reads
-            stamp = arrays["stamp"].tolist() if "stamp" in arrays else None
-        if stamp == stamp_of(pixels):
+            recorded = arrays["stamp"].tolist() if "stamp" in arrays else None
+        if recorded == size_and_time(pixels):
             return None
         if digest != sha256(pixels):
             return "other bytes than were written"

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 SPLITS = ("train", "val", "test")
@@ -24,8 +24,6 @@ class Task:
     source: Source
     sizes: Mapping[str, int] | None = None  # images of each split; None: not checked
     variant: str = ""  # in what it deviates from the benchmark's task, for the table
-    # Published, of single fine-tuned models: backbone to {"test", "val"}, in [0, 1].
-    finetuned_accuracy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -42,7 +40,6 @@ class Task:
                 f"found {list(self.templates)}."
             )
         self._check_sizes()
-        self._check_published()
 
     def _check_sizes(self) -> None:
         """The images that are expected are those that the source has, where it can tell."""
@@ -69,16 +66,6 @@ class Task:
                 raise ValueError(
                     f"task {self.name!r} expects {sizes} images, its source has {found} after the "
                     f"validation split."
-                )
-
-    def _check_published(self) -> None:
-        published = {name: dict(values) for name, values in self.finetuned_accuracy.items()}
-        object.__setattr__(self, "finetuned_accuracy", published)
-        for name, values in published.items():
-            if set(values) != {"test", "val"} or not all(0 <= a <= 1 for a in values.values()):
-                raise ValueError(
-                    f"task {self.name!r} needs finetuned_accuracy.{name} with test and val, each "
-                    f"in [0, 1]; found {values}."
                 )
 
     @property

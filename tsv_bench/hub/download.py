@@ -3,8 +3,11 @@
 ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` count, as for huggingface_hub.
 """
 
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -17,11 +20,17 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 from tqdm import tqdm
 
 from tsv_bench.hub.cache import File, Listing, Repository, intact, size
+
+log = logging.getLogger(__name__)
+
+TRIES = 6  # to get more of a file, counted from the last that brought some
+WAIT = 1.0  # seconds between two tries
+CHUNK = 10 * 2**20  # bytes that are written at a time, as by huggingface_hub
+BUSY = (408, 429)  # HTTP statuses after which the hub is asked again
 
 
 class NoNetwork(OSError):
@@ -54,7 +63,7 @@ def download(repository: Repository, what: str, commit: str, file: File, bar: tq
     Not by huggingface_hub's own download: that starts anew in every process.
     """
     content, part = repository.content(file), repository.partial(file)
-    if size(content) == file.size and intact(content, file):
+    if content.exists() and size(content) == file.size and intact(content, file):
         return
     content.unlink(missing_ok=True)
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -67,17 +76,8 @@ def download(repository: Repository, what: str, commit: str, file: File, bar: tq
         revision=commit,
         endpoint=constants.ENDPOINT,
     )
-    with explained(repository, what), part.open("ab") as out:
-        http_get(
-            url,
-            out,
-            resume_size=size(part),
-            # Not compressed: of such an answer no part can be asked for.
-            headers={**build_hf_headers(), "Accept-Encoding": "identity"},
-            expected_size=file.size,
-            displayed_filename=file.name,
-            tqdm_class=feeding(bar),
-        )
+    with explained(repository, what):
+        append_rest(url, part, file.size, bar)
     if not intact(part, file):
         part.unlink()
         raise OSError(
@@ -85,6 +85,44 @@ def download(repository: Repository, what: str, commit: str, file: File, bar: tq
             f"it. Run the same command again; if it stays so, something on the way changes files."
         )
     part.replace(content)
+
+
+def append_rest(url: str, part: Path, num_bytes: int, bar: tqdm) -> None:
+    """Append to ``part`` what it lacks of the ``num_bytes`` at ``url``; resume a cut connection.
+
+    Raises httpx2.TransportError after TRIES.
+    """
+    # Not compressed: such an answer cannot be asked for in parts.
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    failed = 0
+    with part.open("ab") as out:
+        while (start := out.tell()) < num_bytes:
+            rest = {"Range": f"bytes={start}-"} if start else {}
+            try:
+                with http_stream_backoff(
+                    "GET",
+                    url,
+                    headers=headers | rest,
+                    timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+                    retry_on_exceptions=(),
+                    retry_on_status_codes=BUSY,
+                ) as response:
+                    hf_raise_for_status(response)
+                    if start and response.status_code == 200:  # the whole file, not the rest
+                        out.seek(0)
+                        out.truncate()
+                        bar.update(-start)
+                    for chunk in response.iter_bytes(CHUNK):
+                        out.write(chunk)
+                        bar.update(len(chunk))
+                        failed = 0
+                return
+            except httpx2.TransportError as error:
+                failed += 1
+                if failed == TRIES:
+                    raise
+                log.warning(f"{url}: {str(error) or type(error).__name__}; trying again")
+                time.sleep(WAIT)
 
 
 def link(repository: Repository, what: str, commit: str, patterns: Sequence[str]) -> None:
@@ -149,13 +187,3 @@ class Silent(tqdm):
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **{**keywords, "disable": True})
-
-
-def feeding(bar: tqdm) -> type[tqdm]:
-    """A class of bars that all move ``bar`` instead."""
-
-    class Feeding(Silent):
-        def update(self, n: float | None = 1) -> None:
-            bar.update(n)
-
-    return Feeding

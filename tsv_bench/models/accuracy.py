@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from tsv_bench.data import Split
 from tsv_bench.models import class_token_only, normalize
-from tsv_bench.models.devices import autocast, batch_sizes, on_device, that_fits, to_device
+from tsv_bench.models.devices import (
+    autocast,
+    batch_sizes,
+    copy_async,
+    device_batches,
+    with_smaller_batches,
+)
 
 
 def correct_images(
@@ -32,11 +38,12 @@ def correct_images(
     """
     sizes = batch_sizes(batch_size, device, visual)
     cast = autocast(precision, device)
-    return that_fits(partial(_correct_images, visual, head, split, device, cast), sizes, device)
+    run = partial(correct_in_batches, visual, head, split, device, cast)
+    return with_smaller_batches(run, sizes, device)[0]
 
 
 @torch.inference_mode()
-def _correct_images(
+def correct_in_batches(
     visual: nn.Module,
     head: Tensor,
     split: Split,
@@ -46,11 +53,11 @@ def _correct_images(
 ) -> np.ndarray:
     if len(split) == 0:
         raise ValueError("no images to evaluate: the split is empty.")
-    head, labels = head.to(device).float(), to_device(split.labels, device)
+    head, labels = head.to(device).float(), copy_async(split.labels, device)
     correct = []
     # Nothing here waits for the device: what is right stays there until the split is through.
     batches = zip(
-        on_device(split.images, batch_size, device), labels.split(batch_size), strict=True
+        device_batches(split.images, batch_size, device), labels.split(batch_size), strict=True
     )
     with class_token_only(visual):
         for images, wanted in batches:

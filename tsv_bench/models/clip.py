@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tsv_bench import hub
 from tsv_bench.models.backbone import Backbone
+from tsv_bench.state_dicts.integrity import hash_weights
 from tsv_bench.state_dicts.state_dict import WEIGHTS, StateDict, open_state_dict
 
 log = logging.getLogger(__name__)
@@ -199,12 +200,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
     Of loaded tensors, which are float32: a copy of the same weights in another format has it too.
     """
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return hash_weights(tensors, list)
 
 
 class TextTower:

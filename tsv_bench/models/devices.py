@@ -1,7 +1,7 @@
 """Devices: moving batches, precision, and batch sizes that fit."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -20,7 +20,7 @@ TOKENS = 2000  # ViT-B/32: 40 images of 50, 26 ms an image where 125 at once tak
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-def on_device(images: Tensor, batch_size: int, device: str) -> Iterator[Tensor]:
+def device_batches(images: Tensor, batch_size: int, device: str) -> Iterator[Tensor]:
     """uint8 images, batch by batch, on the device.
 
     For a GPU the next batch is read from the memory map, into pinned memory, while this one is
@@ -40,7 +40,7 @@ def on_device(images: Tensor, batch_size: int, device: str) -> Iterator[Tensor]:
             yield ready.to(device, non_blocking=True)
 
 
-def to_device(tensor: Tensor, device: str) -> Tensor:
+def copy_async(tensor: Tensor, device: str) -> Tensor:
     """The tensor on the device; towards a GPU without waiting for what that has to do."""
     if torch.device(device).type == "cuda" and not tensor.is_cuda:
         return tensor.pin_memory().to(device, non_blocking=True)
@@ -84,37 +84,35 @@ def batch_sizes(batch_size: int | None, device: str, visual: nn.Module | None = 
     return [batch_size] if batch_size == 1 else [batch_size, batch_size // 2]
 
 
-def that_fits(
+def with_smaller_batches(
     run: Callable[[int], Result],
-    sizes: list[int],
+    sizes: Sequence[int],
     device: str,
     work: str = "evaluate",
     remedy: str = "Lower evaluation.batch_size, end what else uses it, or set device=cpu.",
-) -> Result:
-    """``run`` with the first of the batch sizes that the device has memory for.
+) -> tuple[Result, int]:
+    """Call ``run`` with one batch size after the other, until the device has memory enough.
 
-    A size that does not fit is taken off ``sizes``, so that it is tried once. ValueError, with the
-    ``remedy``, when the last does not fit either.
+    Returns the result and the size that gave it. Raises ValueError, with the ``remedy``, if the
+    memory is too small for the last size, too.
     """
-    tried = []
-    while True:
+    for tried, size in enumerate(sizes, start=1):
         try:
-            return run(sizes[0])
+            return run(size), size
         except torch.OutOfMemoryError:
-            tried.append(sizes[0])
+            pass
         # Only here, where no traceback holds the activations any more.
         if torch.device(device).type == "cuda":
             torch.cuda.empty_cache()
-        if len(sizes) == 1:
-            raise ValueError(
-                f"{device} has no memory to {work} {' or '.join(map(str, tried))} images at a "
-                f"time. {remedy}"
-            )
-        sizes.pop(0)
-        log.warning(f"{device} is out of memory at {tried[-1]} images; trying {sizes[0]}")
+        if tried < len(sizes):
+            log.warning(f"{device} is out of memory at {size} images; trying {sizes[tried]}")
+    raise ValueError(
+        f"{device} has no memory to {work} {' or '.join(map(str, sizes))} images at a time. "
+        f"{remedy}"
+    )
 
 
-def on_the_device(state: Mapping[str, Tensor], device: str) -> Mapping[str, Tensor]:
+def state_on_device(state: Mapping[str, Tensor], device: str) -> Mapping[str, Tensor]:
     """The tensors on the device; the very same mapping, lazy or not, where that is the CPU."""
     if torch.device(device).type == "cpu":
         return state

@@ -18,41 +18,41 @@ TIMEOUT = timedelta(days=2)
 
 
 @dataclass(frozen=True)
-class Processes:
+class Group:
     """Those at work on one training; rank 0 is the first, and the only one that writes."""
 
     rank: int = 0
-    count: int = 1
+    size: int = 1  # processes
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
-    def add(self, tensors: Iterable[Tensor]) -> None:
+    def all_reduce(self, tensors: Iterable[Tensor]) -> None:
         """Replace every tensor by its sum over all processes."""
-        if self.count > 1:
-            for sent in [distributed.all_reduce(t, async_op=True) for t in tensors]:
-                sent.wait()
+        if self.size > 1:
+            for work in [distributed.all_reduce(t, async_op=True) for t in tensors]:
+                work.wait()
 
-    def copy_from_first(self, module: nn.Module) -> None:
+    def broadcast_state(self, module: nn.Module) -> None:
         """Give every process the first one's parameters and buffers."""
-        if self.count > 1:
+        if self.size > 1:
             for tensor in module.state_dict().values():
                 distributed.broadcast(tensor, src=0)
 
-    def tell(self, value: Value) -> Value:
+    def broadcast(self, value: Value) -> Value:
         """What the first process has, as plain data; the others wait for it."""
-        if self.count == 1:
+        if self.size == 1:
             return value
-        told = [value]
-        distributed.broadcast_object_list(told, src=0, device=torch.device("cpu"))
-        return told[0]
+        sent = [value]
+        distributed.broadcast_object_list(sent, src=0, device=torch.device("cpu"))
+        return sent[0]
 
 
-ALONE = Processes()
+ALONE = Group()
 
 
-def processes(device: str) -> Processes:
+def join_group(device: str) -> Group:
     """The processes that torchrun started, joined at the first call; just this one without it.
 
     Afterwards "cuda" means this process' own GPU. ValueError for more processes than GPUs, and for
@@ -77,7 +77,7 @@ def processes(device: str) -> Processes:
             backend = "cpu:gloo,cuda:nccl"
         distributed.init_process_group(backend, timeout=TIMEOUT)
         atexit.register(distributed.destroy_process_group)
-    return Processes(rank=distributed.get_rank(), count=distributed.get_world_size())
+    return Group(rank=distributed.get_rank(), size=distributed.get_world_size())
 
 
 def torchrun() -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tsv_bench.data import Split
 from tsv_bench.models import devices, normalize
-from tsv_bench.models.distributed import ALONE, Processes
+from tsv_bench.models.distributed import ALONE, Group
 from tsv_bench.models.training import Recipe, batch_rows, part_of, step_generator, train
 
 
@@ -87,17 +87,17 @@ def finetune(
     device: str,
     accumulate: int = 1,
     precision: str = "float32",
-    team: Processes = ALONE,
+    group: Group = ALONE,
 ) -> nn.Module:
     """A copy of the image tower, all of it trained with cross-entropy under the frozen head.
 
     Every batch is the same however many processes and parts share it. ValueError when it has fewer
     images than these.
     """
-    num_parts = accumulate * team.count
+    num_parts = accumulate * group.size
     if recipe.batch_size < num_parts:
         raise ValueError(
-            f"a batch of {recipe.batch_size} images cannot be shared by {team.count} processes in "
+            f"a batch of {recipe.batch_size} images cannot be shared by {group.size} processes in "
             f"{accumulate} parts each. Lower backbone.finetune.accumulate, or start fewer."
         )
     visual = copy.deepcopy(visual).to(device).requires_grad_(True)
@@ -106,10 +106,10 @@ def finetune(
     def loss_at(step: int) -> Iterator[Tensor]:
         rows = batch_rows(len(split), recipe.batch_size, step, seed)
         moved = torch.randint(-shift, shift + 1, (2,), generator=step_generator(seed + 1, step))
-        for part in range(team.rank, num_parts, team.count):
+        for part in range(group.rank, num_parts, group.size):
             own = part_of(rows, part, num_parts)
-            images = normalize(devices.to_device(split.images[own], device))
-            labels = devices.to_device(split.labels[own], device)
+            images = normalize(devices.copy_async(split.images[own], device))
+            labels = devices.copy_async(split.labels[own], device)
             with cast():
                 features = visual(images.roll(moved.tolist(), dims=(2, 3)))
             logits = F.normalize(features.float(), dim=-1) @ head.T
@@ -122,7 +122,7 @@ def finetune(
         label=label,
         resume=resume,
         save_every=save_every,
-        processes=team,
+        group=group,
         scaler=torch.amp.GradScaler(torch.device(device).type) if precision == "float16" else None,
     )
     return visual

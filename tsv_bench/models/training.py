@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tsv_bench.files import replace_atomically
-from tsv_bench.models.distributed import ALONE, Processes
+from tsv_bench.models.distributed import ALONE, Group
+
+LOG_EVERY = 25  # steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,7 @@ def train(
     save_every: float = 30.0,
     decayed: Callable[[str, Tensor], bool] = lambda name, param: True,
     log: Callable[[int, float], None] = lambda step, loss: None,
-    processes: Processes = ALONE,
+    group: Group = ALONE,
     scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Train ``model`` in place; what a killed run had saved in ``resume`` is taken up again.
@@ -57,20 +59,20 @@ def train(
     ``loss_at(step)`` must depend on the step and the model alone (draw from generators seeded by
     the step), so that an interrupted run ends with the same weights as an uninterrupted one. It
     gives the loss of the step's batch, or one after the other the parts that it is the sum of: of
-    each part the graph is dropped before the next is asked for. With several ``processes`` each
-    gives its own parts; only the first saves, and all read what it saved. ``scaler``: for float16.
+    each part the graph is dropped before the next is asked for. Each process of ``group`` gives
+    its own parts; only the main one saves, and all read what it saved. ``scaler``: for float16.
 
     The caller deletes ``resume`` once what it trained is written. ``save_every``: seconds between
     two saved states. ``decayed``: parameters under weight decay.
     """
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    groups = [
+    param_groups = [
         {"params": [p for n, p in named if decayed(n, p)], "weight_decay": recipe.weight_decay},
         {"params": [p for n, p in named if not decayed(n, p)], "weight_decay": 0.0},
     ]
     params = [p for _, p in named]
     optimizer = torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        [some for some in param_groups if some["params"]],
         lr=recipe.rate,
         betas=tuple(recipe.betas),
         eps=recipe.eps,
@@ -83,7 +85,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state.get("scaler", {}))
         first = state["step"]
-    processes.copy_from_first(model)
+    group.broadcast_state(model)
 
     model.train()
     saved = time.monotonic()
@@ -93,23 +95,23 @@ def train(
         initial=first,
         total=recipe.steps,
         leave=False,
-        disable=not processes.first,
+        disable=not group.is_main,
     )
     for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate_at(step)
+        for param_group in optimizer.param_groups:
+            param_group["lr"] = recipe.rate_at(step)
         optimizer.zero_grad(set_to_none=True)
         loss = add_gradients(loss_at(step), scaler)
-        processes.add(p.grad for p in params if p.grad is not None)
+        group.all_reduce(p.grad for p in params if p.grad is not None)
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(params, recipe.clip)
         scaler.step(optimizer)  # left out where float16 overflowed
         scaler.update()
-        if step % 25 == 0:
-            processes.add([loss])
+        if step % LOG_EVERY == 0:
+            group.all_reduce([loss])
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             log(step, loss.item())
-        if processes.first and time.monotonic() - saved > save_every:
+        if group.is_main and time.monotonic() - saved > save_every:
             saving = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             if scaler.is_enabled():
                 saving["scaler"] = scaler.state_dict()

@@ -1,17 +1,15 @@
 """Checkpoint files read once: sha256 and finite values."""
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from tsv_bench.files import sha256
+from tsv_bench.files import Stamp, remembered_sha256, stamp
 from tsv_bench.linalg.precision import all_finite
 from tsv_bench.state_dicts.state_dict import StateDict
 
@@ -21,13 +19,21 @@ def content_hash(path: Path) -> str:
     real = path.resolve()
     if real.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", real.name):
         return real.name  # compared with the content when it was fetched
-    status = os.stat(real)
-    return _content_hash(real, status.st_ino, status.st_size, status.st_mtime_ns)
+    return remembered_sha256(real)
 
 
-@cache
-def _content_hash(path: Path, *changes_with_it: int) -> str:
-    return sha256(path)
+def hash_weights(state: Mapping[str, Tensor], sequence: type[tuple] | type[list]) -> str:
+    """Return the sha256 of names, dtypes, shapes and bytes, in the order of the names.
+
+    It does not depend on the file format. ``sequence`` says how the hashed text writes a shape,
+    (2, 3) or [2, 3]: hashes of both kinds stand in files that must still be read.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {sequence(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 CHECKED = 2**18  # entries that are checked and hashed while they are in a core's cache
@@ -46,25 +52,23 @@ def checked_hashes(state: StateDict) -> Hashes:
 
     A file is read only once, unless it changes.
     """
+    hashes = {}
     for path in state.files:
-        if _stamp(path) not in _checked:
-            _checked[_stamp(path)] = _check_and_hash(state, path)
-    return {path.name: _checked[_stamp(path)] for path in state.files}
+        key = path, stamp(path)
+        if key not in _checked:
+            _checked[key] = _check_and_hash(state, path)
+        hashes[path.name] = _checked[key]
+    return hashes
 
 
-_checked: dict[tuple[Path, int, int, int], str] = {}
-
-
-def _stamp(path: Path) -> tuple[Path, int, int, int]:
-    stat = os.stat(path)
-    return path, stat.st_ino, stat.st_size, stat.st_mtime_ns
+_checked: dict[tuple[Path, Stamp], str] = {}
 
 
 def _check_and_hash(state: StateDict, path: Path) -> str:
     header = state.headers[path.name]
     if header is None:
         _check_shard(state, path.name, lambda rows: None)
-        return sha256(path)
+        return remembered_sha256(path)
     digest = hashlib.sha256(header)
     _check_shard(state, path.name, lambda rows: digest.update(_bytes(rows)))
     return digest.hexdigest()

@@ -6,7 +6,6 @@ values of every other parameter that differs from the pretrained one. Its metada
 pretrained weights it is, and lists the layers.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from tsv_bench.state_dicts.integrity import hash_weights
 from tsv_bench.state_dicts.state_dict import StateDict
 from tsv_bench.task_vectors.lazy import LazyMapping, Triplets, as_lazy
 from tsv_bench.task_vectors.matrices import Matrices
@@ -41,16 +41,11 @@ def is_compressed(state: StateDict) -> bool:
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
     """sha256 of names, types, shapes and values; the same for any file format."""
-    if isinstance(state, StateDict) and state.weights_hash:
-        return state.weights_hash
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    if isinstance(state, StateDict):
-        state.weights_hash = digest.hexdigest()
-    return digest.hexdigest()
+    if not isinstance(state, StateDict):
+        return hash_weights(state, tuple)
+    if not state.weights_hash:  # every compressed file asks for it
+        state.weights_hash = hash_weights(state, tuple)
+    return state.weights_hash
 
 
 class OnPretrained(LazyMapping):

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tsv_bench.files import stamp
 from tsv_bench.state_dicts.safetensors_file import SafetensorsFile, Spec
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class TorchFile:
     def __init__(self, path: Path, *, mapped: bool) -> None:
         self.path = path
         self._mapped = mapped
-        self._stamp = _stamp(path)
+        self._stamp = stamp(path)
         self._lock = threading.Lock()
         self._bytes_read = 0
         content = _load(path, mapped)
@@ -76,7 +77,7 @@ class TorchFile:
         with self._lock:
             # Touching a mapping of a file that was cut ends the process; mapping one that was
             # replaced mixes two checkpoints.
-            if _stamp(self.path) != self._stamp:
+            if stamp(self.path) != self._stamp:
                 raise ValueError(f"{self.path} changed while it was being read. Start again.")
             if self._bytes_read and self._bytes_read + num_bytes > MAPPED_BYTES:
                 self._tensors = _tensors(_innermost(_load(self.path, mapped=True)))
@@ -129,11 +130,6 @@ def _described(start: bytes) -> str:
         return "it is empty"
     found = next((text for magic, text in known.items() if start.startswith(magic)), None)
     return found or f"it begins with {start[:12]!r}"
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _innermost(content: dict[Any, Any]) -> dict[Any, Any]:

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from tsv_bench.files import hidden_beside
 from tsv_bench.state_dicts.safetensors_file import DTYPES, Spec
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -84,7 +84,7 @@ class StateDictWriter:
 
     def __enter__(self) -> Self:
         self._output.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = _hidden(self._output, "tmp")
+        self._temporary = hidden_beside(self._output)
         try:
             if self._shards.folder:
                 self._temporary.mkdir()
@@ -173,10 +173,6 @@ def _num_bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
     return math.prod(shape) * dtype.itemsize
 
 
-def _hidden(path: Path, purpose: str) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{purpose}")
-
-
 def _header(specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
     """A safetensors header and where in the file each parameter starts.
 
@@ -216,7 +212,7 @@ def _replace_folder(output: Path, temporary: Path) -> None:
     if not output.exists():
         os.rename(temporary, output)
         return
-    old = _hidden(output, "old")
+    old = hidden_beside(output, "old")
     try:
         os.rename(output, old)
         os.rename(temporary, output)

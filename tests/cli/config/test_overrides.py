@@ -3,7 +3,7 @@
 import pytest
 from hydra import compose, initialize_config_dir
 
-from tsv_bench.cli.config.overrides import CONF, checked, nearest
+from tsv_bench.cli.config.overrides import CONF, checked
 
 MINI8 = ["digits", "street", "signs", "textures", "land", "greek", "symbols", "shapes"]
 
@@ -163,8 +163,3 @@ def test_what_cannot_be_parsed_is_an_error_without_hydras_links(argument):
     with pytest.raises(ValueError) as caught:
         checked_here(argument)
     assert "hydra.cc" not in str(caught.value)
-
-
-def test_nearest():
-    assert nearest("tie", ["ties", "tsv_merge"]) == "; did you mean 'ties'?"
-    assert nearest("xyz", ["ties", "tsv_merge"]) == "."

@@ -70,7 +70,7 @@ def test_settings_of_several_switches_are_merged_and_all_are_said():
     [
         ({"prompts": PROMPTS}, {"prompts": "papr"}, "'faces' has prompts=papr; it takes one of: "
          "correct, paper"),
-        ({"prompts": PROMPTS}, {"prompts": None}, "prompts=None; it takes one of: correct, paper"),
+        ({"prompts": PROMPTS}, {"prompts": None}, "prompts=null; it takes one of: correct, paper"),
         ({"prompts": PROMPTS}, {"prompts": ["paper"]}, "takes one of: correct, paper"),
         ({"turn": TURN}, {"turn": 1}, "turn=1; it takes one of: true, false"),
         ({"turn": TURN}, {"turn": "true"}, "it takes one of: true, false"),

@@ -99,8 +99,8 @@ def check_options(override: Override, own: Sequence[Path] = ()) -> None:
         for name in chosen:
             if name not in known:
                 raise ValueError(
-                    f"unknown {group} {name!r}{nearest(name, known)}{misplaced(group, name, own)} "
-                    f"There are: {', '.join(known)}"
+                    f"unknown {group} {name!r}{nearest(name, known)}"
+                    f"{misplaced(group, name, own)} There are: {', '.join(known)}"
                     + ("." if own else "; your own in a folder that --config-dir names.")
                 )
             check_yaml(group, name, own)
@@ -168,3 +168,10 @@ def check_key(override: Override, known: DictConfig, where: str) -> None:
                 f"There are: {', '.join(candidates)}."
             )
         node = node._get_node(part)
+
+
+def as_typed(value: object) -> str:
+    """Return a value as it is written on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)

@@ -13,7 +13,8 @@ from functools import cache
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from tsv_bench.cli.config.overrides import CONF
+from tsv_bench.cli.config.overrides import as_typed
+from tsv_bench.cli.config.search_path import CONF
 from tsv_bench.data import Task
 
 
@@ -72,16 +73,11 @@ def switched(task: DictConfig) -> DictConfig:
         found = [v for v in values if v == value and type(v) is type(value)]  # 1 is not true
         if not found:
             raise ValueError(
-                f"the task {plain['name']!r} has {key}={shown(value)}; it takes one of: "
-                f"{', '.join(map(shown, values))}."
+                f"the task {plain['name']!r} has {key}={as_typed(value)}; it takes one of: "
+                f"{', '.join(map(as_typed, values))}."
             )
         settings = dict(values[found[0]])
         variants.append(settings.pop("variant", ""))
         chosen.append(settings)
     plain["variant"] = ", ".join(filter(None, variants))
     return OmegaConf.merge(plain, *chosen)
-
-
-def shown(value: object) -> str:
-    """As it is written on the command line."""
-    return str(value).lower() if isinstance(value, bool) else str(value)

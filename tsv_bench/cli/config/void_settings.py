@@ -14,6 +14,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from tsv_bench.cli.config.overrides import as_typed
+
 log = logging.getLogger(__name__)
 
 
@@ -48,25 +50,18 @@ def void_settings(
         value = OmegaConf.select(node, key)
         if prefix + key not in changed or value == OmegaConf.select(defaults, key):
             continue
-        void = f"{prefix}{key}={shown(value)} has no effect: it counts only"
+        void = f"{prefix}{key}={as_typed(value)} has no effect: it counts only"
         if isinstance(conditions, str):
             yield f"{void} {conditions}."
             continue
         for other, wanted in conditions.items():
             found = OmegaConf.select(node, other)
             if not holds(found, wanted):
-                unlike = f" where {prefix}{other} is not {shown(found)}."
-                like = f" with {prefix}{other}={shown(wanted)}, and that is {shown(found)}."
+                unlike = f" where {prefix}{other} is not {as_typed(found)}."
+                like = f" with {prefix}{other}={as_typed(wanted)}, and that is {as_typed(found)}."
                 yield void + (unlike if OmegaConf.is_dict(wanted) else like)
                 break
 
 
 def holds(found: Any, wanted: Any) -> bool:
     return found != wanted["not"] if OmegaConf.is_dict(wanted) else found == wanted
-
-
-def shown(value: Any) -> str:
-    """As it is written on the command line."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
