@@ -30,12 +30,13 @@ def commit() -> str:
             return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if dirty else "")
         except (OSError, subprocess.CalledProcessError):
             pass
-    return f"tsv_bench {version('tsv_bench')}, no git checkout"
+    return f"tsv_bench {tsv_bench.__version__}, no git checkout"
 
 
 def versions() -> dict[str, str]:
-    packages = ("tsv_bench", "torch", "open_clip_torch", "datasets", "numpy", "pillow")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    packages = ("torch", "open_clip_torch", "datasets", "numpy", "pillow")
+    ours = {"python": platform.python_version(), "tsv_bench": tsv_bench.__version__}
+    return ours | {name: version(name) for name in packages}
 
 
 def machine(device: str) -> str:

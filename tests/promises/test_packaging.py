@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import tsv_bench
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("tsv-bench", "tsv-finetune", "tsv-pretrain", "tsv-report")
 
@@ -56,11 +58,20 @@ def test_wheel_holds_the_package_and_its_configuration_and_nothing_else(wheel):
     conf = {
         f"tsv_bench/{path.relative_to(ROOT).as_posix()}"
         for path in (ROOT / "conf").rglob("*")
-        if path.suffix in (".yaml", ".yml")
+        if path.is_file()
     }
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert names == package | conf
+
+
+def test_wheel_says_that_it_is_typed_and_under_which_licence(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        info = f"tsv_bench-{tsv_bench.__version__}.dist-info"
+        metadata = archive.read(f"{info}/METADATA").decode().splitlines()
+    assert {"tsv_bench/py.typed", f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE"} <= names
+    assert {"License-Expression: Apache-2.0", f"Version: {tsv_bench.__version__}"} <= set(metadata)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from tsv_bench import provenance
+from tsv_bench import __version__, provenance
 from tsv_bench.files import check_place
 from tsv_bench.merging.dense_writer import DenseWriter
 from tsv_bench.merging.low_rank_writer import LowRankWriter
@@ -88,7 +87,7 @@ def merge(
             "knobs": dict(knobs if knobs is not None else getattr(serve, "keywords", {})),
             "write": write,
             "inputs": hashes,
-            "version": version("tsv_bench"),
+            "version": __version__,
             "commit": provenance.commit(),
         }
         if write == "model":

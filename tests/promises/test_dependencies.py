@@ -1,0 +1,71 @@
+"""pyproject.toml declares every package that is imported directly, and the version stands once."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+import yaml
+
+import tsv_bench
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# What the tests are run with; beartype is named to jaxtyping's hook as a string.
+TOOLS = {"beartype", "build", "hatchling", "ipykernel", "pip", "pytest-benchmark", "pytest-xdist"}
+TOOLS |= {"ruff"}
+
+
+def canonical(requirement):
+    """Return the name of a requirement as the registry writes it."""
+    name = re.match(r"[\w.-]+", requirement).group()
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imported(*folders):
+    """Return the distributions that modules of these folders import, at the top or within."""
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    trees = [ast.parse(path.read_text()) for path in files]
+    names = {"tsv_bench", "shapes"}  # the latter is written by test_conftest
+    ours = names | {path.stem for path in files} | {path.parent.name for path in files}
+    found = set()
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.split(".")[0])
+    of_module = packages_distributions()
+    third_party = {name for name in found - set(sys.stdlib_module_names) if name in of_module}
+    assert found - set(sys.stdlib_module_names) - third_party <= ours
+    return {canonical(of_module[name][0]) for name in third_party - {"tsv_bench"}}
+
+
+def test_dependencies_are_what_the_package_imports():
+    assert set(map(canonical, PROJECT["dependencies"])) == imported("tsv_bench")
+
+
+def test_dev_is_what_only_the_tests_import_and_run_with():
+    dev = set(map(canonical, PROJECT["optional-dependencies"]["dev"]))
+    assert dev - TOOLS == imported("tests", "benchmarks") - imported("tsv_bench")
+    assert TOOLS <= dev
+
+
+def test_every_direct_dependency_has_its_version_in_constraints():
+    pinned = [
+        canonical(line)
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert len(pinned) == len(set(pinned))
+    direct = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    assert set(map(canonical, direct)) <= set(pinned)
+
+
+def test_there_is_one_version_number():
+    # Runs name it in their settings: another number is another Run.
+    assert tsv_bench.__version__ == "0.1.0" == version("tsv_bench")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == tsv_bench.__version__
+    assert citation["license"] == PROJECT["license"]
