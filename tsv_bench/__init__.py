@@ -1,3 +1,32 @@
-"""Task singular vectors and the methods they are compared with, from checkpoints to tables."""
+"""A benchmark of model merging around Task Singular Vectors: the map of its packages.
+
+What tsv-bench does: ``cli`` makes tasks (``data``), a backbone (``models``), a source of
+``checkpoints`` and a method from the configuration in conf/. ``state_dicts`` reads the weights;
+fine-tuned minus pretrained weights are ``task_vectors``. A method of ``methods`` turns them into
+the vector that each task is served. ``benchmark`` adds alpha times this vector to the pretrained
+weights, measures accuracies and writes a Run. ``report`` makes tables, figures and a page of Runs.
+tsv-merge takes the same path from files to files, by ``merging`` in place of ``benchmark``.
+
+From the bottom up; a package imports only from packages above it in this list:
+
+    files          files whole or not there; hashes, stamps, free space
+    provenance     commit, versions, machine and memory behind a number
+    scores         counts of correct images, accuracies, normalized accuracies
+    columns        text in aligned columns
+    spelling       the nearest right name to a misspelt one
+    linalg         matrices only: singular vectors, polar factors
+    task_vectors   named layers, read and merged one at a time
+    methods        what each task is served, one file a method: entrywise, matrixwise, masked
+    hub            what is needed from the Hugging Face hub, and fetching it
+    state_dicts    weights on disk, in every format that is read or written
+    data           tasks and their images
+    models         all that runs a network: backbones, heads, training, accuracy
+    checkpoints    one fine-tuned model a task, and where it comes from
+    merging        tsv-merge: checkpoint files in, merged files out
+    benchmark      a method on a suite makes one Run
+    report         Runs make tables, text, figures and a page
+    analysis       tsv-analyze: how much checkpoints interfere
+    cli            the commands, and the only package that knows Hydra
+"""
 
 __version__ = "0.1.0"
