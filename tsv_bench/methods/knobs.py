@@ -1,24 +1,68 @@
-"""Checks that knobs of several methods share."""
+"""Checks of knobs, one function a kind. Every message says what was found, expected and meant.
+
+A number is an int or a float that is finite; true and false are none, though Python counts them as
+1 and 0. Each function raises ValueError if the value is not of its kind. ``meaning`` ends the
+message and completes "it is ...".
+"""
 
 import math
 from collections.abc import Sequence
 
+DECIMALS = 9  # of a knob that count: 1 - 0.7 is 0.30000000000000004
+
+
+def is_number(value: object) -> bool:
+    """Return whether the value is a finite int or float, and not a bool."""
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and math.isfinite(value)
+
+
+def check_share(knob: str, value: object, meaning: str) -> None:
+    """Raise ValueError unless the value is a number in (0, 1]."""
+    if not is_number(value) or not 0 < value <= 1:
+        raise ValueError(f"{knob}={value!r} is not in (0, 1]: it is {meaning}.")
+
+
+def check_range(
+    knob: str, value: object, lowest: float | int, highest: float | int, meaning: str
+) -> None:
+    """Raise ValueError unless the value is a number in [lowest, highest]."""
+    if not is_number(value) or value < lowest or round(value, DECIMALS) > highest:
+        raise ValueError(f"{knob}={value!r} is not in [{lowest}, {highest}]: it is {meaning}.")
+
+
+def check_positive(knob: str, value: object, meaning: str) -> None:
+    """Raise ValueError unless the value is a number above 0."""
+    if not is_number(value) or value <= 0:
+        raise ValueError(f"{knob}={value!r} is not a positive number: it is {meaning}.")
+
+
+def check_not_negative(knob: str, value: object, meaning: str, whose: str = "") -> None:
+    """Raise ValueError unless the value is a number from 0 on; ``whose`` follows it."""
+    if not is_number(value) or value < 0:
+        raise ValueError(f"{knob}={value!r}{whose} is not a number from 0 on: it is {meaning}.")
+
+
+def check_whole(knob: str, value: object, meaning: str, lowest: int | None = None) -> None:
+    """Raise ValueError unless the value is a whole number, from ``lowest`` on if that is given."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or (lowest is not None and value < lowest):
+        least = "" if lowest is None else f" from {lowest} on"
+        raise ValueError(f"{knob}={value!r} is not a whole number{least}: it is {meaning}.")
+
+
+def check_choice(knob: str, value: object, choices: Sequence[str], meaning: str) -> None:
+    """Raise ValueError unless the value is one of the choices; ``meaning`` says what they are."""
+    if value not in choices:
+        raise ValueError(f"{knob}={value!r} is not {meaning}: {tuple(choices)}.")
+
 
 def check_alphas(alphas: Sequence[float]) -> None:
-    """ValueError unless the candidates are distinct finite numbers above zero."""
+    """Raise ValueError unless the candidates are distinct numbers above zero, one at least."""
     if not alphas:
         raise ValueError("method.alphas is empty: give one alpha to fix it, or several to search.")
     for alpha in alphas:
-        number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
-        if not number or not math.isfinite(alpha) or alpha <= 0:
+        if not is_number(alpha) or alpha <= 0:
             raise ValueError(f"method.alphas has {alpha!r}; every alpha is a number above zero.")
     if len(set(alphas)) < len(alphas):
         raise ValueError(f"method.alphas has the same alpha twice: {list(alphas)}.")
-
-
-def check_share(knob: str, share: float | int, meaning: str) -> None:
-    """ValueError for a share outside (0, 1]."""
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-        raise ValueError(
-            f"{knob}={share!r} is not in (0, 1]: it is the share of entries {meaning}."
-        )

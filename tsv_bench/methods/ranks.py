@@ -4,6 +4,8 @@ import logging
 import math
 from functools import cache
 
+from tsv_bench.methods.knobs import check_share
+
 logger = logging.getLogger(__name__)
 
 
@@ -26,13 +28,12 @@ def kept_rank(full_rank: int, num_tasks: int, rank_fraction: float | int | None)
 
 def check_rank_fraction(rank_fraction: float | int | None) -> None:
     """ValueError unless ``rank_fraction`` is None or a number in (0, 1]."""
-    if rank_fraction is None:
-        return
-    if not isinstance(rank_fraction, int | float) or not 0 < rank_fraction <= 1:
-        raise ValueError(
-            f"rank_fraction={rank_fraction!r} is not in (0, 1]: every task keeps at least one and "
-            f"at most all of its singular vectors. Leave it null for 1 / number of tasks."
-        )
+    if rank_fraction is not None:
+        check_share(
+            "rank_fraction", rank_fraction,
+            "the share of its singular vectors that every task keeps, at least one and at most "
+            "all; null is 1 / number of tasks",
+        )  # fmt: skip
 
 
 @cache  # once for each case, not once for each layer and task

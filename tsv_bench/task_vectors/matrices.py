@@ -56,6 +56,16 @@ class Matrices:
     exclude: Sequence[str] = NOT_MERGED
     split_qkv: bool = False
 
+    @classmethod
+    def of(
+        cls,
+        exclude: Sequence[str] | None,
+        split_qkv: bool,
+        default: Sequence[str] = NOT_MERGED,
+    ) -> "Matrices":
+        """Return the matrices that a method's knobs name; ``exclude`` None is ``default``."""
+        return cls(default if exclude is None else exclude, split_qkv)
+
     def __post_init__(self) -> None:
         exclude = self.exclude
         if isinstance(exclude, str) or not all(isinstance(pattern, str) for pattern in exclude):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -14,12 +15,31 @@ from tsv_bench.task_vectors.lazy import (
     as_lazy,
     blocks,
     lazy_vectors,
-    widest_dtype,
 )
 from tsv_bench.task_vectors.merge import mean
 from tsv_bench.task_vectors.streaming import stream_parts, watched
 
 DIGIT = 16  # bits that one pass settles
+
+
+class Bits(NamedTuple):
+    """A real type, and the whole one whose order its bits have where no value is below zero."""
+
+    number: int
+    whole: torch.dtype
+    real: torch.dtype
+
+
+def bits_of(vectors: Sequence[LazyMapping]) -> Bits:
+    """Return float64's bits if a layer has that type, else float32's."""
+    wide = any(vector.dtype(name) == torch.float64 for vector in vectors for name in vector)
+    return Bits(64, torch.int64, torch.float64) if wide else Bits(32, torch.int32, torch.float32)
+
+
+def rank_of(share: float | int, num_entries: int) -> int:
+    """Return how many entries a share of them is: rounded up, at least one."""
+    # Rounded first, because 0.07 * 100 is 7.000000000000001.
+    return max(1, math.ceil(round(num_entries * share, 6)))
 
 
 def trim_thresholds(vectors: Sequence[Mapping], density: float | int) -> list[float]:
@@ -49,12 +69,8 @@ def trim_threshold(vector: Mapping, density: float | int) -> float:
     vector = as_lazy(vector)
     parts = [part for name in vector for part in blocks([vector], name, mean)]
     num_entries = sum(part.num_entries for part in parts)
-    # Rounded, because 0.07 * 100 is 7.000000000000001.
-    below = num_entries - max(1, math.ceil(round(num_entries * density, 6)))
-    wide = any(vector.dtype(name) == torch.float64 for name in vector)
-    bits, whole, real = (
-        (64, torch.int64, torch.float64) if wide else (32, torch.int32, torch.float32)
-    )
+    below = num_entries - rank_of(density, num_entries)
+    bits, whole, real = bits_of([vector])
     threshold = 0
     for shift in range(bits - DIGIT, -1, -DIGIT):
         counts = torch.zeros(2**DIGIT, dtype=torch.int64)
@@ -71,7 +87,6 @@ def trim_threshold(vector: Mapping, density: float | int) -> float:
     return float(torch.tensor(threshold, dtype=whole).view(real))
 
 
-DIGIT = 16  # bits that one pass settles
 MANY = 32  # tensors that wait to be counted: however small, they split the memory around them
 
 
@@ -89,13 +104,8 @@ def order_statistics(
     vectors = lazy_vectors(vectors)
     names = vectors[0].names
     num_entries = sum(vectors[0].shape(name).numel() for name in names)
-    wide = any(widest_dtype(vectors, name) == torch.float64 for name in names)
-    bits, whole, real = (
-        (64, torch.int64, torch.float64) if wide else (32, torch.int32, torch.float32)
-    )
-    # Rounded, because 0.07 * 100 is 7.000000000000001.
-    ranks = [max(1, math.ceil(round(num_entries * share, 6))) for share in shares]
-    below = torch.tensor([[num_entries - rank for rank in ranks]] * len(vectors))
+    bits, whole, real = bits_of(vectors)
+    below = torch.tensor([[num_entries - rank_of(s, num_entries) for s in shares]] * len(vectors))
     found = torch.zeros_like(below)
     for shift in range(bits - DIGIT, -1, -DIGIT):
         starts = (found << DIGIT).tolist()

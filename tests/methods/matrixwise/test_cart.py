@@ -77,7 +77,7 @@ def test_what_is_not_a_matrix_is_averaged():
     [
         ({"rank_fraction": 0.0}, "at least one and at most all"),
         ({"rank_fraction": 1.5}, "at least one and at most all"),
-        ({"centered_scale": -1.0}, "centered_scale=-1.0 is no finite number from 0 on"),
+        ({"centered_scale": -1.0}, "centered_scale=-1.0 is not a number from 0 on"),
         ({"centered_scale": float("nan")}, "centered_scale=nan"),
         ({"centered_scale": float("inf")}, "centered_scale=inf"),
         ({"svd": "qr"}, "svd='qr'"),

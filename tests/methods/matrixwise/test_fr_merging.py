@@ -7,12 +7,19 @@ import torch
 from made_up.vectors import close, randn, random_vectors, read
 
 from tsv_bench import methods
-from tsv_bench.methods.matrixwise.fr_merging import high_pass, kept_frequencies, magnitude_shares
+from tsv_bench.methods.matrixwise.fr_merging import kept_frequencies, magnitude_shares, passed
 from tsv_bench.task_vectors.lazy import lazy_vectors
 
 SIDES = [(8, 8), (12, 7), (7, 12), (9, 9)]
 sides = pytest.mark.parametrize(("m", "n"), SIDES)
 everything = {"centre": "zero", "radius": 0}
+
+
+def high_pass(matrices, centre, radius):
+    kept = kept_frequencies(*matrices.shape[-2:], centre, radius)
+    if matrices.ndim == 2:
+        return passed(matrices, kept)
+    return torch.stack([passed(matrix, kept) for matrix in matrices])
 
 
 def wave(m, n, p, q):

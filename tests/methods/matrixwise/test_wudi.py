@@ -191,9 +191,9 @@ def test_every_step_within_a_layer_is_shown():
     [
         ({"solver": "sgd"}, "solver='sgd'.*'adam', 'closed_form'"),
         ({"iterations": -1}, "iterations=-1 is not a whole number"),
-        ({"learning_rate": 0.0}, "learning_rate=0.0 is not above 0"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0 is not a positive number"),
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
-        ({"relative_learning_rate": -1.0}, "relative_learning_rate=-1.0 is not above 0"),
+        ({"relative_learning_rate": -1.0}, "relative_learning_rate=-1.0 is not a positive number"),
         ({"exclude": "proj"}, "exclude='proj'"),
     ],
 )

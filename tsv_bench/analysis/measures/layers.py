@@ -22,7 +22,7 @@ from tsv_bench.task_vectors.lazy import (
     blocks,
     lazy_vectors,
 )
-from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices, matches
+from tsv_bench.task_vectors.matrices import Matrices, matches
 from tsv_bench.task_vectors.streaming import stream_parts
 
 CHUNK = 2**16  # entries of a task that are converted to float64 at a time
@@ -92,7 +92,7 @@ class Settings:
 
     @property
     def matrices(self) -> Matrices:
-        return Matrices(NOT_MERGED if self.exclude is None else self.exclude, self.split_qkv)
+        return Matrices.of(self.exclude, self.split_qkv)
 
     @property
     def patterns(self) -> list[str] | None:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tsv_bench.linalg.precision import at_least_float32
-from tsv_bench.methods.knobs import check_share
+from tsv_bench.methods.knobs import DECIMALS, check_range, check_share
 from tsv_bench.task_vectors.lazy import (
     LazyVector,
     Part,
@@ -26,15 +26,11 @@ def breadcrumbs(
     task_vectors: TaskVectors, *, density: float | int, outlier_fraction: float | int
 ) -> ServedVectors:
     """The sum of what `crumbs` leaves of the tasks' layers, served to every task."""
-    check_share("density", density, "of a layer that stay")
-    is_number = isinstance(outlier_fraction, int | float)
-    # Rounded, because 0.7 + (1 - 0.7) may be more than 1.
-    if not is_number or outlier_fraction < 0 or not round(density + outlier_fraction, 9) <= 1:
-        raise ValueError(
-            f"outlier_fraction={outlier_fraction!r} is not in [0, {round(1 - density, 9)}]: it is "
-            f"the share of a layer's entries that are too large, beside density={density!r} that "
-            f"stay."
-        )
+    check_share("density", density, "the share of a layer's entries that stay")
+    check_range(
+        "outlier_fraction", outlier_fraction, 0, round(1 - density, DECIMALS),
+        f"the share of a layer's entries that are too large, beside density={density!r} that stay",
+    )  # fmt: skip
     vectors = lazy_vectors(task_vectors.values())
 
     def parts(name: str) -> Sequence[Part]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from tsv_bench.linalg.precision import at_least_float32
 from tsv_bench.methods.entrywise.arithmetic import task_arithmetic
 from tsv_bench.methods.entrywise.ties import ties
-from tsv_bench.methods.knobs import check_share
+from tsv_bench.methods.knobs import check_share, check_whole
 from tsv_bench.task_vectors.lazy import (
     LazyMapping,
     ServedVectors,
@@ -47,7 +47,7 @@ def dare_ties(
     ``density`` is the share of entries that survives the drop, ``trim_density`` the share (of all
     entries) that TIES then keeps, the largest first.
     """
-    check_share("trim_density", trim_density, "that trimming keeps")
+    check_share("trim_density", trim_density, "the share of entries that trimming keeps")
     vectors = dropped(task_vectors, density, seed)
     if density <= trim_density < 1:
         _warn_that_nothing_is_trimmed(density, trim_density)
@@ -58,9 +58,8 @@ def dropped(
     task_vectors: TaskVectors, density: float | int, seed: int
 ) -> dict[str, "DroppedVector"]:
     """The task vectors, lazily, each with a drop of its own."""
-    check_share("density", density, "that survive the drop")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ValueError(f"seed={seed!r} is not a whole number.")
+    check_share("density", density, "the share of entries that survive the drop")
+    check_whole("seed", seed, "what the random drops are drawn from")
     return {
         task: DroppedVector(vector, density, f"{seed}/{task}")
         for task, vector in task_vectors.items()

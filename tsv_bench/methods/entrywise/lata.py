@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tsv_bench.methods.knobs import check_choice, check_range
 from tsv_bench.task_vectors.lazy import (
     LazyMapping,
     LazyVector,
@@ -32,13 +33,8 @@ def lata(task_vectors: TaskVectors, *, drop: str, threshold: float | int) -> Ser
     vector, which CLIP has not, in its place). ``drop`` says how weights follow similarity:
     "linear" or "logarithmic" in a layer's rank, or "threshold": 1 below that cosine, else 0.
     """
-    if drop not in DROPS:
-        raise ValueError(f"drop={drop!r} is not a way to weight layers: {DROPS}.")
-    if not isinstance(threshold, int | float) or not -1 <= threshold <= 1:
-        raise ValueError(
-            f"threshold={threshold!r} is not in [-1, 1]: it is a cosine, from which on a layer is "
-            f"dropped."
-        )
+    check_choice("drop", drop, DROPS, "a way to weight layers")
+    check_range("threshold", threshold, -1, 1, "the cosine from which on a layer is dropped")
     vectors = lazy_vectors(task_vectors.values())
     # A pass of its own: a weight depends on all layers.
     weights = layer_weights(similarities(vectors), drop, threshold)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tsv_bench.methods.knobs import check_share
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors, lazy_vectors
 from tsv_bench.task_vectors.merge import merge_entries
 from tsv_bench.task_vectors.order_statistics import order_statistics
@@ -21,10 +22,7 @@ def pcb(task_vectors: TaskVectors, *, density: float | int) -> ServedVectors:
     A score says how large the entry is within its task and how far it agrees with the others;
     ``density`` is the share of a task's entries, in (0, 1], whose score stays above zero.
     """
-    if not isinstance(density, int | float) or not 0 < density <= 1:
-        raise ValueError(
-            f"density={density!r} is not in (0, 1]: it is the share of entries that keep a score."
-        )
+    check_share("density", density, "the share of entries that keep a score")
     vectors = lazy_vectors(task_vectors.values())
     if not vectors:
         return {}

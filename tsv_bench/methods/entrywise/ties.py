@@ -5,6 +5,7 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
+from tsv_bench.methods.knobs import check_choice, check_share
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors, lazy_vectors
 from tsv_bench.task_vectors.merge import merge_entries
 from tsv_bench.task_vectors.order_statistics import trim_thresholds
@@ -18,12 +19,8 @@ def ties(task_vectors: TaskVectors, *, density: float | int, merge: str = "mean"
     ``density`` is the share of a task vector's entries that trimming keeps, in (0, 1]; ``merge``
     says how agreeing entries become one: their "mean" (the paper's) or "sum".
     """
-    if not isinstance(density, int | float) or not 0 < density <= 1:
-        raise ValueError(
-            f"density={density!r} is not in (0, 1]: it is the share of entries that trimming keeps."
-        )
-    if merge not in MERGES:
-        raise ValueError(f"merge={merge!r} is not a way to merge what agrees: {MERGES}.")
+    check_share("density", density, "the share of entries that trimming keeps")
+    check_choice("merge", merge, MERGES, "a way to merge what agrees")
     # Passes of their own: one threshold for a whole task vector, which is never in memory.
     thresholds = trim_thresholds(lazy_vectors(task_vectors.values()), density)
     rule = partial(merge_agreeing, thresholds=thresholds, merge=merge)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tsv_bench.methods.entrywise.arithmetic import total
+from tsv_bench.methods.knobs import check_whole
 from tsv_bench.methods.masked.tall_mask import Lambdas, agreeing_sum, task_lambdas, wanted
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors, lazy_vectors
 from tsv_bench.task_vectors.merge import merge_entries
@@ -49,11 +50,7 @@ def served_by_consensus(
     min_tasks: int,
 ) -> ServedVectors:
     """What ``merge`` makes of stacked deltas, where enough tasks want it."""
-    if isinstance(min_tasks, bool) or not isinstance(min_tasks, int) or min_tasks < 1:
-        raise ValueError(
-            f"min_tasks={min_tasks!r} is not a whole number from 1 on: it is how many tasks must "
-            f"want an entry so that it stays."
-        )
+    check_whole("min_tasks", min_tasks, "how many tasks must keep an entry for it to stay", 1)
     lambdas = task_lambdas(mask_lambda, task_vectors)
     if 0 < len(task_vectors) < min_tasks:
         _warn_that_nothing_is_left(len(task_vectors), min_tasks)

@@ -17,7 +17,7 @@ def magnitude_mask(task_vectors: TaskVectors, *, density: float | int) -> Served
 
     ``density`` is the share of the whole task vector's entries that a mask keeps, the largest.
     """
-    check_share("density", density, "that a mask keeps")
+    check_share("density", density, "the share of entries that a mask keeps")
     # A pass of its own: a mask's threshold is that of a whole task vector.
     thresholds = trim_thresholds(lazy_vectors(task_vectors.values()), density)
     return serve_masked(task_vectors, total, [partial(is_large, threshold=x) for x in thresholds])

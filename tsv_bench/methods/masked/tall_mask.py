@@ -1,6 +1,5 @@
 """TALL masks, which localize a task in a merged vector: https://arxiv.org/abs/2405.07813."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -9,11 +8,12 @@ from torch import Tensor
 
 from tsv_bench.methods.entrywise.arithmetic import total
 from tsv_bench.methods.entrywise.ties import merge_agreeing
-from tsv_bench.methods.knobs import check_share
+from tsv_bench.methods.knobs import check_not_negative, check_share
 from tsv_bench.methods.masked.masked_vector import serve_masked
 from tsv_bench.task_vectors.lazy import LazyMapping, ServedVectors, TaskVectors, lazy_vectors
 from tsv_bench.task_vectors.order_statistics import trim_thresholds
 
+MEANING = "how many times its distance to the merged entry an entry that a task keeps exceeds"
 Lambdas = float | int | Mapping[str, float | int]  # one for all tasks, or one each, by task
 
 
@@ -51,7 +51,7 @@ def agreeing_sum(
     vectors: Sequence[LazyMapping], density: float | int
 ) -> Callable[[Float[Tensor, "tasks ..."]], Float[Tensor, "..."]]:
     """The rule of TIES that sums what agrees; a pass of its own finds the thresholds."""
-    check_share("density", density, "that trimming keeps")
+    check_share("density", density, "the share of entries that trimming keeps")
     return partial(merge_agreeing, thresholds=trim_thresholds(vectors, density), merge="sum")
 
 
@@ -63,16 +63,8 @@ def task_lambdas(mask_lambda: Lambdas, tasks: Mapping[str, object]) -> list[floa
                 f"mask_lambda names {len(odd)} tasks that there are not, or lacks them, first "
                 f"{min(odd)!r}. Give one number for all, or one for each of: {', '.join(tasks)}."
             )
-        return [check_lambda(mask_lambda[task], f" of {task}") for task in tasks]
-    return [check_lambda(mask_lambda)] * len(tasks)
-
-
-def check_lambda(mask_lambda: float | int, whose: str = "") -> float | int:
-    """``mask_lambda``; ValueError unless it is a finite number from 0 on."""
-    number = isinstance(mask_lambda, int | float) and not isinstance(mask_lambda, bool)
-    if not number or not 0 <= mask_lambda < math.inf:
-        raise ValueError(
-            f"mask_lambda={mask_lambda!r}{whose} is not a number from 0 on: a task wants an entry "
-            f"whose magnitude is more than mask_lambda times its distance to the merged one."
-        )
-    return mask_lambda
+        for task in tasks:
+            check_not_negative("mask_lambda", mask_lambda[task], MEANING, f" of {task}")
+        return [mask_lambda[task] for task in tasks]
+    check_not_negative("mask_lambda", mask_lambda, MEANING)
+    return [mask_lambda] * len(tasks)

@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tsv_bench.linalg.svd import check_svd_route, truncated_svd
+from tsv_bench.methods.knobs import check_not_negative
 from tsv_bench.methods.ranks import check_rank_fraction, kept_rank
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
-from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
+from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import mean, merge_layers
 
 
@@ -30,13 +31,12 @@ def cart(
     embeddings, output heads and text_projection.
     """
     check_rank_fraction(rank_fraction)
-    if not isinstance(centered_scale, int | float) or not 0 <= centered_scale < float("inf"):
-        raise ValueError(
-            f"centered_scale={centered_scale!r} is no finite number from 0 on: it multiplies what "
-            f"tasks keep of their differences from the mean."
-        )
+    check_not_negative(
+        "centered_scale", centered_scale,
+        "the factor of what tasks keep of their differences from the mean",
+    )  # fmt: skip
     check_svd_route(svd)
-    matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
+    matrices = Matrices.of(exclude, split_qkv)
     rule = partial(
         centered_sum, rank_fraction=rank_fraction, centered_scale=centered_scale, svd=svd
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 from tsv_bench.linalg.polar import polar_factor
 from tsv_bench.linalg.precision import singular_zero
 from tsv_bench.methods.entrywise.ties import merge_agreeing
+from tsv_bench.methods.knobs import check_share
 from tsv_bench.methods.matrixwise.tsv import merge_by_triplets
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 
@@ -28,11 +29,8 @@ def dc_merge(
     vector for all tasks. Matrices as `Matrices` has them, the others averaged. ``exclude`` null:
     embeddings, output heads and text_projection.
     """
-    if not isinstance(density, int | float) or not 0 < density <= 1:
-        raise ValueError(
-            f"density={density!r} is not in (0, 1]: it is the share of entries, in the cover "
-            f"bases, that trimming keeps of each task."
-        )
+    meaning = "the share of entries, in the cover bases, that trimming keeps of each task"
+    check_share("density", density, meaning)
     # Each task keeps an equal share of triplets: more would not fit into one basis.
     rule = partial(merge_in_cover_bases, density=density)
     return merge_by_triplets(task_vectors, None, svd, exclude, split_qkv, rule)

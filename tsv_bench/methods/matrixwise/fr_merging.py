@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tsv_bench.methods.knobs import check_choice, check_not_negative
 from tsv_bench.task_vectors.lazy import (
     LazyMapping,
     ServedVectors,
@@ -14,7 +15,7 @@ from tsv_bench.task_vectors.lazy import (
     blocks,
     lazy_vectors,
 )
-from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
+from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 from tsv_bench.task_vectors.streaming import stream_parts, watched
 
@@ -38,16 +39,11 @@ def fr_merging(
     magnitudes of whole task vectors, "one" leaves the sum as it is. Matrices as `Matrices` has
     them, the others averaged. ``exclude`` null: embeddings, output heads and text_projection.
     """
-    if centre not in CENTRES:
-        raise ValueError(f"centre={centre!r} is not where frequencies are measured from: {CENTRES}")
-    if not isinstance(radius, int | float) or not radius >= 0:
-        raise ValueError(
-            f"radius={radius!r} is not a number from 0 on: it is a distance between frequencies, "
-            f"as a share of the matrix's smaller side."
-        )
-    if weights not in WEIGHTS:
-        raise ValueError(f"weights={weights!r} is not a way to weight tasks: {WEIGHTS}.")
-    matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
+    check_choice("centre", centre, CENTRES, "where frequencies are measured from")
+    meaning = "a distance between frequencies, as a share of the matrix's smaller side"
+    check_not_negative("radius", radius, meaning)
+    check_choice("weights", weights, WEIGHTS, "a way to weight tasks")
+    matrices = Matrices.of(exclude, split_qkv)
     vectors = lazy_vectors(task_vectors.values())
     # A pass of its own: these are shares of whole task vectors.
     shares = magnitude_shares(vectors) if weights == "share" else [1.0] * len(vectors)
@@ -77,18 +73,6 @@ def merge_filtered(
             largest = max(largest, magnitude)
         merged.add_(filtered, alpha=share)
     return merged.mul_(largest)
-
-
-def high_pass(
-    matrices: Float[Tensor, "*batch m n"], centre: str, radius: float | int
-) -> Float[Tensor, "*batch m n"]:
-    """Each matrix without the frequencies that `kept_frequencies` leaves out; one at a time."""
-    m, n = matrices.shape[-2:]
-    kept = kept_frequencies(m, n, centre, radius).to(matrices.device)
-    filtered = torch.empty_like(matrices)
-    for matrix, out in zip(matrices.reshape(-1, m, n), filtered.view(-1, m, n), strict=True):
-        out.copy_(passed(matrix, kept))
-    return filtered
 
 
 def passed(matrix: Float[Tensor, "m n"], kept: Bool[Tensor, "m half"]) -> Float[Tensor, "m n"]:

@@ -12,8 +12,9 @@ from torch import Tensor
 from tsv_bench.linalg.polar import polar_factor, polar_product
 from tsv_bench.linalg.precision import singular_zero
 from tsv_bench.linalg.svd import truncated_svd
+from tsv_bench.methods.knobs import check_range
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
-from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
+from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def iso_c(
     One vector for all tasks. Matrices as `Matrices` has them, the others averaged. ``exclude``
     null: embeddings, output heads and text_projection.
     """
-    matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
+    matrices = Matrices.of(exclude, split_qkv)
     merged = merge_layers(task_vectors.values(), isotropic_sum, matrices=matrices)
     return dict.fromkeys(task_vectors, merged)
 
@@ -44,8 +45,12 @@ def iso_cts(
     ``common_fraction`` is the share of directions that come from the sum, in [0, 1]; what is left
     is shared out equally. One vector for all tasks, layers as in `iso_c`.
     """
-    check_common_fraction(common_fraction)
-    matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
+    check_range(
+        "common_fraction", common_fraction, 0, 1,
+        "the share of directions that come from the sum of all tasks; 1 is Iso-C, 0 leaves each "
+        "task its own only",
+    )  # fmt: skip
+    matrices = Matrices.of(exclude, split_qkv)
     rule = partial(isotropic_subspaces, common_fraction=common_fraction)
     return dict.fromkeys(task_vectors, merge_layers(task_vectors.values(), rule, matrices=matrices))
 
@@ -106,12 +111,3 @@ def _warn_that_no_task_has_its_own(
         full_rank,
         num_tasks,
     )
-
-
-def check_common_fraction(common_fraction: float | int) -> None:
-    """ValueError unless ``common_fraction`` is a number in [0, 1]."""
-    if not isinstance(common_fraction, int | float) or not 0 <= common_fraction <= 1:
-        raise ValueError(
-            f"common_fraction={common_fraction!r} is not in [0, 1]: it is the share of directions "
-            f"that come from the sum of all tasks; 1 is Iso-C, 0 leaves each task its own only."
-        )

@@ -13,8 +13,9 @@ from torch import Tensor
 from tsv_bench.linalg.precision import singular_zero
 from tsv_bench.linalg.svd import truncated_svd
 from tsv_bench.methods.entrywise.arithmetic import total
+from tsv_bench.methods.knobs import check_range
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
-from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
+from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 
 
@@ -31,12 +32,11 @@ def subspace_boosting(
     reach together; those after them are raised to the last of these. Matrices as `Matrices` has
     them, the others summed. ``exclude`` null: embeddings, output heads and text_projection.
     """
-    if not isinstance(boosting_threshold, int | float) or not 0 <= boosting_threshold <= 1:
-        raise ValueError(
-            f"boosting_threshold={boosting_threshold!r} is not in [0, 1]: it is the share of the "
-            f"sum of singular values whose last one the smaller ones are raised to."
-        )
-    matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
+    check_range(
+        "boosting_threshold", boosting_threshold, 0, 1,
+        "the share of the sum of singular values whose last one the smaller ones are raised to",
+    )  # fmt: skip
+    matrices = Matrices.of(exclude, split_qkv)
     rule = partial(boosted_sum, boosting_threshold=boosting_threshold)
     return dict.fromkeys(
         task_vectors,

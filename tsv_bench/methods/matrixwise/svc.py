@@ -1,6 +1,5 @@
 """Singular value calibration (SVC)."""
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -11,8 +10,9 @@ from torch import Tensor
 from tsv_bench.linalg.precision import singular_zero
 from tsv_bench.linalg.svd import truncated_svd
 from tsv_bench.methods.entrywise.arithmetic import total
+from tsv_bench.methods.knobs import check_positive
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
-from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
+from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 
 
@@ -30,10 +30,11 @@ def svc(
     is the least that a task's coefficient counts, null: 1 / number of tasks. Matrices as
     `Matrices` has them, the others are not calibrated. ``exclude`` as in `subspace_boosting`.
     """
-    check_positive("base_scale", base_scale)
+    check_positive("base_scale", base_scale, "the factor of the sum that is calibrated")
     if calibration_floor is not None:
-        check_positive("calibration_floor", calibration_floor)
-    matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
+        meaning = "the least that a task's coefficient counts; null is 1 / number of tasks"
+        check_positive("calibration_floor", calibration_floor, meaning)
+    matrices = Matrices.of(exclude, split_qkv)
     floor = 1 / max(len(task_vectors), 1) if calibration_floor is None else calibration_floor
     return dict.fromkeys(
         task_vectors,
@@ -66,9 +67,3 @@ def calibrated_sum(
         found = along / torch.where(real, length, 1).square() * real
         coefficients += found.clamp(min=floor)
     return u * (s * len(deltas) / coefficients) @ vh
-
-
-def check_positive(name: str, value: float | int) -> None:
-    """ValueError unless ``value`` is a positive, finite number."""
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"{name}={value!r} is not a positive number.")

@@ -18,7 +18,7 @@ from tsv_bench.task_vectors.lazy import (
     blocks,
     lazy_vectors,
 )
-from tsv_bench.task_vectors.matrices import EMBEDDINGS_AND_HEADS, NOT_MERGED, Matrices
+from tsv_bench.task_vectors.matrices import EMBEDDINGS_AND_HEADS, Matrices
 from tsv_bench.task_vectors.merge import mean
 from tsv_bench.task_vectors.streaming import IN_FLIGHT
 
@@ -56,7 +56,7 @@ def merge_by_triplets(
     """One vector for all: of each matrix what ``merge_one`` makes of the tasks' triplets."""
     check_rank_fraction(rank_fraction)
     check_svd_route(svd)
-    matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
+    matrices = Matrices.of(exclude, split_qkv)
     vectors = lazy_vectors(task_vectors.values())
 
     def parts(name: str) -> Sequence[Part]:
@@ -124,7 +124,7 @@ def tsv_compress(
     """
     check_rank_fraction(rank_fraction)
     check_svd_route(svd)
-    matrices = Matrices(EMBEDDINGS_AND_HEADS if exclude is None else exclude, split_qkv)
+    matrices = Matrices.of(exclude, split_qkv, EMBEDDINGS_AND_HEADS)
     return {
         task: CompressedVector(vector, len(task_vectors), matrices, rank_fraction, svd)
         for task, vector in task_vectors.items()

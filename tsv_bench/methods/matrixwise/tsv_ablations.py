@@ -9,7 +9,7 @@ from torch import Tensor
 from tsv_bench.linalg.inverse_roots import orthonormal_rows, row_root, times_inverse_root
 from tsv_bench.methods.matrixwise.tsv import merge_by_triplets, merge_matrix, tsv_merge
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
-from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
+from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 
 
@@ -44,7 +44,7 @@ def tsv_interference_only(
     if (svd, polar) != ("gram", "eigen"):
         knobs = {"svd": svd, "polar": polar, "exclude": exclude, "split_qkv": split_qkv}
         return tsv_merge(task_vectors, rank_fraction=1.0, **knobs)
-    matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
+    matrices = Matrices.of(exclude, split_qkv)
     merged = merge_layers(task_vectors.values(), merge_full_rank, matrices=matrices)
     return dict.fromkeys(task_vectors, merged)
 

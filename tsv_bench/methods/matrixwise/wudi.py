@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tsv_bench.methods.knobs import check_choice, check_positive, check_whole
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
-from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
+from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 from tsv_bench.task_vectors.streaming import watched
 
@@ -24,7 +25,7 @@ def wudi(
     *,
     solver: str,
     iterations: int,
-    learning_rate: float,
+    learning_rate: float | int,
     relative_learning_rate: float | int | None = None,
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
@@ -36,20 +37,14 @@ def wudi(
     none of these: of all minimizers it is the one nearest to the sum. Matrices as `Matrices` has
     them, the others averaged. ``exclude`` null: embeddings, output heads and text_projection.
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"solver={solver!r} is not a way to minimize interference: {SOLVERS}.")
-    if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 0:
-        raise ValueError(f"iterations={iterations!r} is not a whole number from 0 on.")
-    rates = {"learning_rate": learning_rate}
+    check_choice("solver", solver, SOLVERS, "a way to minimize interference")
+    check_whole("iterations", iterations, "the number of Adam's steps", 0)
+    meaning = "how far Adam moves an entry in one iteration"
+    check_positive("learning_rate", learning_rate, meaning)
     if relative_learning_rate is not None:
-        rates["relative_learning_rate"] = relative_learning_rate
-    for knob, rate in rates.items():
-        if not isinstance(rate, int | float) or not 0 < rate < float("inf"):
-            raise ValueError(
-                f"{knob}={rate!r} is not above 0: it is how far Adam moves an entry in one "
-                f"iteration."
-            )
-    matrices = Matrices(NOT_MERGED if exclude is None else exclude, split_qkv)
+        meaning += ", as a share of the root mean square of the layer's deltas"
+        check_positive("relative_learning_rate", relative_learning_rate, meaning)
+    matrices = Matrices.of(exclude, split_qkv)
     rule = partial(
         merge_matrix,
         solver=solver,
@@ -75,7 +70,7 @@ def merge_matrix(
     deltas: Float[Tensor, "tasks m n"],
     solver: str,
     iterations: int,
-    learning_rate: float,
+    learning_rate: float | int,
     relative_learning_rate: float | int | None = None,
 ) -> Float[Tensor, "m n"]:
     """Merge one layer's task matrices: their sum, moved to where interference is low.
@@ -131,7 +126,7 @@ def solve(a: Float[Tensor, "n n"], r: Float[Tensor, "m n"]) -> Float[Tensor, "m 
 
 
 def adam(
-    a: Float[Tensor, "n n"], r: Float[Tensor, "m n"], iterations: int, learning_rate: float
+    a: Float[Tensor, "n n"], r: Float[Tensor, "m n"], iterations: int, learning_rate: float | int
 ) -> Float[Tensor, "m n"]:
     """d after so many steps of Adam from zero towards d a = r."""
     d, mean, square = (torch.zeros_like(r) for _ in range(3))
