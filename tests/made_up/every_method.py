@@ -2,47 +2,35 @@
 
 from functools import partial
 
-from tsv_bench import methods
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
-METHODS = {
-    "zero_shot": methods.zero_shot,
-    "individual": methods.individual,
-    "weight_average": methods.weight_average,
-    "task_arithmetic": methods.task_arithmetic,
-    "ties": partial(methods.ties, density=0.2),
+from tsv_bench import methods
+from tsv_bench.cli.config.search_path import CONF
+
+
+def by_default(path):
+    """The method of a yaml with its knobs; one that is chosen by task has its default."""
+    node = OmegaConf.load(path)
+    serve = instantiate(node.serve)
+    if "choose" in node and serve.keywords[node.choose.knob] is None:
+        serve.keywords[node.choose.knob] = node.choose.default
+    return serve
+
+
+METHODS = {path.stem: by_default(path) for path in sorted((CONF / "method").glob("*.yaml"))} | {
+    # Other values of knobs, and fewer iterations.
     "ties_sum": partial(methods.ties, density=0.2, merge="sum"),
-    "magmax": methods.magmax,
-    "breadcrumbs": partial(methods.breadcrumbs, density=0.15, outlier_fraction=0.006),
-    "dare_ta": partial(methods.dare_ta, density=0.5, seed=0),
-    "dare_ties": partial(methods.dare_ties, density=0.5, trim_density=0.2, seed=0),
-    "consensus_ta": partial(methods.consensus_ta, mask_lambda=0.4, min_tasks=2),
-    "consensus_ties": partial(methods.consensus_ties, density=0.2, mask_lambda=0.4, min_tasks=2),
-    "magnitude_mask": partial(methods.magnitude_mask, density=0.1),
-    "tall_mask_ta": partial(methods.tall_mask_ta, mask_lambda=0.4),
-    "tall_mask_ties": partial(methods.tall_mask_ties, density=0.2, mask_lambda=0.4),
-    "emr": methods.emr,
-    "pcb": partial(methods.pcb, density=0.05),
-    "lata": partial(methods.lata, drop="linear", threshold=0.95),
     "lata_logarithmic": partial(methods.lata, drop="logarithmic", threshold=0.95),
     "lata_threshold": partial(methods.lata, drop="threshold", threshold=0.5),
-    "fr_merging": partial(methods.fr_merging, centre="highest", radius=0.7, weights="aligned"),
     "fr_merging_share": partial(methods.fr_merging, centre="zero", radius=0.1, weights="share"),
-    "tsv_merge": methods.tsv_merge,
-    "tsv_merge_eigen": partial(methods.tsv_merge, polar="eigen"),
     "tsv_merge_svd": partial(methods.tsv_merge, svd="svd", polar="svd"),
-    "tsv_low_rank": methods.tsv_low_rank,
-    "tsv_interference_only": methods.tsv_interference_only,
-    "tsv_compress": methods.tsv_compress,
+    "dc_merge": partial(methods.dc_merge, density=1.0),
+    "svc": partial(methods.svc, base_scale=1.0),
     "wudi": partial(methods.wudi, solver="adam", iterations=20, learning_rate=1e-5),
     "wudi_closed_form": partial(
         methods.wudi, solver="closed_form", iterations=1, learning_rate=1e-5
     ),
-    "iso_c": methods.iso_c,
-    "iso_cts": methods.iso_cts,
-    "subspace_boosting": methods.subspace_boosting,
-    "svc": partial(methods.svc, base_scale=1.0),
-    "cart": methods.cart,
-    "dc_merge": partial(methods.dc_merge, density=1.0),
 }
 ONE_EACH = ["individual", "tsv_compress"]
 MASKS = ["magnitude_mask", "tall_mask_ta", "tall_mask_ties", "emr"]  # of each its own, made of all

@@ -15,60 +15,24 @@ evaluation adds to the pretrained backbone: pretrained + alpha * served[task].
 Their paper, label, candidates for alpha and knobs are in conf/method/, one file each.
 """
 
-from tsv_bench.methods.entrywise.arithmetic import (
-    individual,
-    task_arithmetic,
-    weight_average,
-    zero_shot,
-)
-from tsv_bench.methods.entrywise.breadcrumbs import breadcrumbs
-from tsv_bench.methods.entrywise.dare import dare_ta, dare_ties
-from tsv_bench.methods.entrywise.lata import lata
-from tsv_bench.methods.entrywise.magmax import magmax
-from tsv_bench.methods.entrywise.pcb import pcb
-from tsv_bench.methods.entrywise.ties import ties
-from tsv_bench.methods.masked.consensus import consensus_ta, consensus_ties
-from tsv_bench.methods.masked.emr import emr
-from tsv_bench.methods.masked.magnitude_mask import magnitude_mask
-from tsv_bench.methods.masked.tall_mask import tall_mask_ta, tall_mask_ties
-from tsv_bench.methods.matrixwise.cart import cart
-from tsv_bench.methods.matrixwise.dc_merge import dc_merge
-from tsv_bench.methods.matrixwise.fr_merging import fr_merging
-from tsv_bench.methods.matrixwise.iso import iso_c, iso_cts
-from tsv_bench.methods.matrixwise.subspace_boosting import subspace_boosting
-from tsv_bench.methods.matrixwise.svc import svc
-from tsv_bench.methods.matrixwise.tsv import tsv_compress, tsv_merge
-from tsv_bench.methods.matrixwise.tsv_ablations import tsv_interference_only, tsv_low_rank
-from tsv_bench.methods.matrixwise.wudi import wudi
+from collections.abc import Callable
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "breadcrumbs",
-    "cart",
-    "consensus_ta",
-    "consensus_ties",
-    "dare_ta",
-    "dare_ties",
-    "dc_merge",
-    "emr",
-    "fr_merging",
-    "individual",
-    "iso_c",
-    "iso_cts",
-    "lata",
-    "magmax",
-    "magnitude_mask",
-    "pcb",
-    "subspace_boosting",
-    "svc",
-    "tall_mask_ta",
-    "tall_mask_ties",
-    "task_arithmetic",
-    "ties",
-    "tsv_compress",
-    "tsv_interference_only",
-    "tsv_low_rank",
-    "tsv_merge",
-    "weight_average",
-    "wudi",
-    "zero_shot",
-]
+from tsv_bench.methods import entrywise, masked, matrixwise
+from tsv_bench.task_vectors.lazy import ServedVectors
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Callable[..., ServedVectors]: ...
+
+
+# What the files of the three folders offer: a new method is a new file there, and nothing here.
+__all__ = []
+for _folder in (entrywise, matrixwise, masked):
+    for _file in iter_modules(_folder.__path__, f"{_folder.__name__}."):
+        _module = import_module(_file.name)
+        for _name in getattr(_module, "__all__", ()):
+            globals()[_name] = getattr(_module, _name)
+            __all__.append(_name)

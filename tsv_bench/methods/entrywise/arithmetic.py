@@ -7,6 +7,8 @@ from torch import Tensor
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.merge import map_layers, mean, merge_entries
 
+__all__ = ["individual", "task_arithmetic", "weight_average", "zero_shot"]
+
 
 def zero_shot(task_vectors: TaskVectors) -> ServedVectors:
     """The zero vector, served to every task: the pretrained model."""

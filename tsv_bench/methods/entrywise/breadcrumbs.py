@@ -17,6 +17,8 @@ from tsv_bench.task_vectors.lazy import (
     lazy_vectors,
 )
 
+__all__ = ["breadcrumbs"]
+
 # Copies of a layer that are alive at most: its delta, magnitudes, their selection with 64-bit
 # positions, the sum.
 COPIES = 8

@@ -21,6 +21,8 @@ from tsv_bench.task_vectors.lazy import (
     widest_dtype,
 )
 
+__all__ = ["dare_ta", "dare_ties"]
+
 log = logging.getLogger(__name__)
 
 DRAW = 2**14  # entries that one generator draws for, whatever is read at once

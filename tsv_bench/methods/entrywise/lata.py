@@ -20,6 +20,8 @@ from tsv_bench.task_vectors.lazy import (
 )
 from tsv_bench.task_vectors.streaming import stream_parts, watched
 
+__all__ = ["lata"]
+
 log = logging.getLogger(__name__)
 
 DROPS = ("linear", "logarithmic", "threshold")

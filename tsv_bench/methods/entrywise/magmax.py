@@ -7,6 +7,8 @@ from torch import Tensor
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.merge import merge_entries
 
+__all__ = ["magmax"]
+
 
 def magmax(task_vectors: TaskVectors) -> ServedVectors:
     """Of every entry the task's that moved it furthest, served to every task."""

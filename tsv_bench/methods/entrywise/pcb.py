@@ -12,6 +12,8 @@ from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors, lazy_vectors
 from tsv_bench.task_vectors.merge import merge_entries
 from tsv_bench.task_vectors.order_statistics import order_statistics
 
+__all__ = ["pcb"]
+
 CLAMPED = 1e-4  # share of entries at either end whose magnitude is clamped; authors' code
 SMALLEST = 1e-12  # sum of scores that is divided by; authors' code
 

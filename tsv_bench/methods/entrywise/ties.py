@@ -10,6 +10,8 @@ from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors, lazy_vectors
 from tsv_bench.task_vectors.merge import merge_entries
 from tsv_bench.task_vectors.order_statistics import trim_thresholds
 
+__all__ = ["ties"]
+
 MERGES = ("mean", "sum")
 
 

@@ -13,6 +13,8 @@ from tsv_bench.methods.masked.tall_mask import Lambdas, agreeing_sum, task_lambd
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors, lazy_vectors
 from tsv_bench.task_vectors.merge import merge_entries
 
+__all__ = ["consensus_ta", "consensus_ties"]
+
 log = logging.getLogger(__name__)
 
 

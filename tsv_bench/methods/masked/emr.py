@@ -16,6 +16,8 @@ from tsv_bench.task_vectors.lazy import (
 )
 from tsv_bench.task_vectors.streaming import stream_parts, watched
 
+__all__ = ["emr"]
+
 
 def emr(task_vectors: TaskVectors) -> ServedVectors:
     """Each task is served its mask of one unified vector, rescaled: the task must be known.

@@ -11,6 +11,8 @@ from tsv_bench.methods.masked.masked_vector import serve_masked
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors, lazy_vectors
 from tsv_bench.task_vectors.order_statistics import trim_thresholds
 
+__all__ = ["magnitude_mask"]
+
 
 def magnitude_mask(task_vectors: TaskVectors, *, density: float | int) -> ServedVectors:
     """Each task is served the sum of the task vectors where its own is large: it must be known.

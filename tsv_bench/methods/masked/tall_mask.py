@@ -13,6 +13,8 @@ from tsv_bench.methods.masked.masked_vector import serve_masked
 from tsv_bench.task_vectors.lazy import LazyMapping, ServedVectors, TaskVectors, lazy_vectors
 from tsv_bench.task_vectors.order_statistics import trim_thresholds
 
+__all__ = ["tall_mask_ta", "tall_mask_ties"]
+
 MEANING = "how many times its distance to the merged entry an entry that a task keeps exceeds"
 Lambdas = float | int | Mapping[str, float | int]  # one for all tasks, or one each, by task
 

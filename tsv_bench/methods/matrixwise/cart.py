@@ -14,6 +14,8 @@ from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import mean, merge_layers
 
+__all__ = ["cart"]
+
 
 def cart(
     task_vectors: TaskVectors,

@@ -14,6 +14,8 @@ from tsv_bench.methods.knobs import check_share
 from tsv_bench.methods.matrixwise.tsv import merge_by_triplets
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 
+__all__ = ["dc_merge"]
+
 
 def dc_merge(
     task_vectors: TaskVectors,

@@ -19,6 +19,8 @@ from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 from tsv_bench.task_vectors.streaming import stream_parts, watched
 
+__all__ = ["fr_merging"]
+
 CENTRES = ("highest", "zero")
 WEIGHTS = ("aligned", "share", "one")
 

@@ -17,6 +17,8 @@ from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 
+__all__ = ["iso_c", "iso_cts"]
+
 log = logging.getLogger(__name__)
 
 

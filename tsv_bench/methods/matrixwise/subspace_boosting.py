@@ -18,6 +18,8 @@ from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 
+__all__ = ["subspace_boosting"]
+
 
 def subspace_boosting(
     task_vectors: TaskVectors,

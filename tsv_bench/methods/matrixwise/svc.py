@@ -15,6 +15,8 @@ from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 
+__all__ = ["svc"]
+
 
 def svc(
     task_vectors: TaskVectors,

@@ -22,6 +22,8 @@ from tsv_bench.task_vectors.matrices import EMBEDDINGS_AND_HEADS, Matrices
 from tsv_bench.task_vectors.merge import mean
 from tsv_bench.task_vectors.streaming import IN_FLIGHT
 
+__all__ = ["tsv_compress", "tsv_merge"]
+
 WORK = 4  # times the deltas is what merging takes in memory, were all singular vectors kept
 
 

@@ -12,6 +12,8 @@ from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 
+__all__ = ["tsv_interference_only", "tsv_low_rank"]
+
 
 def tsv_low_rank(
     task_vectors: TaskVectors,

@@ -13,6 +13,8 @@ from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import merge_layers
 from tsv_bench.task_vectors.streaming import watched
 
+__all__ = ["wudi"]
+
 SOLVERS = ("adam", "closed_form")
 BETAS, EPS = (0.9, 0.999), 1e-8  # torch's for Adam, as in the authors' code
 # Eigenvalues below this share of the largest are those of directions that no task has, or that
