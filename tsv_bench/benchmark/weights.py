@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tsv_bench.benchmark.runs import Run
 from tsv_bench.files import replace_atomically
-from tsv_bench.state_dicts.writer import KEY
+from tsv_bench.state_dicts.writer import MADE_BY
 from tsv_bench.task_vectors import task_vector
 
 
@@ -33,7 +33,7 @@ def write_weights(
         tensors = {layer: param.cpu().contiguous() for layer, param in model.items()}
         about = how_made(run) | ({} if one else {"task": task})
         path = Path(folder) / f"{name}.safetensors"
-        replace_atomically(path, partial(save_file, tensors, metadata={KEY: json.dumps(about)}))
+        replace_atomically(path, partial(save_file, tensors, metadata={MADE_BY: json.dumps(about)}))
         paths.append(path)
     return paths
 

@@ -17,10 +17,10 @@ from tsv_bench.methods.matrixwise.decomposition import CompressedVector
 from tsv_bench.state_dicts.inputs import Inputs
 from tsv_bench.state_dicts.low_rank import (
     FACTORS,
-    KEY,
+    KEY_LOW_RANK,
     PRECISIONS,
     CompressedStateDict,
-    Contents,
+    LowRankContents,
     is_compressed,
     weights_hash,
 )
@@ -103,13 +103,13 @@ class LowRankWriter:
     ) -> Stored:
         plan = self.plans[task]
         changed = [*plan.factors, *plan.whole]
-        contents = Contents(
+        contents = LowRankContents(
             pretrained=weights_hash(inputs.base),
             layers=list(plan.factors),
             unchanged=[name for name in inputs.base if name not in changed],
             split_qkv=vector.split_qkv,
         )
-        metadata = {**metadata, KEY: json.dumps(asdict(contents))}
+        metadata = {**metadata, KEY_LOW_RANK: json.dumps(asdict(contents))}
         with (
             StateDictWriter(plan.path, plan.shards, metadata) as writer,
             bar(total=len(changed), desc=task) as layers,

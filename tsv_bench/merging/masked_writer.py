@@ -19,9 +19,8 @@ from tsv_bench.merging.dense_writer import DenseWriter
 from tsv_bench.methods.forms import Masked, Served
 from tsv_bench.state_dicts.inputs import Inputs
 from tsv_bench.state_dicts.low_rank import PRECISIONS, weights_hash
-from tsv_bench.state_dicts.masked import KEY, SHARED, Contents
-from tsv_bench.state_dicts.writer import KEY as MADE
-from tsv_bench.state_dicts.writer import Shards, StateDictWriter
+from tsv_bench.state_dicts.masked import KEY_MASKED, SHARED_FILE, MaskContents
+from tsv_bench.state_dicts.writer import MADE_BY, Shards, StateDictWriter
 from tsv_bench.task_vectors.task_vector import is_changed
 
 
@@ -42,13 +41,13 @@ class MaskWriter:
 
     def __init__(self, paths: Mapping[str, Path], precision: str) -> None:
         """Raises ValueError if a task has the name of the shared file."""
-        if SHARED in paths:
+        if SHARED_FILE in paths:
             raise ValueError(
-                f"the task's name {SHARED!r} is that of the file which all masks share. Choose "
-                f"another."
+                f"the task's name {SHARED_FILE!r} is that of the file which all masks share. "
+                f"Choose another."
             )
         self.paths, self.precision = paths, PRECISIONS[precision]
-        self.shared = next(iter(paths.values())).with_name(f"{SHARED}.safetensors")
+        self.shared = next(iter(paths.values())).with_name(f"{SHARED_FILE}.safetensors")
         self.outputs = [*paths.values(), self.shared]
         self.shards: dict[Path, Shards] = {}
 
@@ -84,7 +83,7 @@ class MaskWriter:
         with ExitStack() as files:
 
             def open_file(path: Path, scale: float, about: Mapping[str, str]) -> StateDictWriter:
-                contents = {KEY: json.dumps(asdict(Contents(base, merge, scale)))}
+                contents = {KEY_MASKED: json.dumps(asdict(MaskContents(base, merge, scale)))}
                 writer = StateDictWriter(path, self.shards[path], {**about, **contents})
                 return files.enter_context(writer)
 
@@ -149,7 +148,7 @@ class MaskedDenseWriter(DenseWriter):
 
 def merge_identity(metadata: Mapping[str, Mapping[str, str]]) -> str:
     """Return what tells the files of one merge from others': a hash of how they were made."""
-    about = json.loads(next(iter(metadata.values()))[MADE])
+    about = json.loads(next(iter(metadata.values()))[MADE_BY])
     about = {key: value for key, value in about.items() if key not in ("task", "precision")}
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
@@ -166,4 +165,4 @@ def render_masks(stored: Mapping[str, StoredMask], num_shared: int) -> str:
         share = mask.num_kept / max(mask.num_entries, 1)
         size = f"{mask.num_bytes / 1e6:.1f}"
         rows.append((task, f"{mask.num_kept:,}", f"{mask.num_entries:,}", f"{share:.3f}", size))
-    return align([*rows, (SHARED, "", "", "", f"{num_shared / 1e6:.1f}")], gap=2)
+    return align([*rows, (SHARED_FILE, "", "", "", f"{num_shared / 1e6:.1f}")], gap=2)

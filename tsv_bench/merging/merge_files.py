@@ -23,7 +23,7 @@ from tsv_bench.methods.served import form_by_trial, served_by
 from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.inputs import Inputs, check_inputs, check_tasks, open_inputs
 from tsv_bench.state_dicts.low_rank import PRECISIONS
-from tsv_bench.state_dicts.writer import KEY
+from tsv_bench.state_dicts.writer import MADE_BY
 from tsv_bench.task_vectors.streaming import observer
 
 # What writes each form of serving: as compressed files, and dense where not by `DenseWriter`.
@@ -94,7 +94,7 @@ def merge(
             about["alpha"] = alpha
         metadata = {
             task: {
-                KEY: json.dumps(
+                MADE_BY: json.dumps(
                     about
                     | ({"task": task} if task else {})
                     | ({"precision": precision} if write == "compressed" else {})

@@ -8,7 +8,7 @@ import torch
 from tsv_bench.files import check_place
 from tsv_bench.state_dicts.low_rank import FACTORS
 from tsv_bench.state_dicts.state_dict import StateDict, open_state_dict
-from tsv_bench.state_dicts.writer import KEY, Shards
+from tsv_bench.state_dicts.writer import MADE_BY, Shards
 
 WRITES = ("model", "vector", "compressed")
 
@@ -72,7 +72,7 @@ def _ours(folder: Path) -> bool:
         return True
     try:
         state = open_state_dict(folder)
-        return all(KEY in open_state_dict(file).metadata for file in state.files)
+        return all(MADE_BY in open_state_dict(file).metadata for file in state.files)
     except (ValueError, OSError):
         return False
 
