@@ -21,9 +21,10 @@ def write_weights(
     served: Mapping[str, Mapping[str, Tensor]],
     folder: Path,
 ) -> list[Path]:
-    """``pretrained + alpha * served``, with the names of the image tower: files to merge again.
+    """Write pretrained + alpha * served, under the names of the image tower; return the files.
 
-    <method>.safetensors when all tasks are served one vector, else <task>.safetensors for each.
+    One file, <method>.safetensors, if all tasks are served one vector; else <task>.safetensors for
+    each. tsv-merge reads them as any checkpoint.
     """
     one = len({id(vector) for vector in served.values()}) == 1
     names = {run.method: next(iter(served))} if one else {task: task for task in served}
@@ -39,6 +40,6 @@ def write_weights(
 
 
 def how_made(run: Run) -> dict[str, Any]:
-    """The method, its knobs, alpha and the hashes of all that it took."""
+    """Return the metadata of a Run's weights: method, knobs, alpha, the hashes of the inputs."""
     names = ("backbone", "suite", "method", "knobs", "task_knobs", "alpha", "checkpoints")
     return {name: getattr(run, name) for name in (*names, "fingerprint", "versions", "commit")}
