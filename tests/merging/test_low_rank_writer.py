@@ -14,7 +14,7 @@ from stand_ins.commands import numbers, small, tsv
 
 from tsv_bench.methods.matrixwise.decomposition import CompressedVector
 from tsv_bench.models import load_mini
-from tsv_bench.state_dicts.low_rank import KEY
+from tsv_bench.state_dicts.low_rank import KEY_LOW_RANK
 from tsv_bench.state_dicts.open_vectors import open_task_vector
 from tsv_bench.state_dicts.state_dict import open_state_dict
 from tsv_bench.task_vectors.matrices import EMBEDDINGS_AND_HEADS, Matrices
@@ -84,7 +84,9 @@ def test_what_fine_tuning_left_alone_is_not_stored(folder):
         factors = {f"{name}.{key}" for name in MATRICES for key in ("u", "s", "vh")}
         assert set(stored) == factors | set(pretrained()) - MATRICES - UNCHANGED
         with safe_open(folder / path, "pt") as file:
-            contents, about = (json.loads(file.metadata()[key]) for key in (KEY, "tsv_bench"))
+            contents, about = (
+                json.loads(file.metadata()[key]) for key in (KEY_LOW_RANK, "tsv_bench")
+            )
         assert set(contents["layers"]) == MATRICES and set(contents["unchanged"]) == UNCHANGED
         assert (about["write"], about["precision"]) == ("compressed", "float32")
 
@@ -173,7 +175,7 @@ DAMAGES = {
         )
     ),
     "is a compressed file whose metadata are damaged. Make it again": (
-        lambda folder, path: rewrite(path, len, {KEY: '{"layers": []}'})
+        lambda folder, path: rewrite(path, len, {KEY_LOW_RANK: '{"layers": []}'})
     ),
 }
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from stand_ins.commands import tsv
 
-from tsv_bench.state_dicts.masked import KEY
+from tsv_bench.state_dicts.masked import KEY_MASKED
 
 FILES = {task: f"files/{task}.safetensors" for task in TASKS}
 CHANGED = {
@@ -132,7 +132,7 @@ DAMAGES = {
         lambda folder, path: rewrite(path, lambda tensors: tensors.pop("visual.proj"))
     ),
     "a.safetensors is a file of masks whose metadata are damaged": (
-        lambda folder, path: rewrite(path, metadata={KEY: json.dumps({"scale": 1})})
+        lambda folder, path: rewrite(path, metadata={KEY_MASKED: json.dumps({"scale": 1})})
     ),
     "holds NaN or infinity in 'visual.proj'": (
         lambda folder, path: rewrite(

@@ -1,4 +1,4 @@
-"""One cell of the benchmark: a method on a suite, from checkpoints to a Run."""
+"""Evaluate a method on a suite: merge, choose alpha on validation, evaluate once on test."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,17 +30,17 @@ Accuracies = Mapping[str, Mapping[str, float]]  # split -> task -> accuracy
 
 @dataclass
 class Outcome:
-    """What evaluating a method gives, without the circumstances."""
+    """The result of evaluating a method; a Run adds what it was computed from and where."""
 
     alpha: float
-    curve: dict[float, float]  # alpha -> mean normalized accuracy on validation
+    curve: dict[float, float]  # alpha -> mean normalized accuracy on validation; {} if fixed
     test: dict[str, np.ndarray]  # task -> correct, bool [images]
-    val: dict[str, np.ndarray]  # at the chosen alpha; empty when it is fixed
-    absolute: float
-    normalized: float
+    val: dict[str, np.ndarray]  # the same at the chosen alpha; {} if alpha is fixed
+    absolute: float  # mean over tasks of test accuracy, in [0, 1]
+    normalized: float  # mean over tasks of test accuracy / normalizer
     normalizer: dict[str, float]  # task -> test accuracy of its own fine-tuned model
     served: Served  # task -> the vector it was served
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # stage -> wall time
     stored_bytes: int | None = None  # beside the pretrained backbone, of all tasks together
     task_known: bool = False  # whether each task is served its own vector
     task_knobs: dict[str, dict[str, float]] = field(default_factory=dict)  # chosen on validation
@@ -52,7 +52,11 @@ def open_task_vectors(
     device: str = "cpu",
     factors: FactorCache | None = None,
 ) -> dict[str, TaskVector]:
-    """Lazy task vectors of all checkpoints; ValueError for one damaged, not finite or foreign."""
+    """Return the lazy task vectors of all checkpoints, each read once to check its values.
+
+    Raises ValueError that names the task if a checkpoint is damaged, not finite or of another
+    backbone.
+    """
     vectors = {}
     pretrained = backbone.pretrained
     for task, checkpoint in checkpoints.items():
@@ -67,7 +71,10 @@ def open_task_vectors(
 
 
 def in_memory(served: Served, label: str) -> Served:
-    """Compute what tasks share, under a bar; vectors that each task has for itself stay lazy."""
+    """Compute what all tasks share (a merged vector, or one and bit masks), with a progress bar.
+
+    Vectors that each task has for itself stay lazy.
+    """
     total = len(next(iter(served.values())))
     with tqdm(total=total, desc=f"{label}: layers", unit="layer", leave=False) as bar:
         return served.in_memory(bar.update)
@@ -84,7 +91,8 @@ def evaluate_method(
 ) -> Outcome:
     """Merge, choose alpha on validation, evaluate once on test.
 
-    ``normalizer`` None: the method serves the individual models themselves, at a fixed alpha; they
+    ``load`` returns a task's images of a split. ``normalizer``: the accuracies by which others are
+    divided; None if the method serves the individual models themselves, at a fixed alpha: these
     are evaluated on validation too, to normalize others. ``patience``: see `choose_alpha`.
     """
     seconds: dict[str, float] = {}
@@ -126,7 +134,7 @@ def evaluate_method(
         with tqdm(total=len(testing), desc=f"{method.label}: test", leave=False) as bar:
             test = evaluator.correct(served, alpha, testing, bar.update)
 
-    # A vector that a task has for itself was computed when it was evaluated.
+    # A vector that a task has for itself was computed during the test; its time counts as merging.
     computing = served.seconds - before
     seconds["merge"] = round(seconds["merge"] + computing, 3)
     seconds["test"] = round(seconds["test"] - computing, 3)
@@ -154,7 +162,10 @@ def choose_knob(
     evaluator: Evaluator,
     validation: Mapping[str, Split],
 ) -> dict[str, float]:
-    """For each task the value of the method's open knob; by accuracy on validation, at alpha 1."""
+    """Return for each task the value of the method's open knob, by its accuracy on validation.
+
+    Alpha is 1.
+    """
     choice = method.choice
     total = len(choice.candidates) * len(validation)
     with tqdm(total=total, desc=f"{method.label}: {choice.knob}", leave=False) as bar:
@@ -168,12 +179,13 @@ def choose_knob(
 
 
 def means(correct: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return task -> accuracy, in [0, 1]."""
     return {task: float(hits.mean()) for task, hits in correct.items()}
 
 
 @contextmanager
 def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Record a stage's wall time in seconds."""
+    """Record a stage's wall time in ``seconds``."""
     started = time.monotonic()
     yield
     seconds[name] = round(time.monotonic() - started, 3)

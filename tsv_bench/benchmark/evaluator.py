@@ -18,7 +18,7 @@ from tsv_bench.task_vectors import task_vector
 
 
 class Evaluator:
-    """Serves vectors with one working copy of a backbone's image tower."""
+    """Evaluates served vectors in one working copy of a backbone's image tower."""
 
     def __init__(
         self,
@@ -36,8 +36,8 @@ class Evaluator:
         self._sizes = batch_sizes(batch_size, device, backbone.visual)
         self._cast = autocast(precision, device)
         self._pretrained = state_on_device(backbone.pretrained, device)
-        self._layers: Mapping[str, Tensor] | None = None  # what was served last,
-        self._moved: Mapping[str, Tensor] = {}  # and its copy on the device
+        self._layers: Mapping[str, Tensor] | None = None  # the vector that was loaded last
+        self._moved: Mapping[str, Tensor] = {}  # its copy on the device
 
     def correct(
         self,
@@ -46,9 +46,10 @@ class Evaluator:
         splits: Mapping[str, Split],
         done: Callable[[], object] = lambda: None,
     ) -> dict[str, np.ndarray]:
-        """Per task, which images of its split are right with pretrained + alpha * served[task].
+        """Return task -> which images are classified correctly, bool [images].
 
-        ``done`` is called after every task.
+        Each task is evaluated with pretrained + alpha * served[task]. ``done`` is called after
+        every task.
         """
         served = as_served(served)
         correct, loaded = {}, None
@@ -67,7 +68,7 @@ class Evaluator:
 
     def _load(self, served: Served, task: str, alpha: float) -> None:
         layers = served.layers(task)
-        if layers is not self._layers:  # thirty alphas: the way to the device is gone once
+        if layers is not self._layers:  # thirty alphas need only one copy to the device
             self._moved = {}
             self._moved, self._layers = state_on_device(layers, self._device), layers
         self._visual.load_state_dict(task_vector.apply(self._pretrained, self._moved, alpha))
@@ -75,7 +76,7 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How images are evaluated and alpha is searched, and on which device."""
+    """How images are evaluated and alpha is searched; the values of conf's ``evaluation``."""
 
     device: str
     batch_size: int | None
@@ -84,7 +85,7 @@ class Evaluation:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What may change a result."""
+        """The values that may change a result."""
         return {"precision": self.precision, "patience": self.patience}
 
     def evaluator(self, backbone: Backbone, heads: Mapping[str, Tensor]) -> Evaluator:

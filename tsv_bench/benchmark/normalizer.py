@@ -1,4 +1,4 @@
-"""What accuracies are divided by: those of each task's own fine-tuned model."""
+"""The accuracy of each task's own fine-tuned model, by which others are divided."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +17,13 @@ def find_normalizer(
     variants: Mapping[str, str] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Score]]:
-    """task -> split -> score of its individual model, from the Runs of method=individual.
+    """Find task -> split -> score of its individual model, in the Runs of method=individual.
 
-    ``checkpoints``: sha256 by task, and by "pretrained"; ``data``: fingerprints by task;
-    ``variants``: what deviates in a task (`Task.variant`); ``settings``: as in `Run.settings`, of
-    which the task's and the precision are compared. All of a task must be the same in a
-    Run, whatever its suite; the newest such Run counts. Tasks without one are left out, and
-    "val" where the Run has no validation accuracy.
+    A Run of any suite counts for a task if all of these are the same in it; the newest one wins.
+    ``checkpoints``: task or "pretrained" -> sha256; ``data``: task -> fingerprint; ``variants``:
+    task -> `Task.variant`; ``settings``: as `Run.settings`, compared in the task's part and the
+    precision. A task without such a Run is left out, as is "val" if its Run has no validation
+    accuracy.
     """
     wanted = dict(variants or {})
     settings = settings or {}
@@ -50,7 +50,7 @@ def find_normalizer(
 
 
 def _same(settings: Mapping[str, Any], wanted: Mapping[str, Any], task: str) -> bool:
-    """Whether the task has the same prompts, data and checkpoint, evaluated in one precision."""
+    """Return whether prompts, data and checkpoint of the task and the precision are the same."""
     pairs = [(s.get("tasks", {}).get(task), s.get("evaluation", {}).get("precision"))
              for s in (settings, wanted)]  # fmt: skip
     return pairs[0] == pairs[1]

@@ -1,7 +1,7 @@
 """Published accuracies, from published.yaml beside this file; as fractions, not percent.
 
-A figure holds for the checkpoints that its source merged: beside a number that was made from
-others it says nothing, so every figure names its generation.
+A figure is comparable only with numbers from the same checkpoints: every figure names the
+generation of those that its source merged.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import yaml
 
 FILE = Path(__file__).with_suffix(".yaml")
-# Checkpoints called "other" are of anybody, those called "finetune" of whoever fine-tuned them:
-# the same word does not make them the same checkpoints.
+# Generations that name one set of checkpoints each. The others, "other" and "finetune", do not:
+# anybody's checkpoints are called so.
 NAMED_SETS = ("original", "fixed")
 
 
@@ -24,7 +24,7 @@ class Figure(NamedTuple):
     normalized: float | None
     generation: str  # of the checkpoints
     source: str
-    digits: int  # that the source prints, of a percentage
+    digits: int  # decimals of a percentage, as the source prints it
 
 
 @cache
@@ -33,22 +33,22 @@ def _content() -> dict[str, Any]:
 
 
 def suites() -> dict[str, list[str]]:
-    """The suites that figures are published for, with their tasks in the paper's order."""
+    """Return suite -> its tasks in the paper's order, of all suites with published figures."""
     return _content()["suites"]
 
 
 def backbones() -> dict[str, str]:
-    """Their labels by name, in the paper's order."""
+    """Return name -> label of the paper's backbones, in its order."""
     return _content()["backbones"]
 
 
 def generations() -> dict[str, str]:
-    """What a reader must know of each generation of checkpoints."""
+    """Return generation -> what a reader must know of these checkpoints."""
     return _content()["generations"]
 
 
 def find(backbone: str, suite: str, method: str) -> list[Figure]:
-    """Every published figure of this cell, the one to show by default first; [] when none is."""
+    """Return every published figure of a method, the one to show by default first; or []."""
     if suite not in suites():
         return []
     index = list(suites()).index(suite)
@@ -62,7 +62,7 @@ def find(backbone: str, suite: str, method: str) -> list[Figure]:
 
 
 def averages(backbone: str, suite: str) -> dict[str, dict[str, Figure]]:
-    """generation -> method -> its first figure with an absolute accuracy."""
+    """Return generation -> method -> its first figure with an absolute accuracy."""
     methods = dict.fromkeys(m for table in _content()["averages"] for m in table["rows"])
     found: dict[str, dict[str, Figure]] = {}
     for method in methods:
@@ -73,9 +73,9 @@ def averages(backbone: str, suite: str) -> dict[str, dict[str, Figure]]:
 
 
 def choose(figures: Iterable[Figure], generation: str) -> tuple[Figure | None, bool]:
-    """The figure to set beside a number, and whether both are of the same checkpoints.
+    """Return the figure to show beside a number, and whether both are of the same checkpoints.
 
-    The first of the same generation; where there is none, the first of any.
+    It is the first figure of the same generation, else the first of all; None if there is none.
     """
     figures = list(figures)
     if generation in NAMED_SETS:
@@ -86,7 +86,7 @@ def choose(figures: Iterable[Figure], generation: str) -> tuple[Figure | None, b
 
 
 def accuracies(backbone: str, suite: str, method: str) -> dict[str, float]:
-    """Published test accuracy of each task; {} when the sources give averages only."""
+    """Return task -> published test accuracy; {} if the sources give only averages."""
     tasks = suites().get(suite, [])
     if method == "individual" and tasks and backbone in backbones():
         return normalizer(backbone, tasks)["test"]
@@ -97,15 +97,15 @@ def accuracies(backbone: str, suite: str, method: str) -> dict[str, float]:
 
 
 def other_knobs(method: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
-    """Those knobs that differ from the published ones, with the published values."""
+    """Return the published values of the knobs that differ from them."""
     held = _content()["knobs"].get(method, {})
     return {name: value for name, value in held.items() if knobs.get(name, value) != value}
 
 
 def normalizer(backbone: str, tasks: Iterable[str]) -> dict[str, dict[str, float]]:
-    """split -> task -> published accuracy of the task's own fine-tuned model; "val" and "test".
+    """Return "val" or "test" -> task -> published accuracy of the task's own fine-tuned model.
 
-    They are of the original checkpoints. ValueError when one is not published.
+    They are of the original checkpoints. Raises ValueError if one is not published.
     """
     published = _content()["individual"]["accuracies"]
     tasks = list(tasks)
@@ -123,16 +123,16 @@ def normalizer(backbone: str, tasks: Iterable[str]) -> dict[str, dict[str, float
 
 
 def normalizer_source() -> str:
-    """For `Run.normalizer_source`; see `is_published`."""
+    """Return the text that `Run.normalizer_source` has for these; see `is_published`."""
     individual = _content()["individual"]
     return f"published, {individual['generation']} checkpoints: {individual['source']}"
 
 
 def is_published(source: str) -> bool:
-    """Whether a Run's normalizer was published, not measured on the Run's own images."""
+    """Return whether a Run's normalizer was published, not measured on the Run's own images."""
     return source.startswith("published")
 
 
 def _fraction(percent: float | None) -> float | None:
-    # Rounded, so that 85.86 is 0.8586 and not a neighbour of it.
+    # Without rounding 85.86 would become a float beside 0.8586.
     return None if percent is None else round(percent / 100, 6)

@@ -1,4 +1,4 @@
-"""Make the Run of one cell of the benchmark: a method on a suite, with one backbone."""
+"""Make the Run of one cell of the benchmark: checkpoints, vectors, evaluation, record."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A method on a suite, with one backbone and one source of checkpoints; nothing is read yet."""
+    """A method on a suite, with one backbone and one source of checkpoints: what a Run is of."""
 
     backbone: Backbone
     suite: str
@@ -52,7 +52,7 @@ class Cell:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All that may change a result, as plain data."""
+        """All that may change the result, as plain data."""
         return {
             "backbone": {"name": self.backbone.name, "fingerprint": self.backbone.fingerprint},
             "tasks": {
@@ -76,11 +76,14 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Where the Runs of this backbone and suite are."""
+        """The folder of the Runs of this backbone and suite."""
         return self.runs / self.backbone.name / self.suite
 
     def finished(self) -> Path | None:
-        """Return the Run's file if it is there, whole, with its per-image correctness."""
+        """Return the file of the Run with this fingerprint; None if there is none.
+
+        A Run whose per-image correctness is missing or damaged is skipped with a warning.
+        """
         same = {"backbone": self.backbone.name, "suite": self.suite}
         for path, _ in find_runs(self.folder, **same, fingerprint=self.fingerprint):
             try:
@@ -93,9 +96,13 @@ class Cell:
 
     def record(self, checkpoints: Mapping[str, Checkpoint], outcome: Outcome, origin: str) -> Run:
         """Return the Run of an outcome; ``origin`` says where the normalizer is from."""
-        hashes = {
+        used = {
             name: {"sha256": c.sha256, "generation": c.generation}
             for name, c in checkpoints.items()
+        }
+        used["pretrained"] = {
+            "sha256": self.backbone.fingerprint,
+            "generation": self.backbone.name,
         }
         return Run(
             backbone=self.backbone.name,
@@ -118,13 +125,7 @@ class Cell:
             stored_bytes=outcome.stored_bytes,
             task_known=outcome.task_known,
             task_knobs=outcome.task_knobs,
-            checkpoints={
-                **hashes,
-                "pretrained": {
-                    "sha256": self.backbone.fingerprint,
-                    "generation": self.backbone.name,
-                },
-            },
+            checkpoints=used,
             data={name: task.fingerprint for name, task in self.tasks.items()},
             variants={name: task.variant for name, task in self.tasks.items() if task.variant},
             settings=self.settings,
@@ -147,14 +148,15 @@ def make_run(
 ) -> tuple[Path, Run, Served]:
     """Evaluate a cell and save its Run; return its file, the Run and what was served.
 
-    ``load`` gives a task's images of a split. ``check_data`` gets the splits of each task, before
-    any is decoded. ``find_normalizer``: see `evaluate_method`; also where it is from.
+    ``load`` returns a task's images of a split. ``check_data`` gets task -> splits before any is
+    decoded and raises if data are missing. ``make_heads`` returns task -> head.
+    ``find_normalizer`` gets the checkpoints and returns the normalizer (see `evaluate_method`) and
+    where it is from.
     """
     provenance.forget_peak_memory()
-    seconds: dict[str, float] = {}
-    checkpoints = collect(cell, load, check_data, seconds)
+    evaluation, seconds = cell.evaluation, {}
+    checkpoints = make_checkpoints(cell, load, check_data, seconds)
     normalizer, origin = find_normalizer(checkpoints)
-    evaluation = cell.evaluation
     with stage("open", seconds):
         vectors = open_task_vectors(cell.backbone, checkpoints, evaluation.device, factors)
     with stage("heads", seconds):
@@ -167,15 +169,16 @@ def make_run(
     return save_run(run, outcome.test, cell.runs), run, outcome.served
 
 
-def collect(
+def make_checkpoints(
     cell: Cell,
     load: Callable[[Task, str], Split],
     check_data: Callable[[Mapping[str, Sequence[str]]], None],
     seconds: dict[str, float],
 ) -> dict[str, Checkpoint]:
-    """Return each task's checkpoint; missing ones are made.
+    """Return each task's checkpoint; missing ones are made, by fine-tuning if the source does so.
 
-    What could keep one from being made is found before the first is.
+    Data and disk space are checked before the first is made. ``seconds`` gets the time of each
+    stage.
     """
     backbone, tasks, source = cell.backbone, cell.tasks, cell.source
     missing = {name: task for name, task in tasks.items() if source.needed(backbone, [task])}
@@ -183,7 +186,7 @@ def collect(
     check_data(splits)
     if missing:
         check_room(Path(source.folder), source.needed(backbone, list(missing.values())))
-        with stage("data", seconds):  # a damaged image, too, before hours of training
+        with stage("data", seconds):  # a damaged image is found before hours of training
             for name, task in tasks.items():
                 for split in splits[name]:
                     load(task, split)

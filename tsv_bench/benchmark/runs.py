@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One evaluated (backbone, suite, method); the unit of results and of every table."""
+    """One evaluated method with its backbone and suite; the unit of results and of every table."""
 
     backbone: str
     suite: str
@@ -42,7 +42,7 @@ class Run:
     task_knobs: dict[str, dict[str, Any]] = field(default_factory=dict)  # task -> chosen for it
     checkpoints: dict[str, dict[str, Any]]  # task or "pretrained" -> {"sha256", "generation"}
     data: dict[str, str]  # task -> fingerprint of its data
-    variants: dict[str, str] = field(default_factory=dict)  # task -> what is not its default
+    variants: dict[str, str] = field(default_factory=dict)  # task -> in what it deviates
     settings: dict[str, Any]  # the resolved configuration that determines the result
     fingerprint: str  # sha256 of settings, first 12 digits
     versions: dict[str, str]
@@ -52,16 +52,16 @@ class Run:
 
 
 def save_run(run: Run, correct: Mapping[str, np.ndarray], folder: Path) -> Path:
-    """Write ``run`` and which test images were right (task -> bool, one an image).
+    """Write a Run and its per-image correctness; return the json's path.
 
-    Returns the json's path. A Run with the same settings is replaced; a reader sees the old
-    files or the new ones, never a part.
+    ``correct``: task -> which test images were classified correctly, bool [images]. A Run with the
+    same settings is replaced; a reader sees the old files or the new ones, never a part.
     """
     for task, score in run.test.items():
         assert (int(correct[task].sum()), len(correct[task])) == (score.correct, score.total), task
     path = Path(folder) / run.backbone / run.suite / f"{run.method}-{run.fingerprint}.json"
     text = json.dumps(asdict(run), indent=1, allow_nan=False)
-    # The json last: whoever finds it finds the bits too.
+    # The json comes last, so that a reader who finds it finds the bits too.
     bits = {task: np.asarray(c, bool) for task, c in correct.items()}
     replace_atomically(path.with_suffix(".npz"), lambda temporary: save_bits(temporary, bits))
     replace_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
@@ -74,13 +74,13 @@ def save_bits(path: Path, bits: Mapping[str, np.ndarray]) -> None:
 
 
 def load_run(path: Path) -> Run:
-    """The Run of one json file. ValueError when the file is damaged or no Run."""
+    """Read the Run of one json file. Raises ValueError if the file is damaged or no Run."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not readable json: {error}.") from error
     known = {f.name for f in fields(Run)}
-    # The others are newer than some Runs.
+    # Fields with defaults are newer than some Runs.
     needed = {f.name for f in fields(Run) if f.default is f.default_factory is MISSING}
     found = set(content) if isinstance(content, dict) else set()
     if odd := (needed - found) | (found - known):
@@ -96,13 +96,13 @@ def load_run(path: Path) -> Run:
 
 
 def load_correct(path: Path) -> dict[str, np.ndarray]:
-    """Task -> bool for each test image, of the Run whose json is at ``path``.
+    """Read task -> which test images were classified correctly, bool [images].
 
-    ValueError when the file beside the json is missing or damaged.
+    ``path``: of the Run's json. Raises ValueError if the file beside it is missing or damaged.
     """
     path = Path(path).with_suffix(".npz")
     try:
-        # Opened here, because np.load leaves a file open that turns out to be damaged.
+        # Opened here, because np.load leaves a damaged file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {task: arrays[task] for task in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -110,7 +110,7 @@ def load_correct(path: Path) -> dict[str, np.ndarray]:
 
 
 def find_runs(folder: Path, **equal: Any) -> list[tuple[Path, Run]]:
-    """Every Run below ``folder`` whose fields equal the ones given, in the order of the paths.
+    """Find every Run below ``folder`` with these values of its fields, in the order of the paths.
 
     A json file that is damaged or no Run is skipped with a warning.
     """

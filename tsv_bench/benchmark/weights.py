@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tsv_bench.benchmark.runs import Run
 from tsv_bench.files import replace_atomically
-from tsv_bench.state_dicts.writer import KEY
+from tsv_bench.state_dicts.writer import MADE_BY
 from tsv_bench.task_vectors import task_vector
 
 
@@ -21,9 +21,10 @@ def write_weights(
     served: Mapping[str, Mapping[str, Tensor]],
     folder: Path,
 ) -> list[Path]:
-    """``pretrained + alpha * served``, with the names of the image tower: files to merge again.
+    """Write pretrained + alpha * served, under the names of the image tower; return the files.
 
-    <method>.safetensors when all tasks are served one vector, else <task>.safetensors for each.
+    One file, <method>.safetensors, if all tasks are served one vector; else <task>.safetensors for
+    each. tsv-merge reads them as any checkpoint.
     """
     one = len({id(vector) for vector in served.values()}) == 1
     names = {run.method: next(iter(served))} if one else {task: task for task in served}
@@ -33,12 +34,12 @@ def write_weights(
         tensors = {layer: param.cpu().contiguous() for layer, param in model.items()}
         about = how_made(run) | ({} if one else {"task": task})
         path = Path(folder) / f"{name}.safetensors"
-        replace_atomically(path, partial(save_file, tensors, metadata={KEY: json.dumps(about)}))
+        replace_atomically(path, partial(save_file, tensors, metadata={MADE_BY: json.dumps(about)}))
         paths.append(path)
     return paths
 
 
 def how_made(run: Run) -> dict[str, Any]:
-    """The method, its knobs, alpha and the hashes of all that it took."""
+    """Return the metadata of a Run's weights: method, knobs, alpha, the hashes of the inputs."""
     names = ("backbone", "suite", "method", "knobs", "task_knobs", "alpha", "checkpoints")
     return {name: getattr(run, name) for name in (*names, "fingerprint", "versions", "commit")}

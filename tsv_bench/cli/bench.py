@@ -37,16 +37,52 @@ def main(config: DictConfig) -> Path:
             "all of it. Fine-tune by torchrun with tsv-finetune, then start tsv-bench without."
         )
     device = set_up_machine(config)
+    tracker = objects.make_tracker(config)
+    factors = make_cache(config)
+    cell = make_cell(config, device)
+    check_room(cell.runs, 10_000_000)
+    if HydraConfig.get().mode == RunMode.MULTIRUN or not isinstance(tracker, NoTracker):
+        check_room(Path(config.paths.report), 1_000_000)
+
+    label, backbone = cell.method.label, cell.backbone
+    path = None if config.overwrite else cell.finished()
+    if path:
+        log.info(f"{label}: already there, {path} (overwrite=true evaluates it again)")
+        run, weights = load_run(path), None
+    else:
+        path, run, served = make_run(
+            cell,
+            load=objects.make_loader(config, backbone),
+            check_data=partial(objects.check_data, config, backbone, cell.tasks),
+            make_heads=partial(objects.make_heads, config, backbone, cell.tasks, cell.source),
+            find_normalizer=partial(make_normalizer, config, cell),
+            factors=factors,
+        )
+        log.info(
+            f"{label}: {100 * run.absolute:.1f}% absolute, {100 * run.normalized:.1f}% "
+            f"normalized at alpha {run.alpha:g} -> {path}"
+        )
+        weights = partial(write_weights, run, backbone.pretrained, served)
+    if not isinstance(tracker, NoTracker):  # also of a Run that was there: one W&B run a job
+        written = write_report(tables_of([path]), Path(config.paths.report))
+        tracker.log_run(run, [plot for plot in written if plot.suffix == ".png"], weights)
+    if HydraConfig.get().mode == RunMode.RUN:
+        # The Run of the individual models, if any, gives the normalized accuracy's interval.
+        individual = find_runs(cell.folder, method="individual", seed=config.seed)
+        tables = tables_of([path, *(p for p, _ in individual)])
+        print(render_terminal(tables, layout=config.layout))
+    return path
+
+
+def make_cell(config: DictConfig, device: str) -> Cell:
+    """Return what is to be evaluated. Raises ValueError or OSError for a wrong configuration."""
     method = make_method(config)
     tasks = make_tasks(config.suite.tasks)
     check_normalizer(config, tasks)
     evaluation = objects.make_evaluation(config, device)
-    tracker = objects.make_tracker(config)
-    factors = make_cache(config)
     check_fetched(config)
-    backbone = objects.make_backbone(config)
-    cell = Cell(
-        backbone=backbone,
+    return Cell(
+        backbone=objects.make_backbone(config),
         suite=suite_name(config),
         tasks=tasks,
         method=method,
@@ -56,37 +92,6 @@ def main(config: DictConfig) -> Path:
         evaluation=evaluation,
         runs=Path(config.paths.runs),
     )
-    check_room(cell.runs, 10_000_000)
-    if HydraConfig.get().mode == RunMode.MULTIRUN or not isinstance(tracker, NoTracker):
-        check_room(Path(config.paths.report), 1_000_000)
-
-    path = None if config.overwrite else cell.finished()
-    if path:
-        log.info(f"{method.label}: already there, {path} (overwrite=true evaluates it again)")
-        run, weights = load_run(path), None
-    else:
-        path, run, served = make_run(
-            cell,
-            load=objects.make_loader(config, backbone),
-            check_data=partial(objects.check_data, config, backbone, tasks),
-            make_heads=partial(objects.make_heads, config, backbone, tasks, cell.source),
-            find_normalizer=partial(make_normalizer, config, cell),
-            factors=factors,
-        )
-        log.info(
-            f"{method.label}: {100 * run.absolute:.1f}% absolute, {100 * run.normalized:.1f}% "
-            f"normalized at alpha {run.alpha:g} -> {path}"
-        )
-        weights = partial(write_weights, run, backbone.pretrained, served)
-    if not isinstance(tracker, NoTracker):  # what is finished, too: one W&B run a job
-        written = write_report(tables_of([path]), Path(config.paths.report))
-        tracker.log_run(run, [plot for plot in written if plot.suffix == ".png"], weights)
-    if HydraConfig.get().mode == RunMode.RUN:
-        # The individual models' Run, where there is one, gives the normalized accuracy's interval.
-        individual = find_runs(cell.folder, method="individual", seed=config.seed)
-        tables = tables_of([path, *(p for p, _ in individual)])
-        print(render_terminal(tables, layout=config.layout))
-    return path
 
 
 if __name__ == "__main__":

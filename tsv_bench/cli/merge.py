@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 @command("merge")
 def main(config: DictConfig) -> None:
+    """Merge the files that the configuration names; log where the result is."""
     device = set_up_machine(config)
     method = make_method(config)
     finetuned = checkpoint_paths(
@@ -55,7 +56,7 @@ def main(config: DictConfig) -> None:
 
 
 def chosen_alpha(alpha: float | None, method: Method) -> float:
-    """The alpha that is asked for, else the one that the method fixes, else 1."""
+    """Return the configured alpha, else the one that the method fixes, else 1."""
     if alpha is not None:
         return alpha
     if len(method.alphas) == 1:

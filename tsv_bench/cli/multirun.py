@@ -1,4 +1,4 @@
-"""What a multirun of tsv-bench ends with: one table of all its Runs, and the plots."""
+"""The end of a multirun of tsv-bench: one table of all its Runs, and the plots."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from tsv_bench.report.write_report import write_report
 
 
 class Comparison(Callback):
-    """Hydra's callback (conf/bench.yaml): it collects the files that the jobs return."""
+    """Hydra's callback of conf/bench.yaml: it collects the Runs' files that the jobs return."""
 
     def __init__(self) -> None:
         self.finished: list[Path] = []
@@ -28,15 +28,16 @@ class Comparison(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self.finished.clear()  # Hydra keeps its callbacks for as long as the process lives
-        # Before Hydra writes its multirun.yaml there, with a traceback when it cannot.
+        # Checked before Hydra writes its multirun.yaml there, which fails with a traceback.
         with_messages("tsv-bench", lambda: check_room(Path(config.paths.runs), 10_000_000))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        # Hydra makes a warning of what a callback raises, and exits with 0: hence with_messages.
+        # Hydra turns a callback's exception into a warning and exits with 0: hence with_messages.
         if self.finished:
             with_messages("tsv-bench", lambda: self.show(config))
 
     def show(self, config: DictConfig) -> None:
+        """Write the report of the finished jobs and print their table."""
         tables = tables_of(self.finished)
         paths = config.paths
         written = write_report(tables, Path(paths.report), config.layout)
@@ -46,5 +47,5 @@ class Comparison(Callback):
 
 
 def tables_of(paths: Sequence[Path]) -> list[Table]:
-    """The tables of these Runs alone."""
+    """Build the tables of these Runs alone."""
     return build_tables([(load_run(path), load_correct(path)) for path in dict.fromkeys(paths)])

@@ -1,4 +1,6 @@
-"""Merge checkpoint files: from paths to a file that is whole or not there.
+"""Merge checkpoint files. The output is put in place when it is whole.
+
+`merge_files` checks, opens, serves and writes; each form of serving has a writer.
 
 from functools import partial
 from tsv_bench import merging, methods

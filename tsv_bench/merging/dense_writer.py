@@ -1,24 +1,21 @@
-"""Write merged models or vectors, block by block, laid out like the pretrained checkpoint."""
+"""Write merged models or vectors, block by block, with the pretrained checkpoint's shards."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from tsv_bench.linalg.precision import at_least_float32
-from tsv_bench.merging.outputs import dense_shards
 from tsv_bench.methods.forms import Served
 from tsv_bench.state_dicts.inputs import Inputs
 from tsv_bench.state_dicts.state_dict import StateDict
-from tsv_bench.state_dicts.writer import StateDictWriter
+from tsv_bench.state_dicts.writer import Shards, StateDictWriter
 from tsv_bench.task_vectors.streaming import stream
 
 
 class DenseWriter:
-    """Write "model", pretrained + alpha * vector, or "vector": one file or one for each task.
-
-    ``paths``: task -> its output; the key None is the one output that all tasks share.
-    """
+    """Write "model", pretrained + alpha * vector, or "vector": one output or one for each task."""
 
     def __init__(
         self, paths: Mapping[str | None, Path], base: StateDict, write: str, alpha: float
@@ -28,11 +25,10 @@ class DenseWriter:
         self.shards = {task: dense_shards(path, base, write) for task, path in paths.items()}
 
     def num_bytes(self) -> int:
-        """Return the size of all outputs."""
         return sum(shards.num_bytes() for shards in self.shards.values())
 
     def plan(self, inputs: Inputs, served: Served) -> None:
-        """Do nothing: all is known from the pretrained checkpoint."""
+        """Do nothing: the pretrained checkpoint says all."""
 
     def write(
         self,
@@ -41,23 +37,22 @@ class DenseWriter:
         metadata: Mapping[str | None, Mapping[str, str]],
         bar: Callable,
     ) -> str:
-        """Write the outputs. ``bar`` makes a progress bar of a total and a description."""
         for task, path in self.paths.items():
             shards = self.shards[task]
             vector = served[task if task is not None else next(iter(served))]
             with (
                 StateDictWriter(path, shards, metadata[task]) as writer,
-                bar(total=shards.num_layers, desc=task or "merging") as shown,
+                bar(total=shards.num_layers, desc=task or "merging") as layers,
             ):
                 for name, start, rows in self._rows(inputs.base, vector):
                     writer.write(name, start, rows)
-                    shown.update(start == 0)
+                    layers.update(start == 0)
         return ""
 
     def _rows(
         self, base: StateDict, vector: Mapping[str, Tensor]
     ) -> Iterator[tuple[str, int, Tensor]]:
-        """Yield what is written, block by block: (name, first row, rows)."""
+        """Yield what is to be written, block by block: (name, first row, rows)."""
         for name, start, rows in stream(vector):
             rows = rows.cpu()
             if self.write_what == "model":
@@ -68,3 +63,34 @@ class DenseWriter:
             for name in base:
                 if name not in vector:  # integer buffers
                     yield name, 0, base[name]
+
+
+def dense_shards(path: Path, pretrained: StateDict, write: str) -> Shards:
+    """Return the files of one output, with the pretrained checkpoint's order, dtypes and shards.
+
+    A vector has no entry for integer buffers; a model has the pretrained ones.
+    """
+
+    def specs(names: Iterable[str]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        return {
+            name: (pretrained.dtype(name), tuple(pretrained.shape(name)))
+            for name in names
+            if write == "model" or pretrained.dtype(name).is_floating_point
+        }
+
+    if path.suffix == ".safetensors":
+        return Shards({path.name: specs(pretrained)})
+    files = {_safetensors(file): specs(names) for file, names in pretrained.shards.items()}
+    index = pretrained.index_name
+    return Shards(
+        {file: params for file, params in files.items() if params},
+        index_name=index and _safetensors(index.removesuffix(".index.json")) + ".index.json",
+        other_files=tuple(pretrained.other_files),
+        folder=True,
+    )
+
+
+def _safetensors(name: str) -> str:
+    """Return the safetensors file's name that Hugging Face's loaders expect for this one."""
+    stem = name.rsplit(".", 1)[0]
+    return stem.replace("pytorch_model", "model") + ".safetensors"

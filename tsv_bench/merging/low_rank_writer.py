@@ -1,58 +1,56 @@
-"""Write low-rank factors as files (format: `state_dicts.low_rank`), and count what they store."""
+"""Write low-rank factors as files and count what they store; format: `state_dicts.low_rank`."""
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from tsv_bench.columns import align
 from tsv_bench.linalg.precision import all_finite
-from tsv_bench.merging.outputs import factor_shards
 from tsv_bench.methods.forms import Served
 from tsv_bench.methods.matrixwise.decomposition import CompressedVector
 from tsv_bench.state_dicts.inputs import Inputs
 from tsv_bench.state_dicts.low_rank import (
     FACTORS,
-    KEY,
+    KEY_LOW_RANK,
     PRECISIONS,
     CompressedStateDict,
-    Contents,
+    LowRankContents,
     is_compressed,
     weights_hash,
 )
 from tsv_bench.state_dicts.writer import Shards, StateDictWriter
+from tsv_bench.task_vectors.lazy import LazyMapping
 from tsv_bench.task_vectors.task_vector import is_changed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """What a compressed file stores of a task, against its fine-tuned checkpoint."""
+    """What a compressed file stores of a task, beside the size of its fine-tuned checkpoint."""
 
-    ranks: tuple[int, int]  # lowest and highest of a layer
-    num_params: int  # factors, and what is whole
+    ranks: tuple[int, int]  # lowest and highest among the layers
+    num_params: int  # entries of factors and of layers that are kept whole
     num_bytes: int  # on the disk
-    changed_params: int  # of the checkpoint: what fine-tuning changed, layer by layer
-    original_params: int
-    original_bytes: int
+    changed_params: int  # entries of the layers that fine-tuning changed
+    original_bytes: int  # on the disk, of the checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What goes into one task's file, known before anything is decomposed."""
+    """The contents of one task's file, known before anything is decomposed."""
 
     path: Path
     shards: Shards
     factors: dict[str, list[torch.Size]]  # layer -> shapes of u, s, vh
     whole: list[str]  # other layers that fine-tuning changed
-    read: Mapping[str, Tensor]  # the fine-tuned weights
+    finetuned: LazyMapping  # the weights
 
 
 class LowRankWriter:
-    """Write low-rank factors, a file for each task; ``paths``: task -> its file."""
+    """Write low-rank factors, a file for each task."""
 
     def __init__(self, paths: Mapping[str, Path], precision: str) -> None:
         self.paths, self.outputs = paths, list(paths.values())
@@ -60,7 +58,6 @@ class LowRankWriter:
         self.plans: dict[str, Plan] = {}
 
     def num_bytes(self) -> int:
-        """Return the size of the files; 0 before they are planned."""
         return sum(plan.shards.num_bytes() for plan in self.plans.values())
 
     def plan(self, inputs: Inputs, served: Served) -> None:
@@ -68,15 +65,15 @@ class LowRankWriter:
         self.plans = {task: self._plan_one(task, inputs, served) for task in self.paths}
 
     def _plan_one(self, task: str, inputs: Inputs, served: Served) -> Plan:
-        finetuned, vector = inputs.finetuned[task], inputs.vectors[task]
-        compressed = is_compressed(finetuned)
-        read = CompressedStateDict(inputs.base, finetuned) if compressed else finetuned
+        path, finetuned, vector = self.paths[task], inputs.finetuned[task], inputs.vectors[task]
+        if is_compressed(finetuned):
+            finetuned = CompressedStateDict(inputs.base, finetuned)
         changed = [name for name in vector if is_changed(vector, name)]
         shapes_of = served.vectors[task].factor_shapes
         factors = {name: shapes for name in changed if (shapes := shapes_of(name))}
         whole = [name for name in changed if name not in factors]
-        shards = factor_shards(self.paths[task], factors, read, whole, self.precision)
-        return Plan(path=self.paths[task], shards=shards, factors=factors, whole=whole, read=read)
+        shards = factor_shards(path, factors, finetuned, whole, self.precision)
+        return Plan(path=path, shards=shards, factors=factors, whole=whole, finetuned=finetuned)
 
     def write(
         self,
@@ -85,7 +82,6 @@ class LowRankWriter:
         metadata: Mapping[str, Mapping[str, str]],
         bar: Callable,
     ) -> str:
-        """Write the files as planned; return a table of what they store."""
         return render_stored(
             {
                 task: self._write_one(task, inputs, served.vectors[task], metadata[task], bar)
@@ -103,13 +99,13 @@ class LowRankWriter:
     ) -> Stored:
         plan = self.plans[task]
         changed = [*plan.factors, *plan.whole]
-        contents = Contents(
+        contents = LowRankContents(
             pretrained=weights_hash(inputs.base),
             layers=list(plan.factors),
             unchanged=[name for name in inputs.base if name not in changed],
             split_qkv=vector.split_qkv,
         )
-        metadata = {**metadata, KEY: json.dumps(asdict(contents))}
+        metadata = {**metadata, KEY_LOW_RANK: json.dumps(asdict(contents))}
         with (
             StateDictWriter(plan.path, plan.shards, metadata) as writer,
             bar(total=len(changed), desc=task) as layers,
@@ -121,7 +117,7 @@ class LowRankWriter:
                     writer.write(f"{name}.{key}", 0, factor.cpu().reshape(shape))
                 layers.update()
             for name in plan.whole:
-                writer.write(name, 0, plan.read[name])
+                writer.write(name, 0, plan.finetuned[name])
                 layers.update()
         ranks = [u[-1] for u, _, _ in plan.factors.values()]
         shards = plan.shards.files.values()
@@ -130,13 +126,34 @@ class LowRankWriter:
             num_params=sum(math.prod(shape) for params in shards for _, shape in params.values()),
             num_bytes=plan.path.stat().st_size,
             changed_params=sum(vector.shape(name).numel() for name in changed),
-            original_params=sum(plan.read.shape(name).numel() for name in plan.read),
             original_bytes=sum(file.stat().st_size for file in inputs.finetuned[task].files),
         )
 
 
+def factor_shards(
+    path: Path,
+    factors: Mapping[str, list[torch.Size]],
+    finetuned: LazyMapping,
+    whole: Iterable[str],
+    precision: torch.dtype,
+) -> Shards:
+    """Return the parameters of a compressed file: factors, and the layers that are kept whole.
+
+    ``factors``: layer -> shapes of u, s, vh. Raises ValueError if a layer has a factor's name.
+    """
+    params = {
+        f"{name}.{key}": (precision, tuple(shape))
+        for name, shapes in factors.items()
+        for key, shape in zip(FACTORS, shapes, strict=True)
+    }
+    kept = {name: (finetuned.dtype(name), tuple(finetuned.shape(name))) for name in whole}
+    if odd := set(params) & set(kept):
+        raise ValueError(f"the parameter {min(odd)!r} has the name of another's factor.")
+    return Shards({path.name: params | kept})
+
+
 def render_stored(stored: Mapping[str, Stored]) -> str:
-    """A table of what compressed files store, task by task and in total."""
+    """Return a table of what compressed files store, task by task and in total."""
     head = ("task", "rank", "stored", "of changed", "share", "MB", "of MB")
     lines = [head]
     total = [0, 0, 0, 0]

@@ -1,6 +1,6 @@
 """Write masked methods for all tasks in one pass, as bit masks or as full checkpoints.
 
-The format of bit masks is in `state_dicts.masked`.
+The format of bit masks is described in `state_dicts.masked`.
 """
 
 import hashlib
@@ -19,9 +19,8 @@ from tsv_bench.merging.dense_writer import DenseWriter
 from tsv_bench.methods.forms import Masked, Served
 from tsv_bench.state_dicts.inputs import Inputs
 from tsv_bench.state_dicts.low_rank import PRECISIONS, weights_hash
-from tsv_bench.state_dicts.masked import KEY, SHARED, Contents
-from tsv_bench.state_dicts.writer import KEY as MADE
-from tsv_bench.state_dicts.writer import Shards, StateDictWriter
+from tsv_bench.state_dicts.masked import KEY_MASKED, SHARED_FILE, MaskContents
+from tsv_bench.state_dicts.writer import MADE_BY, Shards, StateDictWriter
 from tsv_bench.task_vectors.task_vector import is_changed
 
 
@@ -29,35 +28,31 @@ from tsv_bench.task_vectors.task_vector import is_changed
 class StoredMask:
     """What a file of masks stores of a task."""
 
-    num_kept: int  # entries
-    num_entries: int
+    num_kept: int  # entries that the mask keeps
+    num_entries: int  # of all masked layers
     num_bytes: int  # on the disk
 
 
 class MaskWriter:
-    """Write bit masks, a file for each task, and once the vector that all share.
-
-    ``paths``: task -> its file; the shared file stands beside them.
-    """
+    """Write bit masks, a file for each task, and beside them one file with the shared vector."""
 
     def __init__(self, paths: Mapping[str, Path], precision: str) -> None:
         """Raises ValueError if a task has the name of the shared file."""
-        if SHARED in paths:
+        if SHARED_FILE in paths:
             raise ValueError(
-                f"the task's name {SHARED!r} is that of the file which all masks share. Choose "
-                f"another."
+                f"the task's name {SHARED_FILE!r} is that of the file which all masks share. "
+                f"Choose another."
             )
         self.paths, self.precision = paths, PRECISIONS[precision]
-        self.shared = next(iter(paths.values())).with_name(f"{SHARED}.safetensors")
+        self.shared = next(iter(paths.values())).with_name(f"{SHARED_FILE}.safetensors")
         self.outputs = [*paths.values(), self.shared]
         self.shards: dict[Path, Shards] = {}
 
     def num_bytes(self) -> int:
-        """Return the size of the files; 0 before they are planned."""
         return sum(shards.num_bytes() for shards in self.shards.values())
 
     def plan(self, inputs: Inputs, served: Served) -> None:
-        """Find the layers that any task changed: those that the files hold."""
+        """Find the layers that any task changed: the files hold these."""
         vectors = inputs.vectors
         shapes = {
             name: tuple(inputs.base.shape(name))
@@ -76,7 +71,6 @@ class MaskWriter:
         metadata: Mapping[str, Mapping[str, str]],
         bar: Callable,
     ) -> str:
-        """Write the files in one pass; return a table of what the masks keep."""
         merge = merge_identity(metadata)
         base = weights_hash(inputs.base)
         num_kept, num_entries = torch.zeros(len(served), dtype=torch.int64), 0
@@ -84,7 +78,7 @@ class MaskWriter:
         with ExitStack() as files:
 
             def open_file(path: Path, scale: float, about: Mapping[str, str]) -> StateDictWriter:
-                contents = {KEY: json.dumps(asdict(Contents(base, merge, scale)))}
+                contents = {KEY_MASKED: json.dumps(asdict(MaskContents(base, merge, scale)))}
                 writer = StateDictWriter(path, self.shards[path], {**about, **contents})
                 return files.enter_context(writer)
 
@@ -94,7 +88,7 @@ class MaskWriter:
                 for task, vector in served.vectors.items()
             ]
             layers = files.enter_context(bar(total=len(stored), desc="masks"))
-            written: dict[str, int] = {}  # bytes of a layer's bits
+            written: dict[str, int] = {}  # layer -> bytes of its bits so far
             for name, start, (rows, packed) in served.rows(pack=True):
                 if name in stored:
                     whole.write(name, start, rows.cpu())
@@ -115,7 +109,7 @@ class MaskWriter:
 
 
 class MaskedDenseWriter(DenseWriter):
-    """Write what masks serve as models or vectors, of all tasks in one pass."""
+    """Write the models or vectors of a masked method, those of all tasks in one pass."""
 
     def write(
         self,
@@ -148,22 +142,22 @@ class MaskedDenseWriter(DenseWriter):
 
 
 def merge_identity(metadata: Mapping[str, Mapping[str, str]]) -> str:
-    """Return what tells the files of one merge from others': a hash of how they were made."""
-    about = json.loads(next(iter(metadata.values()))[MADE])
+    """Return a hash of how the files were made: the same for all files of one merge."""
+    about = json.loads(next(iter(metadata.values()))[MADE_BY])
     about = {key: value for key, value in about.items() if key not in ("task", "precision")}
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def ones(packed: Tensor) -> Tensor:
-    """Bits that are set, [tasks] of bytes [tasks, n]."""
+    """Count the bits that are set: bytes [tasks, n] -> int64 [tasks]."""
     return torch.stack([((packed >> place) & 1).sum(dim=1) for place in range(8)]).sum(dim=0)
 
 
 def render_masks(stored: Mapping[str, StoredMask], num_shared: int) -> str:
-    """A table of what the tasks' masks keep, and the bytes of all files."""
+    """Return a table of what the tasks' masks keep and of the files' sizes."""
     rows = [("task", "kept", "of entries", "share", "MB")]
     for task, mask in stored.items():
         share = mask.num_kept / max(mask.num_entries, 1)
         size = f"{mask.num_bytes / 1e6:.1f}"
         rows.append((task, f"{mask.num_kept:,}", f"{mask.num_entries:,}", f"{share:.3f}", size))
-    return align([*rows, (SHARED, "", "", "", f"{num_shared / 1e6:.1f}")], gap=2)
+    return align([*rows, (SHARED_FILE, "", "", "", f"{num_shared / 1e6:.1f}")], gap=2)

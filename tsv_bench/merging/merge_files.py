@@ -1,4 +1,4 @@
-"""Merge checkpoint files: check, open, serve, write."""
+"""Merge checkpoint files: open and check them, serve, write."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
@@ -23,21 +23,47 @@ from tsv_bench.methods.served import form_by_trial, served_by
 from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.inputs import Inputs, check_inputs, check_tasks, open_inputs
 from tsv_bench.state_dicts.low_rank import PRECISIONS
-from tsv_bench.state_dicts.writer import KEY
+from tsv_bench.state_dicts.writer import MADE_BY
 from tsv_bench.task_vectors.streaming import observer
 
-# What writes each form of serving: as compressed files, and dense where not by `DenseWriter`.
+# Form of serving -> its writer: of compressed files, and of dense ones if it is not `DenseWriter`.
 COMPRESSED = {LowRank: LowRankWriter, Masked: MaskWriter}
 DENSE = {Masked: MaskedDenseWriter}
 
 
+class Writer(Protocol):
+    """What `merge` asks of a writer."""
+
+    paths: Mapping[str | None, Path]  # task -> its output; None -> the one that all tasks share
+    outputs: list[Path]  # these and what stands beside them
+
+    def num_bytes(self) -> int:
+        """Return an upper bound of the bytes of all outputs; 0 if only `plan` finds it."""
+
+    def plan(self, inputs: Inputs, served: Served) -> None:
+        """Find what the outputs hold, before the method computes anything."""
+
+    def write(
+        self,
+        inputs: Inputs,
+        served: Served,
+        metadata: Mapping[str | None, Mapping[str, str]],
+        bar: Callable,
+    ) -> str:
+        """Write the outputs; return a table of what compressed files store, else "".
+
+        ``metadata``: of each output in ``paths``. ``bar``: makes a progress bar of a total and a
+        description.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class Merged:
-    """What a merge has written, and what it took."""
+    """What a merge has written, and the time and memory that it took."""
 
     outputs: list[Path]
-    num_bytes: int
-    seconds: float
+    num_bytes: int  # of all outputs
+    seconds: float  # wall time
     peak_memory: int  # resident, bytes, of the process so far
     stored: str = ""  # a table of what compressed files store of each task
 
@@ -60,53 +86,36 @@ def merge(
 ) -> Merged:
     """Merge checkpoints by a method (its function, with its knobs bound) and write the result.
 
-    ``write``: "model" is pretrained + alpha * vector; "vector" the vector that is served;
+    ``write``: "model" writes pretrained + alpha * vector; "vector" the vector that is served;
     "compressed" low-rank factors (TSV-C) or bit masks and the vector that they share, stored in
     ``precision``. A method that serves one vector writes ``output``, any other
-    ``output``/<task>.safetensors. ``name`` and ``knobs`` go into the metadata.
+    ``output``/<task>.safetensors. ``factors``: a cache of singular triplets. ``name`` and
+    ``knobs`` go into the metadata.
 
     Raises ValueError or OSError for anything wrong with the arguments or the files, before long
     work.
     """
     started = time.monotonic()
     _check_arguments(alpha, write, precision, finetuned)
-    serve({})  # checks the knobs
+    serve({})  # raises ValueError for a wrong knob
+    name = name or getattr(getattr(serve, "func", serve), "__name__", str(serve))
+    knobs = dict(knobs if knobs is not None else getattr(serve, "keywords", {}))
+
     inputs = open_inputs(pretrained, finetuned, device)
     form = form_by_trial(serve, finetuned)
-    output = Path(output)
-    writer = make_writer(form, inputs, output, write, precision, alpha)
+    writer = make_writer(form, inputs, Path(output), write, precision, alpha)
     check_outputs(writer.outputs, inputs.states, overwrite, writer.num_bytes())
+    bar = partial(tqdm, disable=not progress)
+    with bar(total=len(inputs.states), desc="checking", unit="file") as files:
+        inputs, hashes = check_inputs(inputs, factors, files.update)
 
     with bars(progress):
-        with tqdm(
-            total=len(inputs.states), desc="checking", unit="file", disable=not progress
-        ) as bar:
-            inputs, hashes = check_inputs(inputs, factors, bar.update)
-        about = {
-            "method": name or getattr(getattr(serve, "func", serve), "__name__", str(serve)),
-            "knobs": dict(knobs if knobs is not None else getattr(serve, "keywords", {})),
-            "write": write,
-            "inputs": hashes,
-            "version": __version__,
-            "commit": provenance.commit(),
-        }
-        if write == "model":
-            about["alpha"] = alpha
-        metadata = {
-            task: {
-                KEY: json.dumps(
-                    about
-                    | ({"task": task} if task else {})
-                    | ({"precision": precision} if write == "compressed" else {})
-                )
-            }
-            for task in writer.paths
-        }
-        served = served_by(serve, inputs.vectors, about["method"])
+        served = served_by(serve, inputs.vectors, name)
         writer.plan(inputs, served)
         check_place(writer.outputs[0].parent, writer.num_bytes())
-        bar = partial(tqdm, unit="layer", disable=not progress)
-        table = writer.write(inputs, served, metadata, bar)
+        about = {"method": name, "knobs": knobs, "write": write, "inputs": hashes}
+        metadata = how_made(writer.paths, about, alpha, precision)
+        table = writer.write(inputs, served, metadata, partial(bar, unit="layer"))
     return Merged(
         outputs=writer.outputs,
         num_bytes=sum(_size(path) for path in writer.outputs),
@@ -118,8 +127,8 @@ def merge(
 
 def make_writer(
     form: type[Served], inputs: Inputs, output: Path, write: str, precision: str, alpha: float
-) -> DenseWriter | LowRankWriter | MaskWriter:
-    """Return what writes this form of serving. Raises ValueError if it has no compressed files."""
+) -> Writer:
+    """Return the writer of a form of serving. Raises ValueError if it has no compressed files."""
     if write == "compressed" and form not in COMPRESSED:
         raise ValueError(
             "write=compressed stores the low-rank factors of TSV-C, or masks and the vector that "
@@ -130,6 +139,22 @@ def make_writer(
     if write == "compressed":
         return COMPRESSED[form](paths, precision)
     return DENSE.get(form, DenseWriter)(paths, inputs.base, write, alpha)
+
+
+def how_made(
+    tasks: Iterable[str | None], about: Mapping[str, Any], alpha: float, precision: str
+) -> dict[str | None, dict[str, str]]:
+    """Return the metadata of each task's output: ``about``, and what else determines its values."""
+    about = {**about, "version": __version__, "commit": provenance.commit()}
+    if about["write"] == "model":
+        about["alpha"] = alpha
+
+    def of_task(task: str | None) -> dict[str, Any]:
+        own = {"task": task} if task else {}
+        stored = {"precision": precision} if about["write"] == "compressed" else {}
+        return about | own | stored
+
+    return {task: {MADE_BY: json.dumps(of_task(task))} for task in tasks}
 
 
 def _check_arguments(
@@ -146,10 +171,10 @@ def _check_arguments(
 
 @contextmanager
 def bars(progress: bool) -> Iterator[None]:
-    """Bars for the steps that a method takes before its first layer."""
+    """Show a progress bar for the steps that a method takes before its first layer."""
 
     def bar(steps: Iterable, total: int, label: str) -> Iterable:
-        # leave: the one of a step within another's goes when it is done.
+        # leave=None: tqdm removes a bar within another's at its end.
         return tqdm(steps, total=total, desc=label, disable=not progress, leave=None)
 
     token = observer.set(bar)

@@ -1,14 +1,11 @@
-"""Where a merge goes: files or folders laid out like the pretrained checkpoint."""
+"""Where a merge writes: the outputs' paths, and the checks that nothing is in the way."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import torch
-
 from tsv_bench.files import check_place
-from tsv_bench.state_dicts.low_rank import FACTORS
 from tsv_bench.state_dicts.state_dict import StateDict, open_state_dict
-from tsv_bench.state_dicts.writer import KEY, Shards
+from tsv_bench.state_dicts.writer import MADE_BY
 
 WRITES = ("model", "vector", "compressed")
 
@@ -16,9 +13,10 @@ WRITES = ("model", "vector", "compressed")
 def output_paths(
     output: Path, pretrained: StateDict, tasks: Iterable[str], one: bool, write: str
 ) -> dict[str | None, Path]:
-    """The file or folder of the merged vector (None), or of each task's own.
+    """Return task -> its output, or None -> the output of all tasks if there is only ``one``.
 
-    ValueError where a name cannot be an output.
+    An output is a safetensors file, or a folder if the pretrained checkpoint is one. Raises
+    ValueError if ``output`` cannot be the name of what is written.
     """
     in_folder = pretrained.path.is_dir() and output.suffix != ".safetensors"
     if one:
@@ -40,7 +38,12 @@ def output_paths(
 def check_outputs(
     paths: Iterable[Path], inputs: Mapping[str, StateDict], overwrite: bool, num_bytes: int
 ) -> None:
-    """ValueError or OSError where an output would replace something or has no room."""
+    """Check that the outputs replace nothing that must stay.
+
+    Raises ValueError for an output that is an input or holds one, or that is already there unless
+    ``overwrite`` says so and a merge wrote it; OSError if the place cannot be written to or has no
+    room for ``num_bytes``.
+    """
     for path in paths:
         for name, state in inputs.items():
             taken = {state.path.resolve(), *(file.resolve() for file in state.files)}
@@ -67,58 +70,11 @@ def check_outputs(
 
 
 def _ours(folder: Path) -> bool:
-    """Whether a merge has written this folder, or nobody anything."""
+    """Return whether the folder is empty or a merge has written it."""
     if not any(folder.iterdir()):
         return True
     try:
         state = open_state_dict(folder)
-        return all(KEY in open_state_dict(file).metadata for file in state.files)
+        return all(MADE_BY in open_state_dict(file).metadata for file in state.files)
     except (ValueError, OSError):
         return False
-
-
-def dense_shards(path: Path, pretrained: StateDict, write: str) -> Shards:
-    """Parameters in the pretrained checkpoint's order, types and shards.
-
-    A vector has no entry for integer buffers; a model has the pretrained ones.
-    """
-
-    def specs(names: Iterable[str]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        return {
-            name: (pretrained.dtype(name), tuple(pretrained.shape(name)))
-            for name in names
-            if write == "model" or pretrained.dtype(name).is_floating_point
-        }
-
-    if path.suffix == ".safetensors":
-        return Shards({path.name: specs(pretrained)})
-    files = {_safetensors(file): specs(names) for file, names in pretrained.shards.items()}
-    index = pretrained.index_name
-    return Shards(
-        {file: params for file, params in files.items() if params},
-        index_name=index and _safetensors(index.removesuffix(".index.json")) + ".index.json",
-        other_files=tuple(pretrained.other_files),
-        folder=True,
-    )
-
-
-def _safetensors(name: str) -> str:
-    """The name that Hugging Face's loaders expect in place of pytorch_model.bin's."""
-    stem = name.rsplit(".", 1)[0]
-    return stem.replace("pytorch_model", "model") + ".safetensors"
-
-
-def factor_shards(
-    path: Path, factors: Mapping[str, list[torch.Size]], rest: StateDict, names: Iterable[str],
-    precision: torch.dtype,
-) -> Shards:  # fmt: skip
-    """``factors``: shapes of u, s, vh of every compressed layer; ``names``: what is kept whole."""
-    params = {
-        f"{name}.{key}": (precision, tuple(shape))
-        for name, shapes in factors.items()
-        for key, shape in zip(FACTORS, shapes, strict=True)
-    }
-    whole = {name: (rest.dtype(name), tuple(rest.shape(name))) for name in names}
-    if odd := set(params) & set(whole):
-        raise ValueError(f"the parameter {min(odd)!r} has the name of another's factor.")
-    return Shards({path.name: params | whole})

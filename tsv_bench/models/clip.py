@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tsv_bench import hub
 from tsv_bench.models.backbone import Backbone
 from tsv_bench.state_dicts.integrity import hash_weights
-from tsv_bench.state_dicts.state_dict import WEIGHTS, StateDict, open_state_dict
+from tsv_bench.state_dicts.state_dict import SUFFIXES, StateDict, open_state_dict
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def clip_needs(
 ) -> list[hub.Need]:
     """What `load_clip` takes from the hub when called like this; [] for weights of the user's."""
     path = Path(weights).expanduser()
-    is_repository = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", weights) and path.suffix not in WEIGHTS
+    is_repository = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", weights) and path.suffix not in SUFFIXES
     if path.exists() or not is_repository:
         return []
     need = hub.Need(

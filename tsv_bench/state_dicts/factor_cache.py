@@ -1,4 +1,4 @@
-"""Singular triplets on disk, so that no layer is decomposed twice at the same rank or below."""
+"""Singular triplets on disk: no layer is decomposed twice for the same rank or a lower one."""
 
 import hashlib
 import json
@@ -19,29 +19,33 @@ from tsv_bench.task_vectors.lazy import Triplets
 
 log = logging.getLogger(__name__)
 
-# Part of every entry's name: raise it when the triplets of the same layer come out differently.
+# Part of every entry's name: raise it when the decomposition's results change.
 VERSION = 1
 
 
 class FactorCache:
     """Leading singular triplets by checkpoint pair, layer and kind, in a folder of bounded size.
 
-    Entries are written atomically, so processes may share the folder. One that is damaged is
-    dropped with a warning; a folder that cannot be written to is done without, with a warning.
+    Entries are written atomically, so processes may share the folder. A damaged entry is deleted
+    with a warning. If the folder cannot be written to, a warning says so and nothing is kept.
     """
 
     def __init__(self, folder: Path, max_bytes: int, ahead: float | int = 0) -> None:
-        """``ahead``: the share of singular vectors to compute at least, for requests to come."""
+        """``ahead``: the share of a layer's singular triplets that are computed at least.
+
+        More than a method asks for, so that a later one at a higher rank finds its own.
+        """
         self.folder, self.max_bytes = Path(folder).expanduser(), max_bytes
         self.ahead = ahead
-        self._checked: set[tuple[Path, int]] = set()  # entries whose checksums were right
-        self._written = 0  # bytes since the folder was last looked through
+        self._checked: set[tuple[Path, int]] = set()  # path and inode of entries found whole
+        self._written = 0  # bytes since `_evict` was last called
         self._usable = True
 
     def recall(self, pair: str, name: str, kind: str, rank: int) -> Triplets | None:
-        """u [pieces, m, k], s [pieces, k], vh [pieces, k, n] with k = rank; None if not there.
+        """Return u [pieces, m, k], s [pieces, k], vh [pieces, k, n] with k = ``rank``.
 
-        ``pair`` identifies the two checkpoints by their content.
+        None if the cache has no triplets of this rank or a higher one. ``pair`` identifies the two
+        checkpoints by their content.
         """
         path = self._path(pair, name, kind)
         try:
@@ -49,8 +53,8 @@ class FactorCache:
             self._check(path, file)
             if _rank(file) < rank:
                 return None
-            with suppress(OSError):  # another user's, perhaps
-                os.utime(path)  # the entries used last are kept longest
+            with suppress(OSError):  # the entry may be another user's
+                os.utime(path)  # eviction goes by the time of the last use
             pieces = range(len(file.specs) // 3)
             parts = [[_rows(file, f"{i}.{key}", rank) for i in pieces] for key in "usv"]
         except (FileNotFoundError, NotADirectoryError):
@@ -66,12 +70,12 @@ class FactorCache:
         return u.mT, s, vh
 
     def keep(self, pair: str, name: str, kind: str, triplets: Triplets) -> None:
-        """Write the triplets, unless some of a rank as high are there."""
+        """Write the triplets unless the cache has those of this rank or a higher one."""
         if not self._usable:
             return
         u, s, vh = (part.detach().cpu() for part in triplets)
         path = self._path(pair, name, kind)
-        # The leading triplets of a higher rank can be read alone, as u lies there transposed.
+        # u is written transposed, so that the leading triplets are rows and can be read alone.
         tensors = {}
         for i in range(len(s)):
             parts = {"u": u[i].mT, "s": s[i], "v": vh[i]}
@@ -88,8 +92,8 @@ class FactorCache:
                     self._evict()
                 self._checked.add((path, path.stat().st_ino))
         except FileNotFoundError:
-            pass  # another process has evicted it
-        except (OSError, SafetensorError) as error:  # the latter when the disk is full
+            pass  # another process has evicted the entry
+        except (OSError, SafetensorError) as error:  # a full disk raises the latter
             self._usable = False
             log.warning(f"going on without a factor cache: cannot write to {self.folder} ({error})")
 
@@ -115,7 +119,7 @@ class FactorCache:
             return 0
 
     def _evict(self) -> None:
-        """Remove the entries used longest ago until the folder is within its bound."""
+        """Delete the entries that were used longest ago until the folder is within its bound."""
         self._written = 0
         entries = []
         for path in self.folder.glob("*/*.safetensors"):

@@ -1,4 +1,4 @@
-"""The checkpoints that a command is given: opened by name, compared, checked before any work."""
+"""The checkpoints that a command is given: opened, compared and checked before any work."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -37,9 +37,9 @@ class Inputs:
 def open_inputs(
     pretrained: Path | str, finetuned: Mapping[str, Path | str], device: str = "cpu"
 ) -> Inputs:
-    """Open and compare the checkpoints; only names, shapes and types are read.
+    """Open the checkpoints and compare their names, shapes and dtypes; nothing else is read.
 
-    Raises ValueError or OSError that says for which checkpoint.
+    Raises ValueError or OSError that names the checkpoint.
     """
     check_tasks(finetuned)
     base = CachedReads(_named("pretrained", partial(open_state_dict, pretrained)))
@@ -56,10 +56,10 @@ def open_inputs(
 def check_inputs(
     inputs: Inputs, factors: FactorCache | None, done: Callable[[], object]
 ) -> tuple[Inputs, dict[str, Hashes]]:
-    """Read all checkpoints once: their hashes, and task vectors that use the factor cache.
+    """Read all checkpoints once; return the inputs, now with the factor cache, and the hashes.
 
     ``done`` is called after each checkpoint. Raises ValueError for a value that is not finite, and
-    if no task changed anything; warns of one that did not.
+    if no task changed anything; logs a warning for a task that did not.
     """
     hashes = check_contents(inputs.states, done)
     check_changes(inputs.base, inputs.vectors)
@@ -79,7 +79,7 @@ def check_inputs(
 
 
 def check_tasks(finetuned: Mapping[str, Path | str]) -> None:
-    """Raise ValueError unless there are tasks, with names that files can have."""
+    """Raise ValueError unless there is a task and every task's name can be a file's name."""
     if not finetuned:
         raise ValueError("no fine-tuned checkpoints: give at least one, as in {cars: cars.pt}.")
     for task in finetuned:
@@ -88,11 +88,11 @@ def check_tasks(finetuned: Mapping[str, Path | str]) -> None:
 
 
 def check_changes(base: StateDict, vectors: Mapping[str, TaskVector]) -> None:
-    """Raise ValueError if no task changed anything; warn of one that did not."""
+    """Raise ValueError if no task changed anything; log a warning for a task that did not."""
     same = [
         task
         for task, vector in vectors.items()
-        # Small layers first: what trains anything trains one of these, mostly.
+        # Small layers first: most ways of fine-tuning change one, and it is read quickly.
         if not any(is_changed(vector, name) for name in _by_size(vector))
     ]
     if len(same) == len(vectors):
@@ -105,7 +105,7 @@ def check_changes(base: StateDict, vectors: Mapping[str, TaskVector]) -> None:
 
 
 def _named(name: str, open_one: Callable[[], Opened]) -> Opened:
-    """Return what ``open_one`` gives; an error says for which checkpoint."""
+    """Call ``open_one`` and put the checkpoint's name before its errors."""
     try:
         return open_one()
     except ValueError as error:

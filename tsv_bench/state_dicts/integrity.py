@@ -1,4 +1,4 @@
-"""Checkpoint files read once: sha256 and finite values."""
+"""Checkpoint files read once, for their sha256 and for values that are not finite."""
 
 import hashlib
 import re
@@ -42,15 +42,15 @@ Hashes = dict[str, str]  # file name -> sha256
 
 
 def check_finite(state: StateDict) -> None:
-    """ValueError that names the first parameter with NaN or infinity."""
+    """Raise ValueError that names the first parameter with NaN or infinity."""
     for shard in state.shards:
         _check_shard(state, shard, lambda rows: None)
 
 
 def checked_hashes(state: StateDict) -> Hashes:
-    """sha256 of the files of a checkpoint, all of it checked as by `check_finite`.
+    """Return the sha256 of each file of a checkpoint, after the check of `check_finite`.
 
-    A file is read only once, unless it changes.
+    A file is read again only if it has changed.
     """
     hashes = {}
     for path in state.files:
@@ -75,7 +75,7 @@ def _check_and_hash(state: StateDict, path: Path) -> str:
 
 
 def _check_shard(state: StateDict, shard: str, see: Callable[[Tensor], object]) -> None:
-    """As `check_finite`, of one file; ``see`` gets its content, block by block."""
+    """Check the values of one file; ``see`` gets its content, block by block."""
     for name in state.shards[shard]:
         shape = state.shape(name)
         num_rows = shape[0] if shape else 1
@@ -97,10 +97,10 @@ def _bytes(rows: Tensor) -> memoryview:
 def check_contents(
     states: Mapping[str, StateDict], done: Callable[[], object]
 ) -> dict[str, Hashes]:
-    """The hashes of all checkpoints, once every value in them is found finite.
+    """Return the hashes of all checkpoints, by their keys, after the check of `check_finite`.
 
-    ValueError names the first that is not, by its key. Files are read side by side, one thread
-    each; ``done`` is called after each checkpoint.
+    Checkpoints are read side by side, one thread each; ``done`` is called after each. Raises
+    ValueError that names the first checkpoint with a value that is not finite.
     """
 
     def check(name: str) -> Hashes:

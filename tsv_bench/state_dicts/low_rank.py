@@ -1,9 +1,9 @@
-"""TSV-C as files: the low-rank factors of a task vector, and what is not low rank, as it was.
+"""TSV-C as files: low-rank factors of the compressed layers, and the other changed parameters.
 
-A safetensors file with ``<layer>.u`` [m, k], ``<layer>.s`` [k] and ``<layer>.vh`` [k, n] of every
-compressed layer (with a leading axis of 3 where a fused projection was split), and the fine-tuned
-values of every other parameter that differs from the pretrained one. Its metadata says for which
-pretrained weights it is, and lists the layers.
+A safetensors file holds ``<layer>.u`` [m, k], ``<layer>.s`` [k] and ``<layer>.vh`` [k, n] of every
+compressed layer (with a leading axis of 3 if a fused projection was split), and the fine-tuned
+values of every other parameter that differs from the pretrained one. Its metadata lists the layers
+and names the pretrained weights by their hash.
 """
 
 import json
@@ -20,27 +20,27 @@ from tsv_bench.task_vectors.lazy import LazyMapping, Triplets, as_lazy
 from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.task_vector import TaskVector
 
-KEY = "tsv_bench.compressed"  # of the metadata
+KEY_LOW_RANK = "tsv_bench.compressed"  # the key in the metadata
 FACTORS = ("u", "s", "vh")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What the metadata of a compressed file say."""
+class LowRankContents:
+    """The metadata of a compressed file."""
 
     pretrained: str  # `weights_hash` of the pretrained weights
-    layers: list[str]  # those that lie there as factors
-    unchanged: list[str]  # those that are not there: as in the pretrained weights
+    layers: list[str]  # stored as factors
+    unchanged: list[str]  # not stored: equal to the pretrained weights
     split_qkv: bool
 
 
 def is_compressed(state: StateDict) -> bool:
-    return KEY in state.metadata
+    return KEY_LOW_RANK in state.metadata
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
-    """sha256 of names, types, shapes and values; the same for any file format."""
+    """Return the sha256 of names, dtypes, shapes and values; the same for any file format."""
     if not isinstance(state, StateDict):
         return hash_weights(state, tuple)
     if not state.weights_hash:  # every compressed file asks for it
@@ -49,7 +49,7 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
 
 
 class OnPretrained(LazyMapping):
-    """The fine-tuned checkpoint that a file of ours stands for, with the pretrained one's names."""
+    """A fine-tuned checkpoint that is computed from the pretrained one and a compressed file."""
 
     def __init__(self, pretrained: Mapping[str, Tensor]) -> None:
         self._pretrained = as_lazy(pretrained)
@@ -66,14 +66,14 @@ class OnPretrained(LazyMapping):
 
 
 class CompressedStateDict(OnPretrained):
-    """The fine-tuned checkpoint that a compressed file stands for, on its pretrained weights."""
+    """The fine-tuned checkpoint of a file of low-rank factors and its pretrained weights."""
 
     def __init__(self, pretrained: Mapping[str, Tensor], file: StateDict) -> None:
-        """ValueError where the file belongs to other pretrained weights, or lacks something."""
+        """Raises ValueError if the file belongs to other pretrained weights or is damaged."""
         super().__init__(pretrained)
         self.path = file.path
         try:
-            self.contents = Contents(**json.loads(file.metadata[KEY]))
+            self.contents = LowRankContents(**json.loads(file.metadata[KEY_LOW_RANK]))
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{file.path} is a compressed file whose metadata are damaged. Make it again."
@@ -107,14 +107,17 @@ class CompressedStateDict(OnPretrained):
             )
 
     def triplets(self, name: str) -> Triplets | None:
-        """The factors in float32, [pieces, ...]; None where the layer is not compressed."""
+        """Return u [pieces, m, k], s [pieces, k] and vh [pieces, k, n] in float32.
+
+        None if the layer is not compressed.
+        """
         if name not in self._layers:
             return None
         u, s, vh = (self._file[f"{name}.{key}"].float() for key in FACTORS)
         return (u, s, vh) if u.ndim == 3 else (u[None], s[None], vh[None])
 
     def delta(self, name: str, start: int = 0, stop: int | None = None) -> Tensor | None:
-        """Rows of finetuned minus pretrained, where these need no pretrained weights; or None."""
+        """Return rows of the layer's delta, or None if the file holds the weights instead."""
         shape = self.shape(name)
         if name in self._unchanged:
             return torch.zeros(shape)[start:stop] if shape else torch.zeros(())
@@ -141,7 +144,7 @@ class CompressedStateDict(OnPretrained):
 
 
 class StoredTaskVector(TaskVector):
-    """The task vector of a file that holds deltas: no weights are subtracted for these."""
+    """The task vector of a file that holds deltas, which need no subtraction."""
 
     def __init__(
         self, pretrained: Mapping[str, Tensor], finetuned: OnPretrained, device: str = "cpu"
@@ -166,7 +169,7 @@ class CompressedTaskVector(StoredTaskVector):
         if stored is None or kind.endswith("-split") != self._stored.contents.split_qkv:
             return None
         u, s, vh = (part.double() for part in stored)
-        # Rounded to the precision of the file, u and vh are no longer quite orthonormal.
+        # The file's precision leaves u and vh not quite orthonormal: decompose their product anew.
         qu, ru = torch.linalg.qr(u)
         qv, rv = torch.linalg.qr(vh.mT)
         a, s, bh = torch.linalg.svd(ru * s[:, None] @ rv.mT)

@@ -1,8 +1,8 @@
-"""Masks as files: a bit an entry for each task, of one merged vector that all tasks share.
+"""Masks as files: one merged vector that all tasks share, and for each task a bit an entry.
 
 ``shared.safetensors`` holds the merged vector, layer by layer. Beside it ``<task>.safetensors``
-holds the same layers as bytes, eight entries each (`pack_bits`). What no task changed is in
-neither. The metadata of both say for which pretrained weights they are and of which merge.
+holds the masks of the same layers as bytes, eight entries each (`pack_bits`). Layers that no task
+changed are in neither. The metadata of both name the pretrained weights and the merge by hashes.
 """
 
 import json
@@ -16,37 +16,41 @@ from tsv_bench.state_dicts.low_rank import OnPretrained, weights_hash
 from tsv_bench.state_dicts.state_dict import StateDict, open_state_dict
 from tsv_bench.task_vectors.bits import unpack_bits
 
-KEY = "tsv_bench.masked"  # of the metadata
-SHARED = "shared"  # the file that stands beside those of tasks
+KEY_MASKED = "tsv_bench.masked"  # the key in the metadata
+SHARED_FILE = "shared"  # its name without the suffix
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What the metadata of the files say."""
+class MaskContents:
+    """The metadata of a file of masks, and of the shared file."""
 
     pretrained: str  # `weights_hash` of the pretrained weights
-    merge: str  # the same in the shared file: how both were made
-    scale: float  # of what the mask keeps; 1 in the shared file
+    merge: str  # a hash of how both were made; the same in both
+    scale: float  # a factor for the entries that the mask keeps; 1 in the shared file
 
 
 def is_masked(state: StateDict) -> bool:
-    return KEY in state.metadata
+    return KEY_MASKED in state.metadata
 
 
 class MaskedStateDict(OnPretrained):
-    """The fine-tuned checkpoint that a file of masks stands for, on its pretrained weights."""
+    """The fine-tuned checkpoint of a file of masks, its shared file and pretrained weights."""
 
     def __init__(self, pretrained: Mapping[str, Tensor], file: StateDict) -> None:
-        """ValueError where the files belong to others, FileNotFoundError without the shared one."""
+        """Open the shared file beside ``file`` and compare both.
+
+        Raises FileNotFoundError if there is no shared file, ValueError if one of them belongs to
+        another merge or to other pretrained weights, or is damaged.
+        """
         super().__init__(pretrained)
         self.path, self._file = file.path, file
         contents = contents_of(file)
-        if file.path.stem == SHARED:
+        if file.path.stem == SHARED_FILE:
             raise ValueError(
                 f"{file.path} is the vector that the masks beside it are of, and no task's. Name "
-                f"one of the others."
+                f"one of the files of masks."
             )
-        path = file.path.with_name(f"{SHARED}.safetensors")
+        path = file.path.with_name(f"{SHARED_FILE}.safetensors")
         if not path.exists():
             raise FileNotFoundError(
                 f"no {path}, the merged vector that the masks in {file.path} are of. Put it there."
@@ -73,7 +77,7 @@ class MaskedStateDict(OnPretrained):
                 )
 
     def delta(self, name: str, start: int = 0, stop: int | None = None) -> Tensor | None:
-        """Rows of finetuned minus pretrained; None for integer buffers, which have none."""
+        """Return rows of the layer's delta, or None for an integer buffer, which has none."""
         shape = self.shape(name)
         if not self.dtype(name).is_floating_point:
             return None
@@ -83,7 +87,7 @@ class MaskedStateDict(OnPretrained):
             return torch.zeros(shape)[start:stop] if shape else torch.zeros(())
         merged = self.shared.rows(name, start, stop).float()
         width = shape.numel() // max(num_rows, 1)
-        first, last = start * width, stop * width  # of the layer's entries
+        first, last = start * width, stop * width  # as positions among the layer's entries
         packed = self._file.rows(name, first // 8, -(-last // 8))
         kept = unpack_bits(packed, len(packed) * 8)[first % 8 :][: last - first]
         return merged * kept.reshape(merged.shape) * self._scale
@@ -95,9 +99,10 @@ class MaskedStateDict(OnPretrained):
         return (base.float() + self.delta(name, start, stop)).to(base.dtype)
 
 
-def contents_of(file: StateDict) -> Contents:
+def contents_of(file: StateDict) -> MaskContents:
+    """Read the metadata of a file of masks. Raises ValueError if they are damaged."""
     try:
-        return Contents(**json.loads(file.metadata[KEY]))
+        return MaskContents(**json.loads(file.metadata[KEY_MASKED]))
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{file.path} is a file of masks whose metadata are damaged. Make it again."

@@ -1,4 +1,4 @@
-"""The task vectors of checkpoint files, and the ones whose singular triplets are cached."""
+"""Task vectors of checkpoint files, with or without a cache of their singular triplets."""
 
 import hashlib
 import math
@@ -52,15 +52,16 @@ def open_task_vector(
     factors: FactorCache | None = None,
     pair: str = "",
 ) -> TaskVector:
-    """The task vector of a checkpoint file, compressed or not.
+    """Return the task vector of a checkpoint, compressed or not; no delta is read.
 
-    ``pair`` identifies the weights of both; needed with ``factors``.
+    ``pair`` identifies both checkpoints in the cache ``factors``: `cache_key`. Raises ValueError
+    or FileNotFoundError if a compressed file does not fit its pretrained weights or is damaged.
     """
     if is_compressed(finetuned):
         return CompressedTaskVector(pretrained, CompressedStateDict(pretrained, finetuned), device)
     if is_masked(finetuned):
         masked = MaskedStateDict(pretrained, finetuned)
-        checked_hashes(masked.shared)  # no NaN; read once for all tasks
+        checked_hashes(masked.shared)  # for NaN; the file is read only for the first task
         return StoredTaskVector(pretrained, masked, device)
     if factors is None:
         return TaskVector(pretrained, finetuned, device)
@@ -68,5 +69,5 @@ def open_task_vector(
 
 
 def cache_key(*identities: str) -> str:
-    """The name that a pretrained and a fine-tuned checkpoint have in the factor cache."""
+    """Return the name of a pair of checkpoints in the factor cache, made from their hashes."""
     return hashlib.sha256(" ".join(identities).encode()).hexdigest()[:24]

@@ -11,22 +11,37 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-# safetensors' names for torch's; older versions of torch lack some of the rarer ones.
-_NAMES = {
-    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"},
-    **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8"},
-    **{"U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8"},
-    **{"BOOL": "bool", "C64": "complex64", "F8_E8M0": "float8_e8m0fnu"},
-    **{"F8_E4M3": "float8_e4m3fn", "F8_E4M3FNUZ": "float8_e4m3fnuz"},
-    **{"F8_E5M2": "float8_e5m2", "F8_E5M2FNUZ": "float8_e5m2fnuz"},
+# Dtypes as safetensors names them -> as torch does.
+TORCH_NAMES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "C64": "complex64",
+    "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }
 DTYPES: dict[str, torch.dtype] = {
-    key: getattr(torch, name) for key, name in _NAMES.items() if hasattr(torch, name)
+    name: getattr(torch, torch_name)
+    for name, torch_name in TORCH_NAMES.items()
+    if hasattr(torch, torch_name)  # older versions of torch lack some of the rarer ones
 }
 
 
 class Spec(NamedTuple):
-    """What is known of a parameter without reading it. A 0-d one counts as one row."""
+    """A parameter's dtype and shape, known without reading it. A 0-d one counts as one row."""
 
     dtype: torch.dtype
     shape: torch.Size
@@ -41,9 +56,13 @@ class Spec(NamedTuple):
 
 
 class SafetensorsFile:
-    """A safetensors file; ``specs`` in the order of the data."""
+    """An open safetensors file; ``specs``: parameter -> dtype and shape, in the data's order.
+
+    ``header`` is every byte before the data.
+    """
 
     def __init__(self, path: Path) -> None:
+        """Raises ValueError if the file is damaged or holds a dtype that torch does not know."""
         self.path = path
         self._fd = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._fd)
@@ -56,16 +75,15 @@ class SafetensorsFile:
             raise ValueError(
                 f"{path} is not a whole safetensors file ({error}). Delete it and make it again."
             ) from error
-        except RuntimeError as error:  # torch maps the file by its path, which another may remove
+        except RuntimeError as error:  # a file that is removed meanwhile cannot be mapped
             if path.exists():
                 raise
             raise FileNotFoundError(f"{path} was removed while it was being opened.") from error
         header_bytes = int.from_bytes(os.pread(self._fd, 8, 0), "little")
         self.header = os.pread(self._fd, 8 + header_bytes, 0)
         header = json.loads(self.header[8:])
-        # By the descriptor, as all else: the path may have come to mean another file meanwhile.
         self.metadata: dict[str, str] = header.pop("__metadata__", {})
-        self.inode = os.fstat(self._fd).st_ino
+        self.inode = os.fstat(self._fd).st_ino  # of what is open: the path may be replaced
         self.specs: dict[str, Spec] = {}
         self._offset: dict[str, int] = {}
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
@@ -78,9 +96,12 @@ class SafetensorsFile:
             self._offset[name] = 8 + header_bytes + entry["data_offsets"][0]
 
     def read(self, name: str, start: int, out: Tensor) -> None:
-        """Fill ``out`` with the rows from ``start`` on."""
+        """Fill ``out`` with the parameter's rows from ``start`` on.
+
+        Raises ValueError if the file has shrunk since it was opened.
+        """
         offset = self._offset[name] + start * self.specs[name].row_bytes
-        # preadv: straight into the tensor, nothing mapped, no position that threads would share.
+        # preadv fills the tensor's memory, maps nothing and moves no position shared by threads.
         left = memoryview(out.reshape(-1).view(torch.uint8).numpy())
         while left:
             count = os.preadv(self._fd, [left], offset)

@@ -1,4 +1,4 @@
-"""Checkpoints of every common format and layout, read one tensor at a time."""
+"""Checkpoints of every common format, in one file or in shards, read one tensor at a time."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -11,22 +11,36 @@ from tsv_bench.state_dicts.safetensors_file import SafetensorsFile
 from tsv_bench.state_dicts.torch_file import ACCEPTED, TorchFile, open_file
 from tsv_bench.task_vectors.lazy import LazyMapping
 
-# Of a folder that has both kinds, Hugging Face's loaders take the first, and so do we.
+# Kind of weights -> its usual file name and its suffixes. Of a folder with both kinds the first
+# is taken, as by Hugging Face's loaders.
 KINDS = {
     "safetensors": ("model.safetensors", (".safetensors",)),
     "bin": ("pytorch_model.bin", (".bin", ".pt", ".pth")),
 }
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
+SUFFIXES = (
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".gguf",
+    ".h5",
+    ".msgpack",
+    ".onnx",
+)
 
 
 class StateDict(LazyMapping):
-    """A checkpoint's tensors, each read when it is asked for; threads may share one.
+    """A checkpoint whose tensors are read on access; threads may share one.
 
-    What comes back is the caller's own: contiguous, in ordinary memory, no view of a file.
+    A tensor that is read belongs to the caller: contiguous, in ordinary memory, no view of a file.
+    ``shards``: file name -> its parameters, in the file's order. ``headers``: file name -> the
+    bytes before the data, or None if the file holds more than header and data. ``other_files``:
+    the files of a folder that are neither weights nor their index.
     """
 
     fresh = True
-    weights_hash: str | None = None  # kept by `low_rank.weights_hash`, which every task asks for
+    weights_hash: str | None = None  # kept here by `low_rank.weights_hash`
 
     def __init__(
         self,
@@ -37,13 +51,16 @@ class StateDict(LazyMapping):
         index_name: str | None = None,
         other_files: Sequence[Path] = (),
     ) -> None:
+        """``weight_map``: parameter -> file name, as the index file ``index_name`` says.
+
+        Raises ValueError if there is no tensor.
+        """
         self.path = path
         self.files = sorted(part.path for part in parts)
         self.index_name = index_name
-        self.other_files = list(other_files)  # a folder's: neither weights nor their index
+        self.other_files = list(other_files)
         self.metadata = {} if index_name else dict(parts[0].metadata)
-        self.shards: dict[str, list[str]] = {}  # file name -> its parameters, in file order
-        # File name -> what stands before the data; None where more than data follows it.
+        self.shards: dict[str, list[str]] = {}
         self.headers = {part.path.name: part.header for part in parts}
         self._part: dict[str, SafetensorsFile | TorchFile] = {}
         for part in parts:
@@ -52,7 +69,7 @@ class StateDict(LazyMapping):
             self.shards[shard] = names
             self._part.update(dict.fromkeys(names, part))
         ours = any(key.startswith("tsv_bench") for key in self.metadata)
-        if not self._part and not ours:  # ours: compressed, of a task that changed nothing
+        if not self._part and not ours:  # a compressed task that changed nothing has no tensor
             raise ValueError(f"{path} is not a checkpoint: it holds no tensor. {ACCEPTED}.")
 
     @property
@@ -66,7 +83,7 @@ class StateDict(LazyMapping):
         return self._part[name].specs[name].dtype
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """``self[name][start:stop]``, reading only these rows. A 0-d tensor is one row, itself."""
+        """Read ``self[name][start:stop]`` and no other rows. A 0-d tensor is one row, itself."""
         part = self._part[name]
         spec = part.specs[name]
         start, stop, _ = slice(start, stop).indices(spec.rows)
@@ -77,16 +94,16 @@ class StateDict(LazyMapping):
 
 
 def open_state_dict(path: Path | str) -> StateDict:
-    """The checkpoint at ``path``, told by its content: safetensors, torch.save's, or a folder.
+    """Open a checkpoint: a safetensors file, one of torch.save, or a folder that holds either.
 
-    FileNotFoundError when there is none, ValueError when it is damaged or no checkpoint. Code in
-    a pickle is never run.
+    The format is recognized by the content. Code in a pickle is never run. Raises
+    FileNotFoundError if there is no such file, ValueError if it is damaged or no checkpoint.
     """
     path = Path(path)
     if not path.is_dir():
         return StateDict(path, [open_file(path)])
     files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-    others = [p for p in files if not p.name.endswith((*WEIGHTS, ".index.json"))]
+    others = [p for p in files if not p.name.endswith((*SUFFIXES, ".index.json"))]
     for kind, (usual, suffixes) in KINDS.items():
         indices = [p for p in files if p.name.endswith(f".{kind}.index.json")]
         if indices:
@@ -102,7 +119,7 @@ def open_state_dict(path: Path | str) -> StateDict:
 
 
 def _only(found: list[Path], usual: str) -> Path:
-    """The one of these files that is meant: the only one, or the one with the usual name."""
+    """Return the only file, or else the one with the usual name. Raises ValueError if neither."""
     for path in found:
         if len(found) == 1 or path.name == usual:
             return path
@@ -114,7 +131,11 @@ def _only(found: list[Path], usual: str) -> Path:
 
 
 def _open_shards(index: Path, others: list[Path]) -> StateDict:
-    """The checkpoint whose shards ``index`` lists. What the shards hold besides is an error."""
+    """Open the shards that ``index`` lists.
+
+    Raises FileNotFoundError if a shard is missing, ValueError if the shards hold other parameters
+    than the index says.
+    """
     try:
         weight_map: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
         shards = sorted(set(weight_map.values()))
@@ -152,7 +173,7 @@ def _open_shards(index: Path, others: list[Path]) -> StateDict:
 
 
 class CachedReads(StateDict):
-    """A checkpoint that remembers the rows read last, as those of the next task want them too."""
+    """A checkpoint that keeps the rows read last: every task reads the same pretrained rows."""
 
     fresh = False
 
@@ -161,7 +182,7 @@ class CachedReads(StateDict):
         self._last: tuple[tuple[str, int, int], Tensor] | None = None
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """As `StateDict.rows`, but the tensor is shared: not to be changed."""
+        """Read rows as `StateDict.rows` does. The tensor is shared: do not change it."""
         key, last = (name, start, stop), self._last
         if last is None or last[0] != key:
             last = self._last = key, super().rows(name, start, stop)

@@ -1,7 +1,8 @@
-"""One file of weights, safetensors or torch.save's, read in pieces into ordinary memory.
+"""One file of weights, written by torch.save or as safetensors, read in pieces.
 
-Pages of a mapped file count as resident memory for as long as they are mapped. Here nothing stays
-mapped: streaming through many large files needs room for the piece at hand and little more.
+Pages of a mapped file count as resident memory for as long as they are mapped. These readers copy
+each piece into ordinary memory and keep nothing mapped for long, so that streaming through many
+large files takes little more memory than one piece.
 """
 
 import logging
@@ -21,7 +22,7 @@ from tsv_bench.state_dicts.safetensors_file import SafetensorsFile, Spec
 
 log = logging.getLogger(__name__)
 NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights
-MAPPED_BYTES = 32 * 2**20  # read through one mapping of a torch file before it is dropped
+MAPPED_BYTES = 32 * 2**20  # how much is read of a torch file before it is mapped afresh
 ACCEPTED = (
     "Accepted are a safetensors file, a state dict saved with torch.save, and a folder that holds "
     "either of them, whole or in shards with their index"
@@ -29,15 +30,20 @@ ACCEPTED = (
 
 
 class TorchFile:
-    """What torch.save wrote; ``specs`` in the order of the data.
+    """A state dict that torch.save wrote; ``specs``: parameter -> dtype and shape.
 
-    ``mapped=False`` is for the format before torch 1.6, which can only be held in memory whole.
+    They are in the order of the data.
     """
 
-    metadata: dict[str, str] = {}  # as a safetensors file has it
+    metadata: dict[str, str] = {}  # as of a `SafetensorsFile`
     header = None
 
     def __init__(self, path: Path, *, mapped: bool) -> None:
+        """Load the file: memory-mapped, or whole as the format before torch 1.6 requires.
+
+        Raises ValueError if it is damaged, needs code to be run, or holds no state dict of
+        ordinary tensors.
+        """
         self.path = path
         self._mapped = mapped
         self._stamp = stamp(path)
@@ -61,7 +67,10 @@ class TorchFile:
             log.info(f"{path}: {len(ignored)} entries are no weights, first {ignored[0]!r}")
 
     def read(self, name: str, start: int, out: Tensor) -> None:
-        """Fill ``out`` with the rows from ``start`` on."""
+        """Fill ``out`` with the parameter's rows from ``start`` on.
+
+        Raises ValueError if the file has changed since it was opened.
+        """
         row_bytes = self.specs[name].row_bytes
         step = max(1, MAPPED_BYTES // row_bytes)
         for first in range(0, len(out), step):
@@ -71,12 +80,12 @@ class TorchFile:
             piece.copy_(tensor[start + first : start + first + len(piece)])
 
     def _current(self, num_bytes: int) -> dict[str, Tensor]:
-        """The tensors to read ``num_bytes`` from, mapped afresh once many pages were touched."""
+        """Return the tensors, mapped afresh if ``num_bytes`` more would exceed `MAPPED_BYTES`."""
         if not self._mapped:
             return self._tensors
         with self._lock:
-            # Touching a mapping of a file that was cut ends the process; mapping one that was
-            # replaced mixes two checkpoints.
+            # Reading a mapped file that was cut kills the process; mapping one that was replaced
+            # mixes two checkpoints.
             if stamp(self.path) != self._stamp:
                 raise ValueError(f"{self.path} changed while it was being read. Start again.")
             if self._bytes_read and self._bytes_read + num_bytes > MAPPED_BYTES:
@@ -87,19 +96,22 @@ class TorchFile:
 
 
 def open_file(path: Path) -> SafetensorsFile | TorchFile:
-    """The file at ``path``, told by its content. FileNotFoundError or ValueError if it is none."""
+    """Open a file of weights; its format is recognized by its content.
+
+    Raises FileNotFoundError if there is no file, ValueError if it is damaged or no checkpoint.
+    """
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}. {ACCEPTED}.")
     if not path.is_file():
         raise ValueError(f"{path} is not a checkpoint: it is no regular file. {ACCEPTED}.")
     with path.open("rb") as file:
         start = file.read(64)
-    # The header's length, which never fills its upper four bytes, and the header's brace. Asked
-    # first: such a length may begin like either of the others.
+    # A safetensors file begins with its header's length in eight bytes, of which the upper four
+    # are never used, and a brace. Tested first: a length may begin like the other formats.
     if start[4:9] == b"\0\0\0\0{":
         return SafetensorsFile(path)
     if start.startswith((b"PK", b"\x80")) and path.suffix == ".safetensors":
-        raise ValueError(  # torch.load goes by the name, and so do others
+        raise ValueError(  # other loaders, torch.load too, go by the name
             f"{path} is no safetensors file, it begins like one of torch.save. Rename it to "
             f"{path.with_suffix('.pt').name}."
         )
@@ -133,7 +145,7 @@ def _described(start: bytes) -> str:
 
 
 def _innermost(content: dict[Any, Any]) -> dict[Any, Any]:
-    """The dict with the weights: ``content``, or one that training scripts nest in it."""
+    """Return the dict with the weights: ``content`` or one nested in it (`NESTED`)."""
     for key in NESTED:
         inner = content.get(key)
         if isinstance(inner, dict) and _tensors(found := _innermost(inner)):
@@ -178,12 +190,15 @@ def _check_zip(path: Path) -> None:
 
 
 def _load(path: Path, mapped: bool) -> Any:
-    """What torch.save wrote. ValueError when it is damaged or asks for code to be run."""
+    """Load a torch file without running code.
+
+    Raises ValueError if it is damaged or needs code to be run.
+    """
     try:
         return torch.load(path, weights_only=True, mmap=mapped, map_location="cpu")
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # a damaged pickle fails in any way
+    except Exception as error:  # a damaged pickle may raise anything
         needed = re.search(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and needed:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Safetensors files, single or in shards, written piece by piece and whole or not there."""
+"""Safetensors checkpoints, one file or shards, written piece by piece and put in place whole."""
 
 import json
 import math
@@ -17,16 +17,17 @@ from torch import Tensor
 from tsv_bench.files import hidden_beside
 from tsv_bench.state_dicts.safetensors_file import DTYPES, Spec
 
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+MADE_BY = "tsv_bench"  # the key in a file's metadata that says how the file was made
+NAMES = {dtype: name for name, dtype in DTYPES.items()}  # as safetensors has them
 
 
 @dataclass(frozen=True)
 class Shards:
-    """Which file holds which parameters, in which dtype and shape, and what goes beside them."""
+    """The files of an output: the parameters in each, with dtype and shape, and what is beside."""
 
-    files: dict[str, dict[str, tuple[torch.dtype, tuple[int, ...]]]]
+    files: dict[str, dict[str, tuple[torch.dtype, tuple[int, ...]]]]  # file name -> parameters
     index_name: str | None = None
-    other_files: tuple[Path, ...] = ()  # copied
+    other_files: tuple[Path, ...] = ()  # to be copied
     folder: bool = False  # False: a single file and nothing beside it
 
     @property
@@ -39,22 +40,26 @@ class Shards:
         return sum(map(len, self.files.values()))
 
     def num_bytes(self) -> int:
-        """Room on the disk: never less than what is written."""
-        listed = 2**16 * (1 + len(self.files))  # metadata, and what frames the lists
+        """Return an upper bound of the bytes that all files take."""
+        listed = 2**16 * (1 + len(self.files))  # metadata and the frame of header and index
         for file_name, params in self.files.items():  # a line in the header and one in the index
             listed += sum(2 * len(json.dumps(name)) + len(file_name) + 400 for name in params)
         return self.weight_bytes + listed + sum(path.stat().st_size for path in self.other_files)
 
 
 class StateDictWriter:
-    """Context manager that fills ``output`` with ``write`` and puts it in place when it ends.
+    """A context manager that writes ``output`` and puts it in place at its end.
 
-    Until then ``output`` is as it was, and when an exception ends it, it stays so. A folder is
-    replaced with all that was in it.
+    Until then ``output`` stays as it was; after an exception it stays so. A folder is replaced
+    with all that was in it.
     """
 
     def __init__(self, output: Path, shards: Shards, metadata: Mapping[str, str]) -> None:
-        """Raises ValueError if the shards cannot be written there. Nothing is written yet."""
+        """Check the shards; nothing is written yet.
+
+        Raises ValueError if there is a folder where a file is to be written, or a file where a
+        folder is, or for a dtype that safetensors does not have.
+        """
         if shards.folder and output.exists() and not output.is_dir():
             raise ValueError(f"{output} is a file; a folder is to be written there. Name another.")
         if not shards.folder and output.is_dir():
@@ -63,7 +68,7 @@ class StateDictWriter:
             assert len(shards.files) == 1 and not shards.index_name and not shards.other_files
         beside = [shards.index_name or "", *(path.name for path in shards.other_files)]
         assert all(Path(name).name == name and name not in beside for name in shards.files)
-        # A folder behind a link is replaced itself: renaming the link would not move it.
+        # Renaming a link would not move the folder behind it: replace the folder itself.
         self._output = output.resolve() if shards.folder else output
         self._shards = shards
         self._metadata = {**metadata, "format": "pt"}
@@ -100,7 +105,10 @@ class StateDictWriter:
         return self
 
     def write(self, name: str, start_row: int, tensor: Tensor) -> None:
-        """Write rows from ``start_row`` on, cast to their dtype; 0-d is one row, row 0."""
+        """Write rows from ``start_row`` on, cast to the parameter's dtype; 0-d is row 0.
+
+        Raises ValueError if a value does not fit float16.
+        """
         spec = self._specs[name]
         rows = tensor.detach() if spec.shape else tensor.detach().reshape(1)
         assert rows.shape[1:] == spec.shape[1:], f"{name!r}: {tensor.shape} into {spec.shape}"
@@ -139,7 +147,7 @@ class StateDictWriter:
             self._discard()
 
     def _begin(self, path: Path, names: list[str]) -> None:
-        """Create a file with its header and note where each of its parameters goes."""
+        """Create a file, write its header and note where each of its parameters goes."""
         header, data_start = _header({name: self._specs[name] for name in names}, self._metadata)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         self._open_files.callback(os.close, file)
@@ -157,7 +165,7 @@ class StateDictWriter:
 
     def _check_complete(self) -> None:
         for name, spec in self._specs.items():
-            rows = sum(stop - start for start, stop in self._written[name])  # no two overlap
+            rows = sum(stop - start for start, stop in self._written[name])  # without overlaps
             if rows != spec.rows and math.prod(spec.shape):
                 raise AssertionError(f"{name!r}: only {rows} of {spec.rows} rows were written")
 
@@ -174,10 +182,10 @@ def _num_bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
 
 
 def _header(specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
-    """A safetensors header and where in the file each parameter starts.
+    """Return a safetensors header and the byte at which each parameter starts.
 
-    The parameters keep their order unless one of them would then not be aligned to its dtype:
-    holes are not allowed, so that the wide dtypes go first.
+    The format allows no holes. If the parameters' own order would leave one of them unaligned to
+    its dtype, they are sorted by the width of their dtypes, the widest first.
     """
     offsets = _offsets(specs)
     if any(offsets[name] % spec.dtype.itemsize for name, spec in specs.items()):
@@ -202,13 +210,13 @@ def _offsets(specs: Mapping[str, Spec]) -> dict[str, int]:
 
 
 def _write_at(file: int, data: memoryview, offset: int) -> None:
-    while data:  # one call writes 2 GB at most
+    while data:  # one call writes at most 2 GB
         count = os.pwrite(file, data, offset)
         data, offset = data[count:], offset + count
 
 
 def _replace_folder(output: Path, temporary: Path) -> None:
-    """Rename ``temporary`` to ``output``; an old folder goes only when the new one is in place."""
+    """Rename ``temporary`` to ``output``; an old folder is deleted once the new one is there."""
     if not output.exists():
         os.rename(temporary, output)
         return
@@ -221,6 +229,3 @@ def _replace_folder(output: Path, temporary: Path) -> None:
             os.rename(old, output)
         raise
     shutil.rmtree(old)
-
-
-KEY = "tsv_bench"  # of the metadata: how the file was made
