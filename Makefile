@@ -1,11 +1,11 @@
-# Targets with a "## ..." are listed by `make help`. Everything runs in .venv, made on first use.
+# `make help` lists the targets that have a "## ...". Everything runs in .venv, made on first use.
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The first interpreter that can do it; PYTHON=... on the command line goes first.
+# The first interpreter that is new enough and has venv. PYTHON=path on the command line goes first.
 install: ## make or update .venv with the package and what its tests need
 	@for python in $(PYTHON) python3 python3.11 python3.12 python3.13; do \
 	    if $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
