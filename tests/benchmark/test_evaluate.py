@@ -179,7 +179,7 @@ FOREIGN = {
     ),
     "with other names": (
         {f"other.{name}": param for name, param in moved(0).items()},
-        "different parameters than the backbone, in no layout that is known",
+        "different parameters than the backbone, under no known naming",
     ),
     "with NaN": (nan_somewhere(), "holds NaN or infinity in '3.weight'.*delete it"),
     "with infinity": ({**moved(0), "1.bias": torch.full((16,), -torch.inf)}, "in '1.bias'"),

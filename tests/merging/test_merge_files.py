@@ -227,7 +227,7 @@ def test_one_task_alone_is_that_task(folder, method, monkeypatch):
 def test_layers_in_blocks_of_rows_are_the_same_layers(folder, method, monkeypatch):
     whole = merged(folder, method, "whole")
     monkeypatch.setattr(lazy, "BLOCK", 8)
-    monkeypatch.setattr(integrity, "CHECKED", 8)
+    monkeypatch.setattr(integrity, "BLOCK", 8)
     same(merged(folder, method, "blocks"), whole)
 
 
