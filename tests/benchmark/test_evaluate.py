@@ -35,7 +35,7 @@ def method(name, alphas=(1.0,)):
 
 
 class Loader:
-    """Gives splits, and remembers which it was asked for."""
+    """Returns splits and records which ones were asked for."""
 
     def __init__(self):
         self.asked = []
@@ -124,7 +124,7 @@ def test_every_alpha_is_evaluated_on_validation_and_the_first_best_on_test(
     checkpoints, monkeypatch
 ):
     calls = []
-    # Right on so many images of each task at these alphas: twice the best, the smaller one wins.
+    # Correct images of each task. The best score occurs twice: the smaller alpha wins.
     right = {0.5: 5, 1.0: 15, 1.5: 15, 2.0: 10}
 
     def correct(self, served, alpha, splits, done):
@@ -191,7 +191,7 @@ def test_a_checkpoint_that_cannot_be_used_is_named_before_any_evaluation(
     kind, checkpoints, tmp_path, monkeypatch
 ):
     state, message = FOREIGN[kind]
-    # The last one: the first is fine, and must not be evaluated before the last was looked at.
+    # The last one is damaged: the first must not be evaluated before the last is checked.
     checkpoints["moods"] = write(tmp_path / "moods.safetensors", state)
     monkeypatch.setattr(Evaluator, "correct", lambda *args: pytest.fail("evaluated"))
     with pytest.raises(ValueError, match=f"the checkpoint of moods at .*moods.safe.*{message}"):

@@ -54,7 +54,7 @@ def write(naming, folder, architecture, model, tower):
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
-    """A file of transformers' ViT-B/32, images, its features of them; the tower in our names."""
+    """A file of transformers' ViT-B/32, images, their features; and the tower under our names."""
     folder = tmp_path_factory.mktemp("full")
     model = saved.hugging_face(B32)
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
@@ -84,14 +84,14 @@ def test_full_size_tower_gives_transformers_features_in_every_naming(naming, ful
 
 @pytest.fixture(scope="module")
 def small():
-    """A small tower as transformers has it and, in our names, as open_clip does."""
+    """A small tower of transformers, and the same under our names, those of open_clip."""
     model = saved.hugging_face(SMALL)
     return model, backbones.clip().visual.state_dict()
 
 
 @pytest.fixture(params=NAMINGS)
 def opened(request, small, tmp_path):
-    """A small tower opened in each naming, beside the whole of it and the file's own state."""
+    """A small tower opened under each naming, all of its tensors, and the file's own state."""
     model, tower = small
     path = write(request.param, tmp_path, SMALL, model, tower)
     state = open_state_dict(path)

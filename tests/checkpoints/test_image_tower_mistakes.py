@@ -1,4 +1,4 @@
-"""Files that are no image tower of the backbone: told by their names and shapes, unread."""
+"""Files that are no image tower of the backbone: recognized by names and shapes, unread."""
 
 import re
 from functools import cache
@@ -50,7 +50,7 @@ def opened(content, tmp_path):
 
 
 def refused(content, tmp_path, architecture=SMALL):
-    """What a user is told."""
+    """Return the message that a user reads."""
     with pytest.raises(ValueError) as error:
         image_tower(opened(content, tmp_path), shapes_of(architecture))
     assert str(error.value).startswith(f"{tmp_path / 'file.pt'}")
@@ -137,7 +137,7 @@ def test_a_shape_that_differs_is_shown_beside_the_expected_one(
 
 
 def test_weights_of_a_backbone_of_another_make(tmp_path):
-    """A tower that has no patches gets no guess."""
+    """A tower without patches gets no guess."""
     torch.save({"linear.weight": torch.zeros(2, 3)}, tmp_path / "file.pt")
     state = open_state_dict(tmp_path / "file.pt")
     pretrained = {"linear.weight": torch.zeros(2, 4)}
