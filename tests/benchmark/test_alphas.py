@@ -1,4 +1,4 @@
-"""Choosing alpha."""
+"""Choice of alpha on validation, with and without patience."""
 
 from itertools import product
 
@@ -36,7 +36,7 @@ def test_best_may_lie_on_either_edge():
 
 
 def search(curve, patience=None):
-    """The chosen place on a curve, and how many of its values were evaluated."""
+    """Return the chosen index of a curve and the number of values that were evaluated."""
     best, scores = choose_alpha(range(1, len(curve) + 1), lambda a: curve[a - 1], patience)
     assert list(scores.values()) == list(curve[: len(scores)])
     return best, len(scores)
@@ -78,7 +78,7 @@ def test_patience_stops_after_so_many_values_in_a_row_below_the_best():
 
 
 def test_patience_may_miss_a_second_top_and_is_off_by_default():
-    """Why it is no default: beyond a valley as long as the patience nothing is seen."""
+    """This is why it is no default: a maximum beyond a valley as long as the patience is missed."""
     curve = [0.5, 0.8, 0.6, 0.7, 0.9]
     assert search(curve, patience=2) == (2, 4)
     assert search(curve, patience=3) == search(curve) == (5, 5)

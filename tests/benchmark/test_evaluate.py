@@ -35,7 +35,7 @@ def method(name, alphas=(1.0,)):
 
 
 class Loader:
-    """Gives splits, and remembers which it was asked for."""
+    """Returns splits and records which ones were asked for."""
 
     def __init__(self):
         self.asked = []
@@ -124,7 +124,7 @@ def test_every_alpha_is_evaluated_on_validation_and_the_first_best_on_test(
     checkpoints, monkeypatch
 ):
     calls = []
-    # Right on so many images of each task at these alphas: twice the best, the smaller one wins.
+    # Correct images of each task. The best score occurs twice: the smaller alpha wins.
     right = {0.5: 5, 1.0: 15, 1.5: 15, 2.0: 10}
 
     def correct(self, served, alpha, splits, done):
@@ -179,7 +179,7 @@ FOREIGN = {
     ),
     "with other names": (
         {f"other.{name}": param for name, param in moved(0).items()},
-        "different parameters than the backbone, in no layout that is known",
+        "different parameters than the backbone, under no known naming",
     ),
     "with NaN": (nan_somewhere(), "holds NaN or infinity in '3.weight'.*delete it"),
     "with infinity": ({**moved(0), "1.bias": torch.full((16,), -torch.inf)}, "in '1.bias'"),
@@ -191,7 +191,7 @@ def test_a_checkpoint_that_cannot_be_used_is_named_before_any_evaluation(
     kind, checkpoints, tmp_path, monkeypatch
 ):
     state, message = FOREIGN[kind]
-    # The last one: the first is fine, and must not be evaluated before the last was looked at.
+    # The last one is damaged: the first must not be evaluated before the last is checked.
     checkpoints["moods"] = write(tmp_path / "moods.safetensors", state)
     monkeypatch.setattr(Evaluator, "correct", lambda *args: pytest.fail("evaluated"))
     with pytest.raises(ValueError, match=f"the checkpoint of moods at .*moods.safe.*{message}"):

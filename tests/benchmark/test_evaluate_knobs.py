@@ -1,4 +1,4 @@
-"""A knob chosen for each task on validation, by the benchmark; its default, in merges."""
+"""A knob that the benchmark chooses for each task on validation; merges take its default."""
 
 from dataclasses import replace
 from functools import partial
@@ -35,7 +35,7 @@ def tall(mask_lambda=None, **changes):
 
 
 class Judge:
-    """Stands for an evaluator: a task likes masks that keep a certain number of entries."""
+    """Stands for an evaluator: each task is best with masks of a certain density."""
 
     liked = {"task0": 0.2, "task1": 0.6, "task2": 0.4}
 

@@ -1,4 +1,4 @@
-"""Which images are right, and what is made of it."""
+"""Which images are classified correctly, in batches that fit the memory, and their accuracy."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -51,7 +51,7 @@ def tower():
 
 
 def watched(visual, full=lambda call, size: False):
-    """The sizes of the batches that a tower is given. ``full``: at which its memory runs out.
+    """Return the list of batch sizes that a tower gets; ``full`` says when memory runs out.
 
     A hook, because an evaluator's copy of the tower shares it.
     """
@@ -67,7 +67,7 @@ def watched(visual, full=lambda call, size: False):
 
 
 def test_nothing_is_fetched_from_the_device_before_the_split_is_through():
-    """The meta device computes shapes, no data: every attempt to fetch a value from it fails."""
+    """The meta device computes only shapes: an attempt to fetch a value from it fails."""
     visual = tower().to("meta")
     sizes = watched(visual)
     with pytest.raises(NotImplementedError, match="no data"):
@@ -75,7 +75,7 @@ def test_nothing_is_fetched_from_the_device_before_the_split_is_through():
     assert sizes == [125, 125, 10]
 
 
-# From the first batch on, as when it is too large; or later, when another process takes the memory.
+# Out of memory at the first batch, which is too large; or later, as another process takes memory.
 @pytest.mark.parametrize("first", [0, 2])
 def test_out_of_memory_half_the_batch_is_tried_and_said(first, caplog):
     visual, head, data = tower(), torch.randn(3, made_up.tasks.DIM), split(260)

@@ -1,4 +1,4 @@
-"""Published figures: which there are, that they fit together, and when they may be compared."""
+"""Published figures: they are consistent, and it is known when they may be compared."""
 
 from itertools import product
 
@@ -145,7 +145,7 @@ def test_every_generation_of_a_figure_is_explained():
         ("original", 0.8586, True),
         ("fixed", 0.8322, True),
         ("finetune", 0.8586, False),
-        # Anybody's: two that are called so are not the same ones.
+        # Anybody's checkpoints are called so: two of them need not be the same.
         ("other", 0.8586, False),
         ("fixed, original", 0.8586, False),
         ("unknown", 0.8586, False),

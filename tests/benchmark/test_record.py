@@ -1,4 +1,4 @@
-"""Cells of the benchmark: their fingerprints are those of the committed Runs, which are found."""
+"""Cells of the benchmark have the fingerprints of the committed Runs and find their Runs again."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_only_what_may_change_a_result_changes_the_fingerprint():
 
 @pytest.fixture
 def cell(tmp_path):
-    """One whose Run is in its folder, copied from the committed ones."""
+    """A cell with its Run, copied from the committed ones, in its folder."""
     cell = replace(make(), runs=tmp_path)
     cell.folder.mkdir(parents=True)
     for suffix in (".json", ".npz"):

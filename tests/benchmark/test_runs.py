@@ -1,4 +1,4 @@
-"""Runs on disk: exact round trip, nothing half written, damaged files named and skipped."""
+"""Runs on disk: an exact round trip, no half-written file, damaged files skipped by name."""
 
 import json
 import logging

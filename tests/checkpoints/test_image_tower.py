@@ -1,4 +1,4 @@
-"""An image tower is the same in whatever layout it was saved, and read no sooner than asked for."""
+"""An image tower is the same under every naming, and read only when it is asked for."""
 
 import logging
 from functools import cache
@@ -13,19 +13,24 @@ from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjecti
 
 from tsv_bench.benchmark.evaluate import open_task_vectors
 from tsv_bench.checkpoints.checkpoint import Checkpoint
-from tsv_bench.checkpoints.image_tower import ImageTower, _say_frozen, image_tower, naming_of
+from tsv_bench.checkpoints.image_tower import (
+    ImageTower,
+    image_tower,
+    log_frozen_projection,
+    naming_of,
+)
 from tsv_bench.models.clip import build_clip
 from tsv_bench.state_dicts.state_dict import StateDict, open_state_dict
 
 B32 = "ViT-B-32-quickgelu"
-LAYOUTS = ["visual", "open_clip", "paper", "hugging_face"]
+NAMINGS = ["visual", "open_clip", "paper", "hugging_face"]
 IN_PROJ = "transformer.resblocks.1.attn.in_proj_weight"  # q, k and v: 96 x 32
 QKV = [f"encoder.layers.1.self_attn.{part}_proj.weight" for part in "qkv"]
 
 
 @cache
 def shapes_of(architecture):
-    """What is asked of a backbone's pretrained tower, where no value is."""
+    """A backbone's tower whose names and shapes are used and whose values are not."""
     return build_clip(architecture).visual.state_dict()
 
 
@@ -40,16 +45,16 @@ def difference(found, expected):
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-def write(layout, folder, architecture, model, tower):
-    if layout == "hugging_face":
+def write(naming, folder, architecture, model, tower):
+    if naming == "hugging_face":
         model.save_pretrained(folder)
         return folder / "model.safetensors"
-    return saved.save(tower, layout, folder, architecture)
+    return saved.save(tower, naming, folder, architecture)
 
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
-    """A file of transformers' ViT-B/32, images, its features of them; the tower in our names."""
+    """A file of transformers' ViT-B/32, images, their features; and the tower under our names."""
     folder = tmp_path_factory.mktemp("full")
     model = saved.hugging_face(B32)
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
@@ -62,16 +67,16 @@ def full(tmp_path_factory):
     path.unlink()  # 350 MB that pytest would keep
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_full_size_tower_gives_transformers_features_in_every_layout(layout, full, tmp_path):
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_full_size_tower_gives_transformers_features_in_every_naming(naming, full, tmp_path):
     """Measured: 6e-7 apart; 2e-3 with q and k exchanged, 3e-3 with plain GELU."""
     path, images, expected, tower = full
-    if layout != "hugging_face":
-        path = saved.save(tower, layout, tmp_path, B32)
+    if naming != "hugging_face":
+        path = saved.save(tower, naming, tmp_path, B32)
     state, pretrained = open_state_dict(path), shapes_of(B32)
-    assert naming_of(state, pretrained) == layout
+    assert naming_of(state, pretrained) == naming
     found = features(image_tower(state, pretrained), B32, images)
-    if layout != "hugging_face":
+    if naming != "hugging_face":
         path.unlink()
     assert expected.shape == (2, 512) and expected.std() > 0.1
     assert difference(found, expected) < 1e-5
@@ -79,14 +84,14 @@ def test_full_size_tower_gives_transformers_features_in_every_layout(layout, ful
 
 @pytest.fixture(scope="module")
 def small():
-    """A small tower as transformers has it and, in our names, as open_clip does."""
+    """A small tower of transformers, and the same under our names, those of open_clip."""
     model = saved.hugging_face(SMALL)
     return model, backbones.clip().visual.state_dict()
 
 
-@pytest.fixture(params=LAYOUTS)
+@pytest.fixture(params=NAMINGS)
 def opened(request, small, tmp_path):
-    """A small tower opened in each layout, beside the whole of it and the file's own state."""
+    """A small tower opened under each naming, all of its tensors, and the file's own state."""
     model, tower = small
     path = write(request.param, tmp_path, SMALL, model, tower)
     state = open_state_dict(path)
@@ -112,7 +117,7 @@ def test_models_of_transformers_give_their_features(kind, shards, tmp_path):
 @pytest.mark.parametrize("older", [False, True])
 def test_projection_that_was_frozen_is_the_pretrained_one(older, tmp_path, caplog):
     """FusionBench's checkpoints: CLIPVisionModel, by the transformers of 2024 or of today."""
-    _say_frozen.cache_clear()
+    log_frozen_projection.cache_clear()
     model, images = saved.hugging_face(SMALL, CLIPVisionModel), torch.randn(3, 3, 32, 32)
     model.save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
@@ -139,16 +144,16 @@ def checkpoint(path):
     return Checkpoint(path=path, sha256="", generation="other", scores=None)
 
 
-def test_task_vectors_are_those_of_the_layout_that_is_ours(small, tmp_path):
+def test_task_vectors_are_those_of_our_own_naming(small, tmp_path):
     _, tower = small
     backbone = backbones.load(backbones.save(backbones.clip(seed=5), tmp_path / "clip"))
     checkpoints = {
-        layout: checkpoint(saved.save(tower, layout, tmp_path, SMALL)) for layout in LAYOUTS[:3]
+        naming: checkpoint(saved.save(tower, naming, tmp_path, SMALL)) for naming in NAMINGS[:3]
     }
     vectors = open_task_vectors(backbone, checkpoints)
     for name, base in backbone.pretrained.items():
-        for layout, vector in vectors.items():
-            assert torch.equal(vector[name], tower[name] - base), (layout, name)
+        for naming, vector in vectors.items():
+            assert torch.equal(vector[name], tower[name] - base), (naming, name)
 
 
 def test_rows_are_those_of_the_whole(opened):
@@ -226,15 +231,15 @@ def test_compressed_files_are_left_to_their_own_reader(tmp_path):
     assert image_tower(state, shapes_of(SMALL)) is state
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_not_a_number_is_named_as_the_backbone_names_it(layout, small, tmp_path):
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_not_a_number_is_named_as_the_backbone_names_it(naming, small, tmp_path):
     model, tower = small
-    path = write(layout, tmp_path, SMALL, model, tower)
+    path = write(naming, tmp_path, SMALL, model, tower)
     state = {name: tensor.clone() for name, tensor in open_state_dict(path).items()}
     name = next(n for n in state if n.endswith(QKV[2]) or n.endswith(IN_PROJ))
     state[name][-1, -1] = torch.nan
-    if layout != "visual":  # beside the tower it does no harm
-        state["logit_scale" if layout != "paper" else "model.logit_scale"] = torch.tensor(torch.nan)
+    if naming != "visual":  # beside the tower it does no harm
+        state["logit_scale" if naming != "paper" else "model.logit_scale"] = torch.tensor(torch.nan)
     save_file(state, tmp_path / "nan.safetensors")
     backbone = backbones.load(backbones.save(backbones.clip(), tmp_path / "clip"))
     with pytest.raises(ValueError, match=f"checkpoint of a at .*NaN or infinity in '{IN_PROJ}'"):

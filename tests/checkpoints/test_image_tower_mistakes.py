@@ -1,4 +1,4 @@
-"""Files that are no image tower of the backbone: told by their names and shapes, unread."""
+"""Files that are no image tower of the backbone: recognized by names and shapes, unread."""
 
 import re
 from functools import cache
@@ -32,14 +32,14 @@ def shapes_of(architecture):
     return build_clip(architecture).visual.state_dict()
 
 
-def names_of(layout, architecture=SMALL):
-    """A file's content in the layout: zeros, which take no room."""
-    if layout == "hugging_face":
+def names_of(naming, architecture=SMALL):
+    """A file's content: zeros, which take no memory."""
+    if naming == "hugging_face":
         with torch.device("meta"):
             config = saved.vision_config(architecture)
             model = transformers.CLIPVisionModelWithProjection(config)
         return saved.zeros(model.state_dict())
-    prefix = {"visual": "", "open_clip": "visual.", "paper": "model.visual."}[layout]
+    prefix = {"visual": "", "open_clip": "visual.", "paper": "model.visual."}[naming]
     state = {prefix + name: param for name, param in shapes_of(architecture).items()}
     return saved.zeros(state)
 
@@ -50,17 +50,17 @@ def opened(content, tmp_path):
 
 
 def refused(content, tmp_path, architecture=SMALL):
-    """What a user is told."""
+    """Return the message that a user reads."""
     with pytest.raises(ValueError) as error:
         image_tower(opened(content, tmp_path), shapes_of(architecture))
     assert str(error.value).startswith(f"{tmp_path / 'file.pt'}")
     return str(error.value)
 
 
-@pytest.mark.parametrize("layout", ["visual", "open_clip", "paper", "hugging_face"])
+@pytest.mark.parametrize("naming", ["visual", "open_clip", "paper", "hugging_face"])
 @pytest.mark.parametrize("other", PAPERS)
-def test_weights_of_another_of_the_papers_backbones_are_named(layout, other, tmp_path):
-    content = names_of(layout, other)
+def test_weights_of_another_of_the_papers_backbones_are_named(naming, other, tmp_path):
+    content = names_of(naming, other)
     for architecture in PAPERS:
         if architecture == other:
             assert image_tower(opened(content, tmp_path), shapes_of(architecture))
@@ -69,9 +69,9 @@ def test_weights_of_another_of_the_papers_backbones_are_named(layout, other, tmp
             assert f"Its shapes are those of {PAPERS[other]}. Were both written by" in told
 
 
-@pytest.mark.parametrize("layout", ["visual", "open_clip", "paper", "hugging_face"])
-def test_weights_of_no_backbone_of_the_paper_are_described(layout, tmp_path):
-    told = refused(names_of(layout, OTHER), tmp_path)
+@pytest.mark.parametrize("naming", ["visual", "open_clip", "paper", "hugging_face"])
+def test_weights_of_no_backbone_of_the_paper_are_described(naming, tmp_path):
+    told = refused(names_of(naming, OTHER), tmp_path)
     assert (
         "Its shapes are none of the paper's backbones (width 32, patches of 8 x 8, 3 blocks, 17 "
         "positions)"
@@ -79,7 +79,7 @@ def test_weights_of_no_backbone_of_the_paper_are_described(layout, tmp_path):
     assert "and it holds" not in told and "more, which the backbone has not" in told
 
 
-def test_a_layout_that_is_not_known_is_told_by_its_first_names(tmp_path):
+def test_a_naming_that_is_not_known_is_told_by_its_first_names(tmp_path):
     content = {f"{name}.weight": torch.zeros(1) for name in "abcde"}
     told = refused(content, tmp_path)
     assert "'a.weight', 'b.weight', 'c.weight' and 2 more" in told
@@ -89,7 +89,7 @@ def test_a_layout_that_is_not_known_is_told_by_its_first_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("layout", "key", "beside"),
+    ("naming", "key", "beside"),
     [
         ("visual", "conv1.weight", {"head.weight": 1}),
         ("visual", "ln_post.bias", {"logit_scale": 1}),
@@ -101,15 +101,15 @@ def test_a_layout_that_is_not_known_is_told_by_its_first_names(tmp_path):
         ("hugging_face", "vision_model.encoder.layers.1.self_attn.v_proj.bias", {"pooler.b": 1}),
     ],
 )
-def test_missing_and_unknown_names_are_told(layout, key, beside, tmp_path):
-    """And the text tower's parameters are no strangers, where a layout has any."""
-    content = names_of(layout)
+def test_missing_and_unknown_names_are_told(naming, key, beside, tmp_path):
+    """The text tower's parameters are known, if the naming has any."""
+    content = names_of(naming)
     first = next(iter(beside))
     key = key if key in content else key.removeprefix("vision_model.")
     tensor = content.pop(key)
     told = refused({**content, **dict.fromkeys(beside, torch.zeros(3))}, tmp_path)
     frozen = key == "visual_projection.weight"  # which may be left out
-    assert f"in the layout {layout!r}" in told
+    assert f"in the naming {naming!r}" in told
     assert (f"it lacks {key!r} and it holds {first!r}, which the" in told) != frozen
     assert f"it holds {first!r}, which the backbone has not" in told
 
@@ -118,7 +118,7 @@ def test_missing_and_unknown_names_are_told(layout, key, beside, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("layout", "key", "shape", "expected"),
+    ("naming", "key", "shape", "expected"),
     [
         ("visual", "proj", (24, 32), (32, 24)),
         ("paper", "model.visual.conv1.weight", (32, 3, 8, 4), (32, 3, 8, 8)),
@@ -127,9 +127,9 @@ def test_missing_and_unknown_names_are_told(layout, key, beside, tmp_path):
     ],
 )
 def test_a_shape_that_differs_is_shown_beside_the_expected_one(
-    layout, key, shape, expected, tmp_path
+    naming, key, shape, expected, tmp_path
 ):
-    content = names_of(layout)
+    content = names_of(naming)
     key = key if key in content else key.removeprefix("vision_model.")
     told = refused(content | {key: torch.zeros(shape)}, tmp_path)
     shown = re.escape(f"{key!r} is {expected} in the pretrained and {shape} in the fine-tuned one")
@@ -137,7 +137,7 @@ def test_a_shape_that_differs_is_shown_beside_the_expected_one(
 
 
 def test_weights_of_a_backbone_of_another_make(tmp_path):
-    """A tower that has no patches gets no guess."""
+    """A tower without patches gets no guess."""
     torch.save({"linear.weight": torch.zeros(2, 3)}, tmp_path / "file.pt")
     state = open_state_dict(tmp_path / "file.pt")
     pretrained = {"linear.weight": torch.zeros(2, 4)}

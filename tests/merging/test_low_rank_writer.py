@@ -45,8 +45,8 @@ def apart(found, expected):
     return {n: d / (float(expected[n].double().norm()) or 1) for n, d in norms.items()}
 
 
-# Rounding changes an entry by 2^-9 or 2^-11 of itself, in each of the three factors. In float32 the
-# factors are the same, but not the order in which ten products are summed.
+# Rounding changes an entry of each of the three factors by 2^-9 or 2^-11 of itself. In float32 the
+# factors are the same, and ten products are summed in another order.
 APART = {"float32": 10 * 2.0**-24, "bfloat16": 3 * 2.0**-9, "float16": 3 * 2.0**-11}
 
 
@@ -74,7 +74,7 @@ def test_read_back_it_is_a_model_in_any_format_of_the_pretrained_one(folder):
     for model, other in zip(models, folders, strict=True):
         same(model, other)
         same({n: model[n] for n in UNCHANGED}, {n: pretrained()[n] for n in UNCHANGED})
-    # What is no matrix is whole; the difference and the sum are rounded, below 4.
+    # Layers that are no matrices are kept whole; a difference and a sum below 4 are rounded.
     bias = "blocks.0.in_proj_bias"
     torch.testing.assert_close(models[1][bias], finetuned(1)[bias], rtol=0, atol=2.0**-22)
 
@@ -93,7 +93,7 @@ def test_what_fine_tuning_left_alone_is_not_stored(folder):
 
 @pytest.mark.parametrize("precision", APART)
 def test_triplets_of_a_file_are_singular_ones_in_any_precision(folder, precision):
-    """Rounded factors are not: their columns are neither orthogonal nor of length one."""
+    """Rounded factors have columns that are neither orthogonal nor of length one."""
     compress(folder, precision=precision)
     base, file = (open_state_dict(folder / path) for path in ("base.safetensors", FILES["a"]))
     vector = open_task_vector(base, file)
@@ -119,7 +119,7 @@ def test_tsv_m_of_compressed_files_is_that_of_the_originals_at_their_rank(folder
 
 
 def test_compressed_files_are_compressed_further(folder):
-    """The leading triplets of a rank are those of any higher one."""
+    """The leading triplets at one rank are also those at a higher one."""
     compress(folder)
     knobs = {"rank_fraction": 0.25}
     made(folder, "tsv_compress", "again", tuned=FILES, write="compressed", knobs=knobs)

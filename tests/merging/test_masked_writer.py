@@ -1,4 +1,4 @@
-"""write=compressed of masks: files of bits and the vector they share, read back as checkpoints."""
+"""write=compressed of masked methods: bit masks and a shared vector, read back as checkpoints."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_read_back_it_is_what_the_masks_serve(folder, method):
 
 @every
 def test_models_are_pretrained_plus_that(folder, method):
-    """All tasks are written in one pass; buffers are the pretrained ones."""
+    """All tasks are written in one pass; integer buffers are the pretrained ones."""
     vectors = made(folder, method, "vectors", write="vector", knobs=KNOBS[method])
     models = made(folder, method, "models", knobs=KNOBS[method], alpha=0.5)
     base = pretrained()

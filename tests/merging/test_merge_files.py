@@ -1,4 +1,4 @@
-"""tsv-merge: the numbers it writes, from any format, and what it says of them."""
+"""tsv-merge: the numbers that it writes, from every format, and the metadata."""
 
 import json
 import re
@@ -36,7 +36,7 @@ METHODS = {
     "tsv_compress": {},
 }
 ONE = [method for method in METHODS if method != "tsv_compress"]  # served to all tasks
-# Deltas are about 0.1 and sums of a few of them are rounded here and there: 1e-7 was seen.
+# Deltas are about 0.1; sums of a few of them are rounded in different orders: 1e-7 was seen.
 ROUNDED = {"rtol": 0, "atol": 1e-6}
 
 
@@ -47,7 +47,7 @@ def folder(tmp_path):
 
 
 def merged(folder, method="tsv_merge", output="out", **settings):
-    """The tensors of the first output, by the function."""
+    """Merge by the function; return the tensors of the first output."""
     output += ".safetensors" if method in ONE else ""
     return made(folder, method, output, knobs=METHODS[method], **settings)[0]
 
@@ -130,7 +130,7 @@ def test_half_precision_is_merged_in_float32_and_rounded_once(tmp_path, dtype, w
 
 
 def test_parameters_have_the_pretrained_types(folder):
-    """Of fine-tuned checkpoints in another precision, and with one parameter wider."""
+    """Here a fine-tuned checkpoint is in half precision and one pretrained parameter in float64."""
     state = {n: t.double() if n == "visual.proj" else t for n, t in pretrained().items()}
     save(state, folder / "base.safetensors")
     tuned = {n: t.half() if t.is_floating_point() else t for n, t in finetuned(0).items()}
@@ -227,7 +227,7 @@ def test_one_task_alone_is_that_task(folder, method, monkeypatch):
 def test_layers_in_blocks_of_rows_are_the_same_layers(folder, method, monkeypatch):
     whole = merged(folder, method, "whole")
     monkeypatch.setattr(lazy, "BLOCK", 8)
-    monkeypatch.setattr(integrity, "CHECKED", 8)
+    monkeypatch.setattr(integrity, "BLOCK", 8)
     same(merged(folder, method, "blocks"), whole)
 
 

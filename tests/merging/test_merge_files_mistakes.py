@@ -1,4 +1,4 @@
-"""What is wrong with a merge is one message before the method works, and nothing is left behind."""
+"""A mistake in a merge gives one message before any long work, and leaves no files behind."""
 
 import contextlib
 import math
@@ -39,7 +39,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def no_work(monkeypatch):
-    """Knobs are tried on made-up vectors with one 2 x 2 layer; no more than these may be read."""
+    """Fail if more is computed than the trial of the knobs on made-up vectors, one 2 x 2 layer."""
     svd, threshold = decomposition.truncated_svd, order_statistics.trim_threshold
 
     def tiny_svd(matrices, *args):
@@ -62,7 +62,7 @@ def contents(folder):
 
 
 def refused(folder, *arguments):
-    """The one message of a merge that is refused, and that leaves everything as it was."""
+    """Return the one message of a refused merge; check that it left all files as they were."""
     given = dict(argument.split("=", 1) for argument in arguments)
     settings = {key: value for key, value in (DEFAULTS | given).items() if value != "MISSING"}
     before = contents(folder)
@@ -74,7 +74,7 @@ def refused(folder, *arguments):
 
 
 def raised(folder, *, finetuned=None, output="out.safetensors", method="tsv_merge", **settings):
-    """The message of the function, of which the command makes its own; a tenth of its time."""
+    """Return the function's error message, which takes a tenth of the command's time."""
     tuned = finetuned or {"a": "a.safetensors", "b": "b.safetensors"}
     serve = partial(getattr(methods, method), **({"density": 0.2} if method == "ties" else {}))
     before = contents(folder)

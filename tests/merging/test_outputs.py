@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def single(folder):
-    """What one file gives."""
+    """The merge of a pretrained checkpoint in one file."""
     return made(folder, "tsv_merge", "single.safetensors")[0]
 
 
@@ -117,7 +117,7 @@ def test_an_interrupted_merge_leaves_what_was_there(folder, single, output, requ
 
 
 def test_control_c_stops_the_command(tmp_path):
-    """In a process of its own, with seconds of work left when it comes."""
+    """The command runs in its own process and has seconds of work left when Ctrl-C comes."""
     base = {f"layers.{i}.weight": torch.randn(400, 300) for i in range(100)}
     save(base, tmp_path / "base.safetensors")
     for task in TASKS:

@@ -1,4 +1,4 @@
-"""Singular triplets on disk: what comes back, what is damaged, what is dropped."""
+"""Singular triplets on disk: reading them back, damaged entries, eviction."""
 
 import os
 
@@ -37,7 +37,7 @@ def cache(tmp_path):
 
 
 def again(cache):
-    """As another process finds it."""
+    """A cache as another process opens it."""
     return FactorCache(cache.folder, cache.max_bytes)
 
 
@@ -116,14 +116,14 @@ def test_no_flipped_byte_goes_unnoticed_or_changes_nothing(cache, caplog):
     for position in range(len(content)):
         path.write_bytes(flipped(content, position))
         found = again(cache).recall("pair", "layer", "gram", 2)
-        # None, or right: the layer's name in the metadata is there for people.
+        # None or the right triplets: the layer's name in the metadata is only for people.
         assert found is None or same(found, kept), position
         assert (found is None) == (len(caplog.records) == 1), position
         caplog.clear()
 
 
 def test_crafted_entries_are_read_by_their_shapes(cache):
-    """Metadata that promise more than the tensors hold are no reason to read beyond them."""
+    """Metadata that promise more than the tensors hold do not make it read beyond them."""
     cache.keep("pair", "layer", "gram", triplets(2))
     (path,) = entries(cache.folder)
     with safe_open(path, "pt") as file:
@@ -185,7 +185,7 @@ def test_an_entry_that_is_removed_while_it_is_opened_is_not_there(tmp_path, monk
 
     def removed_meanwhile(path, **kwargs):
         entry.unlink()
-        # What safe_open gives when the file goes after it has read the header.
+        # What safe_open raises if the file is removed after it has read the header.
         torch.UntypedStorage.from_file(str(path), False, 1)
 
     monkeypatch.setattr(safetensors_file, "safe_open", removed_meanwhile)

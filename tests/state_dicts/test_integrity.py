@@ -1,4 +1,4 @@
-"""Hashes of weights that stand in files of earlier versions."""
+"""Hashes of weights are those that files of earlier versions hold."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Merging with remembered singular triplets: once decomposed, the same result, whatever happens."""
+"""Merging with a factor cache: each layer is decomposed once, and the result is the same."""
 
 import errno
 import os
@@ -21,8 +21,8 @@ from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.safetensors_file import SafetensorsFile
 
 PLENTY = 10**9  # bytes
-# The leading triplets of a decomposition at a higher rank are those at a lower one but for
-# rounding, 1e-7 in float32; the polar factor multiplies it by a condition number of up to 30 here.
+# The leading triplets of a decomposition at a higher rank differ from those at a lower one by
+# rounding, 1e-7 in float32. The polar factor multiplies that by a condition number, here up to 30.
 near = {"rtol": 0, "atol": 1e-5}
 
 
@@ -39,7 +39,7 @@ def cache(folder):
 
 @pytest.fixture
 def decomposed(monkeypatch):
-    """The (tasks, rank) of every decomposition."""
+    """(tasks, rank) of every decomposition so far."""
     calls, truncated_svd = [], decomposition.truncated_svd
 
     def counted(matrices, rank, via):
@@ -61,7 +61,7 @@ def compressed(folder, tasks, factors=None, **knobs):
 
 
 def num_tasks(decomposed):
-    """Decompositions of a task's layer."""
+    """Return how many matrices were decomposed, over all tasks."""
     total = sum(tasks for tasks, _ in decomposed)
     decomposed.clear()
     return total
@@ -119,7 +119,7 @@ def test_routes_and_policies_do_not_share_triplets(folder, cache, decomposed):
         for kind in kinds:
             found = merged(folder, [0, 1], cache, **kind)
             torch.testing.assert_close(found, merged(folder, [0, 1], **kind), **near)
-    # Without a cache in both rounds, with it in the first.
+    # Both rounds decompose without a cache, only the first with it.
     assert num_tasks(decomposed) == 3 * len(kinds) * 2 * MATRICES
 
 
@@ -159,7 +159,7 @@ def check_it_goes_on_without(folder, cache, caplog, times=1):
 
 
 def test_full_disk_is_gone_on_without(folder, cache, caplog):
-    """A limit on the size of files, as that is what a test can set; the library fails alike."""
+    """A limit on file sizes stands for a full disk: the library raises the same error."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
     try:

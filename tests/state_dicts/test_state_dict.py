@@ -1,4 +1,4 @@
-"""Checkpoints of every format and layout: read lazily, in pieces and with little memory."""
+"""Checkpoints of every format, single or sharded: read lazily, in pieces, with little memory."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from tsv_bench.state_dicts import torch_file
 from tsv_bench.state_dicts.safetensors_file import DTYPES
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
-# Dtypes younger than the old format, and the one that safetensors reads but does not write.
+# Dtypes that the old format does not know, and one that safetensors reads but does not write.
 CANNOT_HOLD = [
     ("old torch", DTYPES[name]) for name in DTYPES if name[:2] in ("F8", "U1", "U3", "U6")
 ]
@@ -184,7 +184,7 @@ print(total, resident("VmHWM:") - before)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize("format", ["safetensors", "torch"])
 def test_streaming_holds_little_in_memory(tmp_path, format):
-    """608 MB through less than 300: 80 to 230 measured, 627 where all stays mapped."""
+    """608 MB are read in less than 300 MB: 80 to 230 measured, 627 if all stays mapped."""
     path = tmp_path / "big"
     shapes = {f"w{n}": [4096, 1024] for n in range(30)} | {"larger": [32768, 1024]}
     if format == "torch":

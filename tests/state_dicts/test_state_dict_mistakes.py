@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, of another kind or want to run code: named, and never executed."""
+"""Damaged files, other files and pickles with code: the error names them, no code is run."""
 
 import os
 import pickle
@@ -26,7 +26,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path, format):
     with pytest.raises(ValueError, match="needs code to be run, io.open, which was not executed"):
         open_state_dict(path)
     assert not ran.exists()
-    torch.load(path, weights_only=False)["model"].close()  # which would have
+    torch.load(path, weights_only=False)["model"].close()  # this would run the code
     assert ran.exists()
 
 

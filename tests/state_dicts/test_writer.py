@@ -1,4 +1,4 @@
-"""Checkpoints written piece by piece: readable by safetensors, and whole or not there."""
+"""Checkpoints written piece by piece: readable by safetensors, put in place only when whole."""
 
 import json
 import os
@@ -207,7 +207,7 @@ def test_failure_while_the_folder_is_put_together(tmp_path, monkeypatch, at):
     ],
 )
 def test_every_row_is_written_once(tmp_path, pieces, match):
-    """Mistakes of ours, not of a user."""
+    """Assertions: these are mistakes of the calling code, not of a user."""
     layout = Shards({"a": {"w": (torch.float32, (5, 3)), "b": (torch.float32, ())}})
     with pytest.raises(AssertionError, match=match):
         with StateDictWriter(tmp_path / "a", layout, {}) as writer:

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A method on a suite, with one backbone and one source of checkpoints: what a Run is of."""
+    """One cell of the benchmark: a method on a suite, a backbone and a source of checkpoints."""
 
     backbone: Backbone
     suite: str

@@ -1,12 +1,13 @@
-"""Fine-tuned image towers as others save them, seen under the names of the backbone.
+"""Fine-tuned image towers of any common naming, read under the names of the backbone.
 
-Told by the names of the parameters:
-- "visual": as open_clip's ``visual.state_dict()`` has them, and as we write them: conv1.weight
-- "open_clip": a whole CLIP of open_clip or OpenAI: visual.conv1.weight, and the text tower
-- "paper": the image encoder of the paper's code: model.visual.conv1.weight, and text leftovers
-- "hugging_face": transformers' CLIPVisionModel, alone or in a CLIPModel, where q, k and v lie
-  apart: vision_model.embeddings.patch_embedding.weight, since transformers 5 also without the
-  first word
+The naming of a file is recognized by its parameters:
+- "visual": of open_clip's ``visual.state_dict()``, and of our own files: conv1.weight
+- "open_clip": of a whole CLIP of open_clip or OpenAI: visual.conv1.weight, and the text tower
+- "paper": of the image encoder in the paper's code: model.visual.conv1.weight, and parts of the
+  text tower
+- "hugging_face": of transformers' CLIPVisionModel, alone or in a CLIPModel:
+  vision_model.embeddings.patch_embedding.weight, since transformers 5 also without
+  ``vision_model.``; the projections q, k and v are separate parameters
 - "compressed": our own files of tsv-merge write=compressed
 """
 
@@ -28,9 +29,9 @@ log = logging.getLogger(__name__)
 
 VISION = "vision_model."
 PROJECTION = "visual_projection.weight"
-# What stands before the names of the image tower.
+# Naming -> the prefix of the image tower's names.
 PREFIXES = {"visual": "", "open_clip": "visual.", "paper": "model.visual."}
-# What may lie beside the image tower: the text tower, and numbers that are no parameters.
+# What a file may hold beside the image tower: the text tower, and settings of the architecture.
 TEXT = re.compile(
     r"(model\.)?(text\.)?(transformer\.|token_embedding\.|positional_embedding$|ln_final\.|"
     r"text_projection|logit_scale$|logit_bias$|attn_mask$|input_resolution$|context_length$|"
@@ -39,6 +40,7 @@ TEXT = re.compile(
 HUGGING_FACE_TEXT = re.compile(
     r"text_model\.|text_projection\.|logit_scale$|(vision_model\.)?embeddings\.position_ids$"
 )
+# Names of the backbone -> of transformers.
 HUGGING_FACE = {
     "class_embedding": "embeddings.class_embedding",
     "conv1.weight": "embeddings.patch_embedding.weight",
@@ -53,7 +55,7 @@ HUGGING_FACE_BLOCK = {
     "mlp.c_proj": "mlp.fc2",
     "attn.out_proj": "self_attn.out_proj",
 }
-# (width, pixels of a patch's side, blocks, positions) of the paper's backbones.
+# (width, pixels along a patch's side, blocks, positions) -> the paper's backbone.
 KNOWN = {
     (768, 32, 12, 50): "ViT-B/32",
     (768, 16, 12, 197): "ViT-B/16",
@@ -62,16 +64,16 @@ KNOWN = {
 
 
 class Place(NamedTuple):
-    """Where a parameter lies in a file: under one name, or its rows under several in a row."""
+    """The name of a parameter in a file, or several names whose rows make it, in this order."""
 
     parts: tuple[str, ...]
     transposed: bool = False
 
 
 class ImageTower(LazyMapping):
-    """An image tower in a file of another naming, under the backbone's names; read when asked.
+    """An image tower in a file of another naming, under the backbone's names; read on access.
 
-    Offers what `StateDict` does. A parameter with no place in the file is the pretrained one.
+    It offers what `StateDict` does. A parameter without a place in the file is the pretrained one.
     """
 
     fresh = True
@@ -84,7 +86,7 @@ class ImageTower(LazyMapping):
     ) -> None:
         self.path, self.files, self.metadata = state.path, state.files, state.metadata
         self._state, self._places, self._pretrained = state, places, pretrained
-        # Only what is read of them, and in another order: no header stands before that.
+        # None: what is read here of a file is only part of its data and in another order.
         self.headers = dict.fromkeys(state.headers)
         self.shards: dict[str, list[str]] = {shard: [] for shard in state.shards}
         shard_of = {name: shard for shard, names in state.shards.items() for name in names}
@@ -106,7 +108,7 @@ class ImageTower(LazyMapping):
         return reduce(torch.promote_types, map(self._state.dtype, place.parts))
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """``self[name][start:stop]``, reading only these rows unless they lie as columns."""
+        """Read ``self[name][start:stop]``, only these rows unless the file has it transposed."""
         place = self._places[name]
         if place is None:
             return self._pretrained.rows(name, start, stop).clone()
@@ -124,10 +126,10 @@ class ImageTower(LazyMapping):
 
 
 def image_tower(state: StateDict, pretrained: Mapping[str, Tensor]) -> StateDict | ImageTower:
-    """The file's image tower, with the names and shapes of ``pretrained``; nothing is read.
+    """Return the file's image tower under the names of ``pretrained``; no tensor is read.
 
-    ``state`` itself where it has those names already, and where it is one of our compressed files.
-    ValueError when its layout is not known, or when it is not of the backbone.
+    It is ``state`` itself if that has these names or is one of our compressed files. Raises
+    ValueError if the naming is unknown, or if parameters or shapes are not the backbone's.
     """
     pretrained = as_lazy(pretrained)
     naming = naming_of(state, pretrained)
@@ -138,7 +140,7 @@ def image_tower(state: StateDict, pretrained: Mapping[str, Tensor]) -> StateDict
         name: place_of(name, naming, prefix or "") for name in pretrained
     }
     if naming == "hugging_face" and "proj" in places and PROJECTION not in state:
-        _say_frozen()
+        log_frozen_projection()
         places["proj"] = None
     check_names(state, naming, places)
     check_shapes(state, places, pretrained)
@@ -146,7 +148,7 @@ def image_tower(state: StateDict, pretrained: Mapping[str, Tensor]) -> StateDict
 
 
 def naming_of(state: StateDict, pretrained: Mapping[str, Tensor]) -> str:
-    """One of those above. ValueError when the names are of none."""
+    """Return which of the namings above a file has. Raises ValueError if it has none of them."""
     if is_compressed(state) or is_masked(state):
         return "compressed"
     for naming in ("paper", "open_clip"):
@@ -158,7 +160,7 @@ def naming_of(state: StateDict, pretrained: Mapping[str, Tensor]) -> str:
         return "visual"
     name = next(iter(pretrained))
     raise ValueError(
-        f"{state.path} has different parameters than the backbone, in no layout that is known: its "
+        f"{state.path} has different parameters than the backbone, under no known naming: its "
         f"first are {_first(state)}. Expected are {name!r} and so on; 'visual.{name}' or "
         f"'model.visual.{name}', as in state dicts of a whole CLIP; or '{VISION}embeddings...', as "
         f"Hugging Face has it. Rename them."
@@ -170,7 +172,7 @@ def starts(names: Iterable[str], prefix: str) -> bool:
 
 
 def place_of(name: str, naming: str, prefix: str) -> Place:
-    """Where a file of this layout has the backbone's parameter ``name``."""
+    """Return where a file of this naming has the backbone's parameter ``name``."""
     if naming != "hugging_face":
         return Place((prefix + name,))
     if name == "proj":
@@ -189,7 +191,7 @@ def place_of(name: str, naming: str, prefix: str) -> Place:
 
 
 def check_names(state: StateDict, naming: str, places: Mapping[str, Place | None]) -> None:
-    """ValueError unless the file has all of the image tower and nothing unknown."""
+    """Raise ValueError unless the file has all of the image tower and nothing unknown."""
     expected = [part for place in places.values() if place for part in place.parts]
     beside = {"visual": None, "hugging_face": HUGGING_FACE_TEXT}.get(naming, TEXT)
     lacking = [name for name in expected if name not in state]
@@ -200,7 +202,7 @@ def check_names(state: StateDict, naming: str, places: Mapping[str, Place | None
     found = [f"it lacks {_first(lacking)}"] * bool(lacking)
     found += [f"it holds {_first(odd)}, which the backbone has not"] * bool(odd)
     raise ValueError(
-        f"{state.path}, in the layout {naming!r}, has different parameters than the backbone: "
+        f"{state.path}, in the naming {naming!r}, has different parameters than the backbone: "
         f"{' and '.join(found)}. {guess(state, places)}Were both written by the same backbone?"
     )
 
@@ -208,7 +210,7 @@ def check_names(state: StateDict, naming: str, places: Mapping[str, Place | None
 def check_shapes(
     state: StateDict, places: Mapping[str, Place | None], pretrained: LazyMapping
 ) -> None:
-    """ValueError unless every parameter has the shape of the backbone's, or its share of it."""
+    """Raise ValueError unless every parameter, or its parts together, has the backbone's shape."""
     odd = []
     for name, place in places.items():
         if place is None:
@@ -230,7 +232,7 @@ def check_shapes(
 
 
 def guess(state: StateDict, places: Mapping[str, Place | None]) -> str:
-    """Whose weights the file seems to hold, as a sentence; "" where that cannot be told."""
+    """Return a sentence on whose weights the file seems to hold; "" if its shapes do not tell."""
     found = [places.get(name) for name in ("conv1.weight", "positional_embedding")]
     if not all(place and place.parts[0] in state for place in found):
         return ""
@@ -257,8 +259,9 @@ def _first(names: Iterable[str]) -> str:
 
 
 @cache
-def _say_frozen() -> None:
+def log_frozen_projection() -> None:
+    """Log, once a process, that the pretrained projection is used."""
     log.info(
-        f"checkpoints in Hugging Face's layout without {PROJECTION}: it was frozen in their "
+        f"checkpoints in Hugging Face's naming without {PROJECTION}: it was frozen in their "
         f"training. The pretrained proj is used, whose delta is zero."
     )

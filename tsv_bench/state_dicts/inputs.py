@@ -30,7 +30,7 @@ class Inputs:
 
     @property
     def states(self) -> dict[str, StateDict]:
-        """All checkpoints, the pretrained one by that name."""
+        """Every checkpoint by its task, and the pretrained one as "pretrained"."""
         return {"pretrained": self.base, **self.finetuned}
 
 

@@ -15,10 +15,10 @@ from tsv_bench.state_dicts.state_dict import StateDict
 
 
 def content_hash(path: Path) -> str:
-    """sha256 of a file. It is read once, or not at all where the hub's cache names it by that."""
+    """Return the sha256 of a file, read once; or the name that it has for that in a hub's cache."""
     real = path.resolve()
     if real.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", real.name):
-        return real.name  # compared with the content when it was fetched
+        return real.name  # verified when it was fetched
     return remembered_sha256(real)
 
 
@@ -36,7 +36,7 @@ def hash_weights(state: Mapping[str, Tensor], sequence: type[tuple] | type[list]
     return digest.hexdigest()
 
 
-CHECKED = 2**18  # entries that are checked and hashed while they are in a core's cache
+BLOCK = 2**18  # entries that are checked and hashed at once: few enough for a core's cache
 
 Hashes = dict[str, str]  # file name -> sha256
 
@@ -79,7 +79,7 @@ def _check_shard(state: StateDict, shard: str, see: Callable[[Tensor], object]) 
     for name in state.shards[shard]:
         shape = state.shape(name)
         num_rows = shape[0] if shape else 1
-        step = max(1, CHECKED * num_rows // max(shape.numel(), 1))
+        step = max(1, BLOCK * num_rows // max(shape.numel(), 1))
         for start in range(0, num_rows, step):
             rows = state.rows(name, start, start + step)
             see(rows)
