@@ -45,14 +45,18 @@ def test_tridiagonal_form_is_a_rotation_of_the_matrix(n, dtype):
     matrix = matrix + matrix.mT
     torn = matrix.tril() + torch.full_like(matrix, torch.nan).triu(1)  # the lower triangle is read
     found = Tridiagonal(torn)
-    t = torch.diag(found.diagonal) + torch.diag(found.beside, 1) + torch.diag(found.beside, -1)
+    t = (
+        torch.diag(found.diagonal)
+        + torch.diag(found.off_diagonal, 1)
+        + torch.diag(found.off_diagonal, -1)
+    )
     q = torch.eye(n, dtype=dtype)
-    found.turn(q)  # its rows are those of q^T
+    found.apply_q(q)  # its rows are those of q^T
     rounding = {"rtol": 0, "atol": 200 * torch.finfo(dtype).eps}
     torch.testing.assert_close(q @ q.mT, torch.eye(n, dtype=dtype), **rounding)
     torch.testing.assert_close(q.mT @ t @ q, matrix, **rounding)
     back = q.clone()
-    found.turn(back, transposed=True)
+    found.apply_q(back, transposed=True)
     torch.testing.assert_close(back, torch.eye(n, dtype=dtype), **rounding)
 
 

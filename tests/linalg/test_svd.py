@@ -8,7 +8,7 @@ import torch
 
 from tsv_bench.linalg import polar
 from tsv_bench.linalg.polar import polar_factor
-from tsv_bench.linalg.svd import truncated_svd
+from tsv_bench.linalg.svd import LARGE_LEAK, estimate_leak, truncated_svd
 from tsv_bench.methods import ranks
 from tsv_bench.methods.ranks import kept_rank
 
@@ -188,3 +188,34 @@ def test_polar_product_is_that_of_the_two_polar_factors(shape, condition):
     expected = polar_factor(exact[0]) * exact[1] @ polar_factor(exact[2])
     error = (polar.polar_product(*rounded).double() - expected).norm() / expected.norm()
     assert error < 1e-6
+
+
+EPS = 2**-24  # of float32
+
+
+def leak(squares, rank, left_out=32):
+    """The estimate for these wanted singular values' squares, above ones that go up to 0.1."""
+    others = torch.linspace(0, 0.1, left_out)
+    return float(estimate_leak(torch.cat([others, torch.tensor(squares)])[None], rank, EPS))
+
+
+def test_a_leak_is_the_largest_eigenvalue_over_the_gap():
+    assert leak([1.0, 1e4, 1e8], 3) == pytest.approx(EPS * 1e8 / 1.0, rel=1e-6)
+    assert leak([2.0, 1e4, 1e8], 3) == pytest.approx(EPS * 1e8 / 2.0, rel=1e-6)
+
+
+def test_a_leak_below_the_error_of_an_svd_is_left():
+    crowded = torch.linspace(0.9, 1.1, 52)[None]  # an SVD mixes its neighbours as much
+    assert estimate_leak(crowded, 20, EPS) == 0
+    # But only up to a bound.
+    large = estimate_leak(torch.tensor([[1.0] * 32 + [1 + 2**-20] * 20]), 20, EPS)
+    assert float(large) == pytest.approx(EPS * 2**20, rel=1e-3)
+    assert float(large) > LARGE_LEAK
+
+
+def test_equal_or_tiny_eigenvalues_have_no_bound():
+    assert estimate_leak(torch.ones(1, 40), 20, EPS).isinf().all()
+    tiny = 1e-32 * torch.arange(1.0, 41)[None]
+    assert estimate_leak(tiny, 20, EPS).isinf().all()
+    both = torch.cat([tiny, tiny * 1e32])
+    assert estimate_leak(both, 20, EPS).isinf().tolist() == [True, False]

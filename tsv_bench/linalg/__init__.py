@@ -1,4 +1,4 @@
-"""Decompositions of matrices; numbers only, no names."""
+"""Decompositions of matrices: they know neither layers nor tasks."""
 
 from tsv_bench.linalg.polar import InverseRoot, polar_factor, polar_product
 from tsv_bench.linalg.precision import at_least_float32, singular_zero

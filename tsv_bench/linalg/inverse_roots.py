@@ -1,4 +1,4 @@
-"""Inverse square roots of symmetric matrices on a CPU, without their eigenvectors."""
+"""Inverse square roots of positive definite matrices on a CPU, without their eigenvectors."""
 
 import logging
 import math
@@ -15,20 +15,20 @@ from tsv_bench.linalg.polar import InverseRoot
 from tsv_bench.linalg.precision import singular_zero
 from tsv_bench.linalg.svd import CHUNK, lower_gram
 
-LARGEST_CONDITION = 1e6  # of a matrix whose inverse root is taken this way
+LARGEST_CONDITION = 1e6  # condition number up to which the inverse root is taken this way
 
 
 class InverseRootOfMatrix:
-    """matrix^(-1/2) of a positive definite matrix [n, n]: a fifth of the time of eigenvectors.
+    """matrix^(-1/2) of a positive definite matrix, in a fifth of the time that eigenvectors take.
 
-    float32 or float64 on the CPU; only the lower triangle is read. ArithmeticError where LAPACK
-    gives up, or the condition number is above `LARGEST_CONDITION`.
+    ``matrix``: [n, n], float32 or float64 on the CPU; only its lower triangle is read. Raises
+    ArithmeticError if LAPACK gives up or the condition number is above `LARGEST_CONDITION`.
     """
 
     def __init__(self, matrix: Float[Tensor, "n n"]) -> None:
         self._tridiagonal = Tridiagonal(matrix)
         self._diagonal = self._tridiagonal.diagonal.double()
-        self._beside = self._tridiagonal.beside.double()
+        self._off_diagonal = self._tridiagonal.off_diagonal.double()
         lowest, highest = (self._eigenvalue(index) for index in (0, len(matrix) - 1))
         self.condition = highest / lowest if lowest > 0 else math.inf
         if self.condition > LARGEST_CONDITION:
@@ -36,35 +36,37 @@ class InverseRootOfMatrix:
         self._poles = poles(lowest, highest, torch.finfo(matrix.dtype).eps)
 
     def times(self, rows: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
-        """rows @ matrix^(-1/2), in the matrix's type: of every pole a tridiagonal system."""
+        """Return rows @ matrix^(-1/2) in the matrix's type: one tridiagonal system a pole."""
         dtype, (m, n) = self._tridiagonal.diagonal.dtype, rows.shape
-        turned = rows.to(dtype, copy=True, memory_format=torch.contiguous_format)
-        self._tridiagonal.turn(turned, transposed=True)
-        turned = turned.double()
-        total = torch.zeros_like(turned)
+        rotated = rows.to(dtype, copy=True, memory_format=torch.contiguous_format)
+        self._tridiagonal.apply_q(rotated, transposed=True)
+        rotated = rotated.double()
+        total = torch.zeros_like(rotated)
         for shift, weight in self._poles:
-            solved = turned.clone()
-            call("dptsv", n, m, self._diagonal + shift, self._beside.clone(), solved, n)
+            solved = rotated.clone()
+            call("dptsv", n, m, self._diagonal + shift, self._off_diagonal.clone(), solved, n)
             total.add_(solved, alpha=weight)
         total = total.to(dtype)
-        self._tridiagonal.turn(total)
+        self._tridiagonal.apply_q(total)
         return total
 
     def _eigenvalue(self, index: int) -> float:
         [value] = eigvalsh_tridiagonal(
-            self._diagonal.numpy(), self._beside.numpy(), select="i", select_range=(index, index)
-        )
+            self._diagonal.numpy(), self._off_diagonal.numpy(), select="i",
+            select_range=(index, index),
+        )  # fmt: skip
         return float(value)
 
 
 def poles(lowest: float, highest: float, error: float) -> list[tuple[float, float]]:
-    """Shifts and weights: the sum of weight / (x + shift) is x^(-1/2) from lowest to highest.
+    """Return shifts and weights such that the sum of weight / (x + shift) is x^(-1/2).
 
-    Within a share of ``error``, down to 1e-10: an integral by the trapezoidal rule, which converges
-    geometrically. Hale, Higham and Trefethen 2008, doi:10.1137/070700607, method 3.
+    For x from ``lowest`` to ``highest``, within a relative ``error`` of 1e-10 or more. The sum is
+    an integral by the trapezoidal rule, which converges geometrically: Hale, Higham and Trefethen
+    2008, doi:10.1137/070700607, method 3.
     """
     ratio = lowest / highest
-    quarter = float(ellipkm1(ratio))  # of the period of the functions with parameter 1 - ratio
+    quarter = float(ellipkm1(ratio))  # of the elliptic functions' period, at 1 - ratio
     count = math.ceil(math.log(4 / error) * math.log(4 / math.sqrt(ratio)) / math.pi**2)
     found = []
     for i in range(count):
@@ -76,31 +78,31 @@ def poles(lowest: float, highest: float, error: float) -> list[tuple[float, floa
 
 logger = logging.getLogger(__name__)
 
-# A smallest singular value below this share of the largest cannot be told from zero by a Gram
-# matrix in float64.
+# A Gram matrix in float64 cannot tell a singular value below this share of the largest from zero.
 SMALLEST = 1e-6
-# Condition number up to which one Cholesky factor leaves rows orthonormal to 1e-8; then two do.
+# Condition number up to which one Cholesky factor leaves rows orthonormal to 1e-8; above, two do.
 ONE_PASS = 1e4
-# Of the sum of projections: multiplies the rounding of float32. At 40, 2e-6 was measured.
+# Condition number of rows^T rows up to which float32 does. It multiplies rounding errors: at 40,
+# 2e-6 was measured.
 WELL_CONDITIONED = 100
 
 
 class RowRoot(NamedTuple):
-    """The lower Cholesky factor of a a^T, [m, m], float64; at least the condition number of a."""
+    """The lower Cholesky factor of a a^T."""
 
-    factor: Tensor
-    condition: float
+    factor: Tensor  # [m, m], float64
+    condition: float  # an upper bound on the condition number of a
 
 
 def row_root(a: Float[Tensor, "m n"]) -> RowRoot | None:
-    """None unless the rows are independent: no singular value counts as `singular_zero`."""
+    """Return the root of a a^T, or None if the rows are dependent: see `singular_zero`."""
     zero = max(singular_zero(a.dtype), SMALLEST)
     squares = lower_gram(a.mT.double())
     factor, failed = torch.linalg.cholesky_ex(squares)
     if failed:
         return None
     bound = math.sqrt(condition(factor.cpu()))
-    if bound * zero >= 1:  # the condition number itself may be far below
+    if bound * zero >= 1:  # the condition number itself may be far smaller
         values = torch.linalg.eigvalsh(squares)
         if values[0] <= zero**2 * values[-1]:
             return None
@@ -108,7 +110,7 @@ def row_root(a: Float[Tensor, "m n"]) -> RowRoot | None:
 
 
 def orthonormal_rows(a: Float[Tensor, "m n"], root: RowRoot) -> Float[Tensor, "m n"]:
-    """An orthonormal basis of the row space of ``a``, in float64."""
+    """Return an orthonormal basis of the row space of ``a``, in float64."""
     rows = _solved(root.factor, a.double())
     if root.condition > ONE_PASS:
         rows = _solved(torch.linalg.cholesky(lower_gram(rows.mT)), rows)
@@ -116,17 +118,17 @@ def orthonormal_rows(a: Float[Tensor, "m n"], root: RowRoot) -> Float[Tensor, "m
 
 
 def _solved(factor: Float[Tensor, "m m"], a: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
-    """factor^-1 a. From the right, as LAPACK goes by columns: no copy is made of rows."""
+    """Return factor^-1 a, solved from the right: LAPACK goes by columns, so no copy is made."""
     return torch.linalg.solve_triangular(factor.mT, a.mT, upper=True, left=False).mT
 
 
 def times_inverse_root(
     x: Float[Tensor, "m n"], rows: Float[Tensor, "count n"]
 ) -> Float[Tensor, "m n"]:
-    """x (rows^T rows)^(-1/2), for as many rows as columns at least; zero where these span nothing.
+    """Return x (rows^T rows)^(-1/2), zero on the directions that the rows do not span.
 
-    On a CPU in float32, then in float64, where the condition number allows it; else, and on a GPU,
-    by eigenvectors.
+    There must be at least as many rows as columns. On a CPU float32 is tried first, then float64,
+    as the condition number allows; else, and on a GPU, eigenvectors are computed.
     """
     if not rows.is_cuda:
         try:

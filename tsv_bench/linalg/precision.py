@@ -1,26 +1,27 @@
-"""Floating-point types: what is widened, and what counts as zero."""
+"""Floating-point types: which are widened, and which values count as zero."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
-def _eps(a: Tensor) -> float:
-    """The relative rounding error of one operation."""
+def unit_roundoff(a: Tensor) -> float:
+    """Return the largest relative error of one rounded operation in the tensor's type."""
     return torch.finfo(a.dtype).eps / 2
 
 
 def singular_zero(dtype: torch.dtype) -> float:
-    """Singular values up to this multiple of the largest are rounding errors of zero.
+    """Return the share of the largest singular value up to which one counts as zero.
 
-    Ten units: rounding leaves about one, and the worst concatenation measured on fine-tuned CLIPs
-    (condition number 2e4, so a smallest value of 400 units in float32) must stay above.
+    It is ten units in the last place. Rounding leaves about one. The worst concatenation measured
+    on fine-tuned CLIPs must count as more: its condition number is 2e4, so its smallest singular
+    value is 400 units in float32.
     """
     return 10 * torch.finfo(dtype).eps
 
 
 def at_least_float32(a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Widen half precision, which nothing decomposes; float64 stays."""
+    """Return ``a`` in float32, or as it is if it is float64: nothing decomposes half precision."""
     return a if a.dtype == torch.float64 else a.float()  # float8 has no rule of promotion
 
 

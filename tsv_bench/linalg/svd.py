@@ -1,4 +1,4 @@
-"""Singular value decompositions and polar factors, for https://arxiv.org/abs/2412.00081."""
+"""Truncated singular value decompositions, for https://arxiv.org/abs/2412.00081."""
 
 import logging
 from collections.abc import Callable
@@ -8,21 +8,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tsv_bench.linalg.lapack import LeadingEigenvectors
-from tsv_bench.linalg.precision import _eps, at_least_float32
+from tsv_bench.linalg.precision import at_least_float32, unit_roundoff
 
 logger = logging.getLogger(__name__)
 
 SVD_ROUTES = ("gram", "svd")
 
-# Error that may be left in a leading singular subspace, by the estimate in `_subspace`. Where tasks
-# share directions, their concatenation's condition number multiplies it in the merged layer.
+# The error of a computed singular subspace is called its leak; `estimate_leak` bounds it. This much
+# may be left. Where tasks share directions, their concatenation's condition number multiplies it in
+# the merged layer.
 LEAK = 4e-7
 LARGE_LEAK = 2e-5  # the largest that is left where an SVD in float32 would leave more
-LARGE_SQUARE = 1e30
-CORRECTABLE = 2e-3  # larger leaks do not shrink as perturbation theory has it
+NEGLIGIBLE = 0.5  # share of the error of an SVD in float32 up to which a leak is left
+NEIGHBOURS = 8  # singular values on either side of the last wanted one that tell their spacing
+LARGE_SQUARE = 1e30  # float32 overflows above 3e38, and has fewer digits below 1e-38
+CORRECTABLE = 2e-3  # a larger leak does not shrink as perturbation theory predicts
 CORRECTIONS = 2  # at most; a third would cost as much as float64 does
-EXTRA = 32  # eigenvectors beyond the wanted ones: they catch most of what rounding turns out
-CHUNK = 4096  # rows that are widened to float64 at once: of twenty tasks at full rank all are GBs
+EXTRA = 32  # eigenvectors beyond the wanted ones: they catch most of what rounding displaces
+CHUNK = 4096  # rows converted to float64 at a time; all of twenty full-rank tasks take gigabytes
 SMALL = 256  # columns up to which an eigendecomposition in float64 costs next to nothing
 
 
@@ -31,11 +34,12 @@ def truncated_svd(
 ) -> tuple[
     Float[Tensor, "*batch m rank"], Float[Tensor, "*batch rank"], Float[Tensor, "*batch rank n"]
 ]:
-    """The ``rank`` leading singular triplets u, s, vh; in float32 at least.
+    """Return the ``rank`` leading singular triplets u, s, vh, in float32 at least.
 
-    ``via`` "svd" is a full SVD; "gram" goes by the eigenvectors of the smaller Gram matrix: several
-    times quicker and, with float64 where it matters, closer to the exact triplets than a float32
-    SVD. There is no wider type for float64 matrices: these always get a full SVD.
+    Equal to `torch.linalg.svd`, cut, but for rounding and signs. ``via`` "svd" is a full SVD.
+    "gram" takes the eigenvectors of the smaller Gram matrix: several times faster and, with float64
+    where it matters, closer to the exact triplets than an SVD in float32. Float64 matrices always
+    get a full SVD, as there is no wider type. Raises ValueError for another ``via``.
     """
     check_svd_route(via)
     if matrices.shape[-1] > matrices.shape[-2]:
@@ -48,7 +52,7 @@ def truncated_svd(
         return u[..., :rank], s[..., :rank], vh[..., :rank, :]
     lead = matrices.shape[:-2]
     batch = matrices.reshape(-1, *matrices.shape[-2:])
-    # A GPU is quickest with all at once; on a CPU one at a time keeps the float64 copies small.
+    # A GPU is fastest with all at once; on a CPU one at a time keeps the float64 copies small.
     parts = batch.split(len(batch) if batch.is_cuda else 1)
     triplets = zip(*(_leading_triplets(part, rank) for part in parts), strict=True)
     u, s, vh = (torch.cat(parts) for parts in triplets)
@@ -58,15 +62,15 @@ def truncated_svd(
 def _leading_triplets(
     a: Float[Tensor, "batch m n"], rank: int
 ) -> tuple[Float[Tensor, "batch m k"], Float[Tensor, "batch k"], Float[Tensor, "batch k n"]]:
-    """Singular triplets of tall float32 matrices by one Rayleigh-Ritz step in float64."""
+    """Return the triplets of tall float32 matrices by one Rayleigh-Ritz step in float64."""
     basis = torch.linalg.qr(_subspace(a, rank)).Q
-    image = _times(a, basis)
-    squares, turn = _eigh(image.mT @ image)
+    image = times_in_float64(a, basis)
+    squares, rotation = eigh(image.mT @ image)
     if (squares[:, -rank] > 1e-8 * squares[:, -1]).all():
-        squares, turn = squares[:, -rank:].flip(-1), turn[..., -rank:].flip(-1)
+        squares, rotation = squares[:, -rank:].flip(-1), rotation[..., -rank:].flip(-1)
         s = squares.sqrt()
-        u, vh = image @ (turn / s[:, None]), turn.mT @ basis.mT
-    else:  # singular vectors of small values are not orthonormal then
+        u, vh = image @ (rotation / s[:, None]), rotation.mT @ basis.mT
+    else:  # the singular vectors of small values would not be orthonormal
         q, r = torch.linalg.qr(image)
         u, s, wh = _svd(r)
         u, s, vh = q @ u[..., :rank], s[..., :rank], wh[..., :rank, :] @ basis.mT
@@ -74,12 +78,10 @@ def _leading_triplets(
 
 
 def _subspace(a: Float[Tensor, "batch m n"], rank: int) -> Float[Tensor, "batch n width"]:
-    """The ``rank`` leading eigenvectors of a^T a and `EXTRA` more, as columns in float64.
+    """Return the ``rank`` leading eigenvectors of a^T a and `EXTRA` more, as columns in float64.
 
-    Float32 turns the wanted ones out of the subspace by a leak of about eps * largest eigenvalue /
-    (the last wanted eigenvalue - the first left out). That is good enough below `LEAK`, or when
-    it is little beside what float32 does to an SVD: eps * last wanted value / (distance of the
-    values near it). Each correction multiplies a leak by about itself; a large one needs float64.
+    They are computed in float32 if the leak can be left or corrected, else in float64. Each
+    correction multiplies the leak by about itself.
     """
     n = a.shape[-1]
     width = min(rank + EXTRA, n)
@@ -87,28 +89,47 @@ def _subspace(a: Float[Tensor, "batch m n"], rank: int) -> Float[Tensor, "batch 
     gram = lower_gram(a) if n > SMALL and width < n // 2 else None
     if gram is not None and (gram.diagonal(dim1=1, dim2=2) < LARGE_SQUARE).all():
         values, leading, others = _leading_eigh(gram, width)
-        gap = values[:, -rank] - values[:, 0]
-        leak = _eps(a) * values[:, -1] / gap
-        leak[values[:, -1] < 1 / LARGE_SQUARE] = torch.inf  # float32 has few digits for squares
-        near = values[:, -rank - 8 :].clamp(min=0).sqrt()[:, :17]  # ascending, around the edge
-        wanted, apart = near[:, 8], (near[:, -1] - near[:, 0]) / (near.shape[1] - 1)
-        of_an_svd = _eps(a) * wanted / torch.maximum(wanted - near[:, 7], apart)
-        leak[leak < (0.5 * of_an_svd).clamp(max=LARGE_LEAK)] = 0
-    within = leak < CORRECTABLE
+        leak = estimate_leak(values, rank, unit_roundoff(a))
+    correctable = leak < CORRECTABLE
     basis = a.new_empty(len(a), n, width, dtype=torch.float64)
-    if within.any():
-        basis[within] = leading[within].double()
+    if correctable.any():
+        basis[correctable] = leading[correctable].double()
         for done in range(CORRECTIONS):
-            if (leak[within] ** (1 + done) > LEAK).any():
-                rest = (found[within] for found in others())
-                basis[within] = _corrected(_chosen(a, within), *rest, basis[within])
-    if not within.all():
-        basis[~within] = _eigh(lower_gram(_chosen(a, ~within).double()))[1][..., -width:]
+            if (leak[correctable] ** (1 + done) > LEAK).any():
+                rest = (found[correctable] for found in others())
+                basis[correctable] = _corrected(_chosen(a, correctable), *rest, basis[correctable])
+    if not correctable.all():
+        gram = lower_gram(_chosen(a, ~correctable).double())
+        basis[~correctable] = eigh(gram)[1][..., -width:]
     return basis
 
 
+def estimate_leak(
+    values: Float[Tensor, "batch count"], rank: int, eps: float
+) -> Float[Tensor, " batch"]:
+    """Return by how much rounding displaces the subspace of the ``rank`` leading eigenvectors.
+
+    ``values`` are the largest eigenvalues of a^T a, ascending, at least ``rank`` + `NEIGHBOURS`;
+    the first belongs to an eigenvector that is left out of the computed ones. A first-order
+    perturbation bound: eps * largest / (last wanted - first left out).
+
+    Zero where that is small beside the error of an SVD of ``a`` in the same type, which is bounded
+    by eps * last wanted singular value / distance of those near it. Infinity where the squares are
+    too small for float32.
+    """
+    assert values.shape[1] >= rank + NEIGHBOURS
+    leak = eps * values[:, -1] / (values[:, -rank] - values[:, 0])
+    leak[values[:, -1] < 1 / LARGE_SQUARE] = torch.inf
+    near = values[:, -rank - NEIGHBOURS :].clamp(min=0).sqrt()[:, : 2 * NEIGHBOURS + 1]
+    last_wanted, next_one = near[:, NEIGHBOURS], near[:, NEIGHBOURS - 1]
+    mean_distance = (near[:, -1] - near[:, 0]) / (near.shape[1] - 1)
+    of_an_svd = eps * last_wanted / torch.maximum(last_wanted - next_one, mean_distance)
+    leak[leak < (NEGLIGIBLE * of_an_svd).clamp(max=LARGE_LEAK)] = 0
+    return leak
+
+
 def _chosen(a: Tensor, which: Tensor) -> Tensor:
-    return a if which.all() else a[which]  # without a copy, where that is possible
+    return a if which.all() else a[which]  # no copy if all are chosen
 
 
 def _corrected(
@@ -117,24 +138,25 @@ def _corrected(
     others: Float[Tensor, "batch n rest"],
     basis: Float[Tensor, "batch n width"],
 ) -> Float[Tensor, "batch n width"]:
-    """Leading eigenvectors of a^T a, by perturbation theory, from approximate ones and the others.
+    """Return better leading eigenvectors of a^T a than ``basis``; ``others`` are those left out.
 
-    Each leading one gains, of every eigenvector left out, its share of the residual (in float64)
-    over the difference of the eigenvalues.
+    First-order correction: add every discarded eigenvector, weighted by its component of the
+    float64 residual over the eigenvalue difference.
     """
     basis = torch.linalg.qr(basis).Q
-    image = _times(a, basis)
-    ritz, turn = _eigh(image.mT @ image)
-    basis, image = basis @ turn, image @ turn
-    residual = (_times(a.mT, image) - basis * ritz[:, None]).to(a.dtype)
-    # Next to each other at the edge, rounding has the last word; but the edge is not wanted.
+    image = times_in_float64(a, basis)
+    ritz, rotation = eigh(image.mT @ image)
+    basis, image = basis @ rotation, image @ rotation
+    residual = (times_in_float64(a.mT, image) - basis * ritz[:, None]).to(a.dtype)
+    # Eigenvalues on either side of the edge may differ by rounding only. Those eigenvectors are
+    # not corrected well, but they are among the extra ones.
     ritz = ritz[:, None].to(a.dtype)
-    apart = (ritz - values[..., None]).clamp(min=4 * _eps(a) * ritz[..., -1:])
-    return basis + (others @ (others.mT @ residual / apart)).double()
+    differences = (ritz - values[..., None]).clamp(min=4 * unit_roundoff(a) * ritz[..., -1:])
+    return basis + (others @ (others.mT @ residual / differences)).double()
 
 
 def lower_gram(a: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch n n"]:
-    """The lower triangle of a^T a, all that `torch.linalg.eigh` reads; half the work of all."""
+    """Return the lower triangle of a^T a: half the work, and all that `torch.linalg.eigh` reads."""
     n, block = a.shape[-1], 192
     gram = a.new_zeros(*a.shape[:-2], n, n)
     for i in range(0, n, block):
@@ -143,8 +165,10 @@ def lower_gram(a: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch n n"]:
     return gram
 
 
-def _times(a: Float[Tensor, "batch m n"], basis: Float[Tensor, "batch n k"]) -> Tensor:
-    """a @ basis in float64, without a float64 copy of all of ``a``."""
+def times_in_float64(
+    a: Float[Tensor, "batch m n"], basis: Float[Tensor, "batch n k"]
+) -> Float[Tensor, "batch m k"]:
+    """Return a @ basis in float64, without a float64 copy of all of ``a``."""
     product = basis.new_empty(*a.shape[:-1], basis.shape[-1])
     for i in range(0, a.shape[-2], 512):
         torch.matmul(a[..., i : i + 512, :].double(), basis, out=product[..., i : i + 512, :])
@@ -154,13 +178,14 @@ def _times(a: Float[Tensor, "batch m n"], basis: Float[Tensor, "batch n k"]) -> 
 def _leading_eigh(
     gram: Float[Tensor, "batch n n"], width: int
 ) -> tuple[Tensor, Tensor, Callable[[], tuple[Tensor, Tensor]]]:
-    """Of the largest eigenvalues ``width`` + 1, ascending; the eigenvectors of ``width``; and what
+    """Return ``width`` + 1 largest eigenvalues, ``width`` eigenvectors, and how to get the rest.
 
-    gives eigenvalues and eigenvectors of all others.
+    The eigenvalues [batch, width + 1] ascend; the eigenvectors [batch, n, width] are those of the
+    ``width`` largest; a function computes the remaining eigenvalues and eigenvectors on demand.
     """
 
     def split() -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        values, vectors = _eigh(gram)
+        values, vectors = eigh(gram)
         rest = gram.shape[-1] - width
         return values[:, rest - 1 :], vectors[..., rest:], (values[:, :rest], vectors[..., :rest])
 
@@ -181,8 +206,11 @@ def _leading_eigh(
     return values, leading, lambda: rest
 
 
-def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, ascending, and eigenvectors. What float32 cannot do is done in float64."""
+def eigh(gram: Float[Tensor, "*batch n n"]) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues, ascending, and eigenvectors, as `torch.linalg.eigh` does.
+
+    An SVD in float64 takes over where that does not converge.
+    """
     try:
         return torch.linalg.eigh(gram)
     except torch.linalg.LinAlgError as error:
@@ -193,6 +221,7 @@ def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _svd(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return u, s, vh; in float64 where float32 does not converge."""
     try:
         return torch.linalg.svd(matrices, full_matrices=False)
     except torch.linalg.LinAlgError as error:
@@ -204,6 +233,6 @@ def _svd(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def check_svd_route(via: str) -> None:
-    """ValueError unless ``via`` names a way to compute singular triplets."""
+    """Raise ValueError unless ``via`` names a way to compute singular triplets."""
     if via not in SVD_ROUTES:
         raise ValueError(f"svd={via!r} is not a route to singular triplets: {SVD_ROUTES}.")

@@ -1,4 +1,8 @@
-"""Vectors that are computed layer by layer, while the next layer is being read."""
+"""Compute vectors layer by layer while the next layer is being read.
+
+`torch.set_num_threads` is global to the process (MKL has one setting for all threads). `stream`
+changes it while it runs, on behalf of its own threads, and restores it at the end.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,17 +17,20 @@ from torch import Tensor
 from tsv_bench.linalg.lapack import one_thread
 from tsv_bench.task_vectors.lazy import LazyVector, Part
 
-# Entries read, worked on or waiting to be taken: 1 GB in float32, but two layers at least.
+# Entries that are read, worked on or waiting to be taken, at most: 1 GB in float32. Two layers may
+# always be there.
 IN_FLIGHT = 2**28
 
-# Shows the progress of steps before the first layer, or within a long one; `merging` hangs
-# a bar here.
+# What wraps long loops within methods, to show their progress: it takes an iterable, its length and
+# a label, and returns the iterable. By default it shows nothing; `merging` sets one that draws a
+# bar. A variable of the context, so that methods need no parameter for it.
 observer: ContextVar[Callable[[Iterable, int, str], Iterable]] = ContextVar(
     "observer", default=lambda steps, total, label: steps
 )
 
 
 def watched(steps: Iterable, total: int, label: str) -> Iterable:
+    """Return the steps, shown by the `observer` as they are taken."""
     return observer.get()(steps, total, label)
 
 
@@ -38,8 +45,8 @@ def stream(vector: Mapping) -> Iterator[tuple[str, int, Tensor]]:
 def stream_parts(parts: Iterable[Part]) -> Iterator[tuple[str, int, Any]]:
     """Yield (name, first row, what is computed of it) for every part, in order.
 
-    Reading runs ahead in a thread of its own. On a CPU as many parts are computed side by side as
-    torch has threads and memory allows: decompositions gain more by this than by threads within.
+    One thread reads ahead. On a CPU as many parts are computed side by side as torch has threads
+    and memory allows: decompositions gain more by this than by threads within.
     """
     threads = torch.get_num_threads()
     waiting: deque[tuple[Part, Future]] = deque()
@@ -52,19 +59,22 @@ def stream_parts(parts: Iterable[Part]) -> Iterator[tuple[str, int, Any]]:
         torch.set_num_threads(max(1, threads // side_by_side))
         return part.compute(material.result())
 
+    def must_wait(part: Part) -> bool:
+        if part.alone or any(other.alone for other, _ in waiting):
+            return len(waiting) > 0
+        is_full = num_entries + part.num_entries > IN_FLIGHT or len(waiting) > 4 * threads
+        return len(waiting) > 1 and is_full
+
     settings = ExitStack()
     try:
         settings.enter_context(one_thread())
         for part in parts:
-            alone = part.alone or any(other.alone for other, _ in waiting)
-            while waiting and alone or len(waiting) > 1 and (
-                num_entries + part.num_entries > IN_FLIGHT or len(waiting) > 4 * threads
-            ):  # fmt: skip
+            while must_wait(part):
                 first, result = waiting.popleft()
                 yield first.name, first.start, result.result()
                 num_entries -= first.num_entries
             material = reader.submit(part.read)
-            # A thread has a context of its own, without the observer.
+            # A thread starts with a context of its own, which lacks the observer.
             computed = computers.submit(copy_context().run, compute, part, material)
             waiting.append((part, computed))
             num_entries += part.num_entries
@@ -75,12 +85,12 @@ def stream_parts(parts: Iterable[Part]) -> Iterator[tuple[str, int, Any]]:
     finally:
         reader.shutdown(wait=False, cancel_futures=True)
         computers.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # MKL has one setting for all threads
+        torch.set_num_threads(threads)
         settings.close()
 
 
 def gather(rows: Iterable[tuple[str, int, Tensor]]) -> dict[str, Tensor]:
-    """The whole vector that `stream` gives in rows."""
+    """Return the whole vector whose rows `stream` yields."""
     found: dict[str, list[Tensor]] = {}
     for name, _, tensor in rows:
         found.setdefault(name, []).append(tensor)

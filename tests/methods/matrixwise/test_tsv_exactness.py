@@ -32,7 +32,7 @@ def error(found, expected):
 def branches(monkeypatch):
     """How the leading eigenvectors of Gram matrices were found, in the order of the matrices."""
     taken, sides = [], []
-    eigh, subspace, corrected = svd._eigh, svd._subspace, svd._corrected
+    eigh, subspace, corrected = svd.eigh, svd._subspace, svd._corrected
     leading_eigh = svd._leading_eigh
 
     def spy_subspace(a, rank):
@@ -55,7 +55,7 @@ def branches(monkeypatch):
         return corrected(*args)
 
     monkeypatch.setattr(svd, "_subspace", spy_subspace)
-    monkeypatch.setattr(svd, "_eigh", spy_eigh)
+    monkeypatch.setattr(svd, "eigh", spy_eigh)
     monkeypatch.setattr(svd, "_leading_eigh", spy_leading_eigh)
     monkeypatch.setattr(svd, "_corrected", spy_corrected)
     return taken
