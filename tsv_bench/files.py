@@ -1,4 +1,4 @@
-"""Files that are whole or not there, their hashes and stamps, and room for them."""
+"""Files on disk: written whole or not at all, hashed, stamped, and given room."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 
 class Stamp(NamedTuple):
-    """What the file system says of a file's content; it differs once the content was changed."""
+    """What the file system says of a file; a file with another content has another stamp."""
 
     inode: int
     num_bytes: int
@@ -19,19 +19,22 @@ class Stamp(NamedTuple):
 
 
 def stamp(path: Path) -> Stamp:
-    """Return the stamp of the file at ``path``, links followed. Raises OSError without a file."""
+    """Return the stamp of the file at ``path``, following links.
+
+    Raises OSError if there is no file.
+    """
     status = path.stat()
     return Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def sha256(path: Path) -> str:
-    """Return the sha256 of a file's content, 64 hexadecimal digits."""
+    """Return the sha256 of a file's content as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remembered_sha256(path: Path) -> str:
-    """Return `sha256`; read the file once in this process, and again when its stamp changes."""
+    """Return a file's `sha256`, reading the file only once until its stamp changes."""
     return _sha256_of(path.resolve(), stamp(path))
 
 
@@ -41,14 +44,14 @@ def _sha256_of(path: Path, _: Stamp) -> str:
 
 
 def hidden_beside(path: Path, ending: str = "tmp") -> Path:
-    """Return a name that nobody else uses, in the folder of ``path``: .<name>.<random>.<ending>"""
+    """Return an unused path in the folder of ``path``: .<name>.<random>.<ending>"""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{ending}")
 
 
 def replace_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file or folder under a temporary name beside ``path``, then rename it into place.
 
-    A file replaces the one that is there. Raises OSError if a folder is to replace one with files.
+    ``write`` gets the temporary path. A file may replace an older one, a folder may not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = hidden_beside(path)
@@ -67,9 +70,9 @@ def check_room(
     num_bytes: int,
     setting: str = "paths.runs=, paths.checkpoints= or paths.data=",
 ) -> None:
-    """OSError unless ``folder`` can be written to and its disk has ``num_bytes`` free.
+    """Check that ``folder`` can be written to and its disk has ``num_bytes`` free.
 
-    ``setting`` is what chooses another folder.
+    ``setting`` names the setting that chooses another folder. Raises OSError if the check fails.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +92,9 @@ def check_room(
 
 
 def check_place(folder: Path, num_bytes: int) -> None:
-    """OSError unless ``folder`` can be written and has room. It is not made yet: a merge that is
-    refused leaves nothing behind."""
+    """Check as `check_room` does, without making ``folder``: a refused merge leaves nothing behind.
+
+    Raises OSError if the check fails.
+    """
     place = folder.absolute()
     check_room(next(f for f in (place, *place.parents) if f.exists()), num_bytes, "output=")

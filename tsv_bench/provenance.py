@@ -18,7 +18,10 @@ CHECKOUT = Path(tsv_bench.__file__).parents[1]
 
 @cache
 def commit() -> str:
-    """The checkout's commit, "-dirty" when files differ from it; else the installed version."""
+    """Return the checkout's commit, with "-dirty" if tracked files were changed.
+
+    An installed package without a checkout gives its version instead.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(CHECKOUT), *arguments]
@@ -34,19 +37,21 @@ def commit() -> str:
 
 
 def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that numbers depend on."""
     packages = ("torch", "open_clip_torch", "datasets", "numpy", "pillow")
     ours = {"python": platform.python_version(), "tsv_bench": tsv_bench.__version__}
     return ours | {name: version(name) for name in packages}
 
 
 def machine(device: str) -> str:
-    """What the numbers were computed on, without naming the machine."""
+    """Return the kind of GPU, or of processor with its threads; the machine stays unnamed."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{processor()}, {torch.get_num_threads()} threads"
 
 
 def processor() -> str:
+    """Return the name of the processor's model, or of its architecture if that is all there is."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(": ", 1)[1] for line in lines if line.startswith("model name"))
@@ -55,18 +60,18 @@ def processor() -> str:
 
 
 def forget_peak_memory() -> None:
-    """Let `peak_memory` count from now on, where the system can."""
+    """Make `peak_memory` count from now on. Only Linux can do this."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory() -> int:
-    """Largest resident memory of this process so far, in bytes; mapped pages included.
+    """Return the largest resident memory of this process in bytes, mapped pages included.
 
-    Since `forget_peak_memory`, where that was called and the system can.
+    It counts from the start of the process, or from `forget_peak_memory` on Linux.
     """
     try:
-        # Not ru_maxrss, which a child process takes over from its parent.
+        # Not ru_maxrss: a child process inherits it from its parent.
         status = Path("/proc/self/status").read_text()
         return 1024 * int(status.split("VmHWM:")[1].split()[0])
     except (OSError, IndexError):

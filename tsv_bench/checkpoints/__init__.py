@@ -1,1 +1,1 @@
-"""One fine-tuned model a task: where it comes from, and what is known of it."""
+"""Checkpoints: one fine-tuned model for each task, and the sources that they come from."""

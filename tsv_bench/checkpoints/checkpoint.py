@@ -1,4 +1,4 @@
-"""Every path and file format of checkpoints."""
+"""A fine-tuned checkpoint on disk, and the record beside it."""
 
 import json
 import logging
@@ -23,15 +23,16 @@ class Checkpoint:
     path: Path
     sha256: str
     generation: str  # "finetune" (ours), "original" (the paper's), "fixed" (re-released), "other"
-    scores: dict[str, Score] | None  # accuracy on "val" and "test"; None: not known yet
+    scores: dict[str, Score] | None  # on "val" and "test"; None: not evaluated yet
 
 
 def save_checkpoint(
     path: Path, state: Mapping[str, Tensor], record: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write weights to ``path`` and what is known of them beside it, as .json, atomically.
+    """Write weights to ``path`` and the record beside it, as .json; return the record.
 
-    The json goes last: a checkpoint without one was not finished. Returns what it holds.
+    Each file is written whole or not at all, the json last: without one the checkpoint is not
+    finished. The record gets the file's sha256.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     replace_atomically(path, lambda temporary: save_file(tensors, temporary))
@@ -42,9 +43,9 @@ def save_checkpoint(
 
 
 def load_record(path: Path) -> dict[str, Any] | None:
-    """What was written beside the checkpoint at ``path``; None when it was not finished.
+    """Return the record beside the checkpoint at ``path``, or None if that is not finished.
 
-    ValueError when the weights are no longer the ones that were written.
+    Raises ValueError if the weights are not those that were written.
     """
     beside = path.with_suffix(".json")
     if not path.exists() or not beside.exists():

@@ -1,4 +1,4 @@
-"""Checkpoints that are fine-tuned here when they are asked for."""
+"""Checkpoints that are fine-tuned here, on demand."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ BESIDE = 1 + 2 * 3
 
 @dataclass(frozen=True, kw_only=True)
 class OnDemand:
-    """Checkpoints that are fine-tuned on demand and kept in a folder."""
+    """A source that fine-tunes missing checkpoints and keeps them in a folder."""
 
     folder: Path
     finetuning: Finetuning
@@ -44,7 +44,7 @@ class OnDemand:
     generation = "finetune"
 
     def settings(self, backbone: Backbone, task: Task) -> dict[str, Any]:
-        """All that determines the weights, for one machine and number of threads."""
+        """Return what determines the weights, on a given machine with as many threads."""
         return {
             "backbone": backbone.fingerprint,
             "task": task.fingerprint,
@@ -55,17 +55,19 @@ class OnDemand:
         }
 
     def head(self, backbone: Backbone, task: Task) -> Tensor | None:
-        return None  # built from prompts, as in training
+        """Return None: heads are built from prompts, as in training."""
+        return None
 
     def path(self, backbone: Backbone, task: Task) -> Path:
+        """Return where the task's checkpoint is, or will be. The name has a hash of `settings`."""
         settings = json.dumps(self.settings(backbone, task), sort_keys=True)
         digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
         return Path(self.folder) / backbone.name / f"{task.name}-{digest}.safetensors"
 
     def needed(self, backbone: Backbone, tasks: Sequence[Task]) -> int:
-        """Bytes that missing checkpoints will take, with the state of the one at work.
+        """Return how many bytes are still to be written, with what a training needs meanwhile.
 
-        ValueError when one that is there is damaged.
+        Raises ValueError if one of the checkpoints is damaged.
         """
         size = sum(param.nbytes for param in backbone.pretrained.values())
         missing = [t for t in tasks if self.overwrite or not load_record(self.path(backbone, t))]
@@ -74,13 +76,14 @@ class OnDemand:
     def checkpoint(
         self, backbone: Backbone, task: Task, load: Callable[[str], Split]
     ) -> Checkpoint:
-        """The task's checkpoint: the one that is there, or a new one. ``load``: a split's data.
+        """Return the task's checkpoint, and fine-tune it first if it is missing.
 
-        Two processes that want the same one do not both make it: one waits for the other.
+        ``load`` returns a split's data. If two processes want the same checkpoint, one waits for
+        the other. Raises ValueError if the checkpoint is damaged or its training diverges.
         """
         path = self.path(backbone, task)
         group = join_group(self.device)
-        # Under torchrun the first process holds the lock and says what it found; no other asks.
+        # Under torchrun the main process holds the lock and tells the others what it found.
         if group.is_main:
             path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")) if group.is_main else nullcontext():
@@ -97,7 +100,7 @@ class OnDemand:
         )
 
     def save_pretrained(self, backbone: Backbone) -> None:
-        """Write the image tower that fine-tuning starts from, for tsv-merge, unless it is there."""
+        """Write the pretrained image tower, which tsv-merge needs, unless it is there."""
         name = f"pretrained-{backbone.fingerprint[:8]}.safetensors"
         path = Path(self.folder) / backbone.name / name
         if not path.exists():
@@ -105,19 +108,27 @@ class OnDemand:
             replace_atomically(path, lambda temporary: save_file(state, temporary))
 
     def make(
-        self, backbone: Backbone, task: Task, load, path: Path, group: Group
+        self,
+        backbone: Backbone,
+        task: Task,
+        load: Callable[[str], Split],
+        path: Path,
+        group: Group,
     ) -> dict[str, Any]:
-        """Fine-tune, measure, write; what a killed run has saved is taken up."""
+        """Fine-tune a checkpoint, evaluate and write it; return its record.
+
+        A training that was killed is continued. Raises ValueError if the weights diverge.
+        """
         started = time.monotonic()
         resume = path.with_suffix(".resume")
         if self.overwrite and group.is_main:
             resume.unlink(missing_ok=True)
-        group.broadcast(None)  # the others look for it from here on
+        group.broadcast(None)  # the others wait: from here on they read the state to resume from
         head = zero_shot_head(backbone, task).to(self.device)
         train_split = load("train")
         recipe = self.finetuning.recipe(task.epochs, len(train_split))
-        # Of several processes one may run out of memory while the others wait for its gradient:
-        # only one alone can try again.
+        # Smaller batches are tried only in a single process: of several, one may run out of memory
+        # while the others wait for its gradients.
         parts = [accumulate := self.finetuning.accumulate]
         if group.size == 1 and 2 * accumulate <= recipe.batch_size:
             parts.append(2 * accumulate)
@@ -176,7 +187,7 @@ class OnDemand:
     def measure(
         self, visual: nn.Module, head: Tensor, load: Callable[[str], Split]
     ) -> dict[str, Any]:
-        """The accuracy after training, for the record."""
+        """Return the scores on val and test, and their precision, for the record."""
         scores = {}
         for split in ("val", "test"):
             correct = accuracy.correct_images(visual, head, load(split), self.device)

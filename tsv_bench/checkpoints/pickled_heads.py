@@ -1,7 +1,7 @@
-"""Pickles of the paper's code and its ancestors, read without running any code of theirs.
+"""Heads pickled by the paper's code and its ancestors, read without executing any code.
 
-A head there is a whole module: a linear layer [classes, dim] whose weights hold the logit scale,
-applied to normalized image features.
+Such a head is a whole module: a linear layer [classes, dim] whose weights include the logit scale
+and which takes normalized image features.
 """
 
 import pickle
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 HEAD = "ClassificationHead"
-# Empty classes that stand for those in the file; unpickling fills their instances' attributes.
+# Empty classes in place of those that the file names: unpickling sets their instances' attributes.
 STUBS = [type(HEAD, (), {"__module__": name}) for name in ("src.models.modeling", "src.modeling")]
-# Whole image encoders, and who saves them so.
+# Image encoders that are pickled as whole modules, and by whom.
 MODULES = {
     "src.modeling.ImageEncoder": "mlfoundations/task_vectors",
     "src.models.modeling.ImageEncoder": "the paper's code",
@@ -22,10 +22,10 @@ MODULES = {
 
 
 def read_head(path: Path) -> Tensor:
-    """The weights of a pickled head, float32 [classes, dim].
+    """Return the weights of a pickled head, float32 [classes, dim]; execute nothing in the file.
 
-    ValueError when the file is anything else or the head has a bias. Nothing in the file is
-    executed.
+    Raises ValueError if the file holds anything else, or a head with a bias, without normalized
+    features or with values that are not finite.
     """
     try:
         with torch.serialization.safe_globals(STUBS):
@@ -73,9 +73,9 @@ def read_head(path: Path) -> Tensor:
 
 
 def pickled_by(path: Path) -> str | None:
-    """Whose image encoder lies pickled as a whole module at ``path``; None when there is none."""
+    """Return who pickled the file at ``path`` as a whole image encoder, or None if it is none."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError):
-        return None  # no file of torch.save, or not one that could hold a module
+        return None  # torch.save did not write it, or it is damaged
     return next((whose for name, whose in MODULES.items() if name in names), None)

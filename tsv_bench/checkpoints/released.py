@@ -1,4 +1,4 @@
-"""Fine-tuned checkpoints that others have released, and how they spell backbones and tasks."""
+"""Fine-tuned checkpoints that others released, and how they spell backbones and tasks."""
 
 import logging
 import re
@@ -21,7 +21,8 @@ from tsv_bench.state_dicts.integrity import content_hash
 
 log = logging.getLogger(__name__)
 
-# Our names of backbones and tasks, and how others spell them.
+# Our names of backbones and tasks, and how others spell them. The tables are of what they released:
+# a new task is added here only if one of them has a checkpoint of it.
 BACKBONES = {"vit_b32": "ViT-B-32", "vit_b16": "ViT-B-16", "vit_l14": "ViT-L-14"}
 TASKS = {  # task: (in the paper's folders, in the names of FusionBench's repositories)
     "cars": ("Cars", "stanford-cars"),
@@ -52,10 +53,10 @@ NAMES = {
 
 
 class Released(FileSource):
-    """What is to be known of the checkpoints of others is said once, when they are used."""
+    """A source that others released. It logs each of its caveats once, on first use."""
 
-    about: str | None
-    remarks: Mapping[str, str]  # task: what is odd about its checkpoint
+    about: str | None  # a caveat of all checkpoints
+    remarks: Mapping[str, str]  # task: a caveat of its checkpoint
 
     def checkpoint(
         self, backbone: Backbone, task: Task, load: Callable[[str], Split]
@@ -70,11 +71,11 @@ class Released(FileSource):
 
 @dataclass(frozen=True, kw_only=True)
 class Reference(Released):
-    """A folder as the paper's code has it: ``<folder>/ViT-B-32/CarsVal/nonlinear_finetuned.pt``."""
+    """A folder of the paper's code: ``<folder>/ViT-B-32/CarsVal/nonlinear_finetuned.pt``."""
 
     folder: Path
     generation: str
-    heads: str  # "text": built from prompts; "file": those that lie there, head_CarsVal.pt
+    heads: str  # "text": built from prompts; "file": read from the folder, head_CarsVal.pt
     remarks: Mapping[str, str] = field(default_factory=dict)
     about = None
 
@@ -132,10 +133,11 @@ class Reference(Released):
 
 @dataclass(frozen=True, kw_only=True)
 class Repository(Released):
-    """Checkpoints on the hub, in one repository or one for each; tsv-fetch brings them.
+    """Checkpoints on the hub, in one repository or in one for each; tsv-fetch fetches them.
 
-    In ``repo`` and ``file``, {backbone} stands for what ``backbones`` calls it, and {task} for what
-    ``names`` calls that: the paper or FusionBench. A repo may be a folder with the same files.
+    In ``repo`` and ``file``, {backbone} and {task} stand for the publisher's own names: those in
+    ``backbones``, and those of TASKS that ``names`` chooses ("paper" or "fusion_bench"). ``repo``
+    may be a folder with the same files.
     """
 
     repo: str
@@ -145,7 +147,7 @@ class Repository(Released):
     generation: str
     about: str
     remarks: Mapping[str, str] = field(default_factory=dict)
-    num_bytes: Mapping[str, int] = field(default_factory=dict)  # of a file, by backbone
+    num_bytes: Mapping[str, int] = field(default_factory=dict)  # of a file by backbone, about
     revision: str | None = None
     licence: str | None = None
 
@@ -156,7 +158,7 @@ class Repository(Released):
 
     @property
     def folder(self) -> Path:
-        """Where the hub's files lie; nothing is written here."""
+        """The folder of the hub's files. Nothing is written there."""
         return Path(constants.HF_HUB_CACHE)
 
     def needs(self, backbone_name: str, task: Task) -> list[hub.Need]:
@@ -188,7 +190,10 @@ class Repository(Released):
 
 
 def spelled(name: str, known: Mapping[str, str], kind: str, whose: str) -> str:
-    """How they spell it. ValueError when they have none."""
+    """Return how others spell a backbone or task.
+
+    Raises ValueError if ``whose`` checkpoints have none of that name.
+    """
     if name not in known:
         raise ValueError(
             f"{whose} has no checkpoints of {kind} {name!r}; it has those of {', '.join(known)}. "
@@ -198,10 +203,10 @@ def spelled(name: str, known: Mapping[str, str], kind: str, whose: str) -> str:
 
 
 def is_folder(repo: str) -> bool:
-    """Whether a folder is meant and not a repository of the hub."""
+    """Return whether ``repo`` is a folder and not a repository of the hub."""
     return Path(repo).expanduser().is_dir() or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo)
 
 
-@cache
+@cache  # once in a process
 def _say(text: str) -> None:
     log.warning(text)

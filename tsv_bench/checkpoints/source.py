@@ -1,7 +1,7 @@
-"""Where fine-tuned checkpoints come from; conf/checkpoints/ has one yaml for each source.
+"""Sources of fine-tuned checkpoints; conf/checkpoints/ has one yaml for each.
 
-A source says of which ``generation`` its checkpoints are (see `Checkpoint`). Their layouts are told
-by the files themselves, which are read where they lie. `Source` says what a source offers.
+`Source` is what a source offers. It says of which ``generation`` its checkpoints are (see
+`Checkpoint`). How their parameters are named is told from the files, which are read where they lie.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,31 +21,36 @@ from tsv_bench.state_dicts.integrity import content_hash
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
 GENERATIONS = ("original", "fixed", "other")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+NUM_SHOWN = 8  # files in a message
 
 
 class Source(Protocol):
-    folder: Path  # where it writes, if it does
+    """What the commands need of a source."""
+
+    folder: Path  # where it writes, if it writes at all
     generation: str
 
     def needs(self, backbone_name: str, task: Task) -> list[hub.Need]:
-        """What tsv-fetch has to bring."""
+        """Return what tsv-fetch has to fetch for a task."""
 
     def settings(self, backbone: Backbone, task: Task) -> dict[str, Any]:
-        """Plain data that determine the weights, and the head where it comes from a file."""
+        """Return plain data that determine the weights, and the head if it comes from a file."""
 
     def needed(self, backbone: Backbone, tasks: Sequence[Task]) -> int:
-        """Bytes still to be written."""
+        """Return how many bytes are still to be written for these tasks."""
 
     def checkpoint(
         self, backbone: Backbone, task: Task, load: Callable[[str], Split]
-    ) -> Checkpoint: ...
+    ) -> Checkpoint:
+        """Return the task's checkpoint. ``load`` returns a split's data, to make a missing one."""
 
     def head(self, backbone: Backbone, task: Task) -> Tensor | None:
-        """A head [classes, dim] that comes with the checkpoint; None: it is built from prompts."""
+        """Return the head [classes, dim] that comes with the checkpoint; None: build it."""
 
 
 class FileSource:
-    """What the sources have in common that only read files: each says the ``path`` of one."""
+    """A source that only reads files. A subclass says the ``path`` of each."""
 
     def needs(self, backbone_name: str, task: Task) -> list[hub.Need]:
         return []
@@ -64,11 +69,14 @@ class FileSource:
     def checkpoint(
         self, backbone: Backbone, task: Task, load: Callable[[str], Split]
     ) -> Checkpoint:
-        """The task's checkpoint. OSError when it is not here, ValueError when it is none."""
+        """Return the task's checkpoint.
+
+        Raises OSError if it is not here, ValueError if it is not of this backbone.
+        """
         path = self.path(backbone.name, task)
         try:
             state = open_state_dict(path)
-            image_tower(state, backbone.pretrained)  # a foreign one is found before any is read
+            image_tower(state, backbone.pretrained)  # finds a foreign one before anything is read
         except ValueError as error:
             whose = pickled_by(path)
             why = (
@@ -85,7 +93,7 @@ class FileSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(FileSource):
-    """The user's own checkpoints: ``<folder>/<task>.safetensors``, .pt, .pth or .bin."""
+    """The user's own checkpoints: ``<folder>/<task>`` with a suffix of SUFFIXES."""
 
     folder: Path
     generation: str
@@ -94,9 +102,9 @@ class Folder(FileSource):
         check_generation(self.generation)
 
     def path(self, backbone_name: str, task: Task) -> Path:
+        """Return the task's file. Raises OSError if there is none, ValueError if there are two."""
         path = Path(self.folder).expanduser() / f"{task.name}.safetensors"
-        found = [p for s in (".safetensors", ".pt", ".pth", ".bin")
-                 if (p := path.with_suffix(s)).exists()]  # fmt: skip
+        found = [p for suffix in SUFFIXES if (p := path.with_suffix(suffix)).exists()]
         if not found:
             raise FileNotFoundError(
                 f"no checkpoint of {backbone_name} on {task.name} at {path}, nor one that ends in "
@@ -112,6 +120,7 @@ class Folder(FileSource):
 
 
 def check_generation(generation: str) -> None:
+    """Check a generation that the user chose. Raises ValueError if there is no such one."""
     if generation not in GENERATIONS:
         raise ValueError(
             f"checkpoints.generation={generation!r}: choose one of {', '.join(GENERATIONS)}."
@@ -119,12 +128,14 @@ def check_generation(generation: str) -> None:
 
 
 def existing(path: Path, what: str) -> Path:
-    """The path, when it exists. FileNotFoundError that says what is there instead."""
+    """Return the path if it exists. Raises FileNotFoundError that says what is there instead."""
     if path.exists():
         return path
     above = next(parent for parent in path.parents if parent.exists())
     names = sorted(p.name for p in above.iterdir()) if above.is_dir() else []
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    shown = ", ".join(names[:NUM_SHOWN])
+    if len(names) > NUM_SHOWN:
+        shown += f" and {len(names) - NUM_SHOWN} more"
     raise FileNotFoundError(
         f"no {what} at {path}. What there is in {above}: {shown or 'nothing'}. Put it there, or "
         f"choose another folder."

@@ -1,1 +1,1 @@
-"""The commands: the only room that knows Hydra."""
+"""The commands, one file each. Only this package knows Hydra."""

@@ -1,4 +1,4 @@
-"""tsv-analyze: how fine-tuned checkpoints interfere, layer by layer."""
+"""tsv-analyze: measure how much fine-tuned checkpoints interfere, layer by layer."""
 
 import logging
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""tsv-fetch: bring what runs need from the hub, so that they work without a network."""
+"""tsv-fetch: fetch what runs need from the hub, so that they work without a network."""
 
 import logging
 from collections.abc import Sequence
@@ -35,14 +35,18 @@ def main(config: DictConfig) -> None:
 
 
 def listed(needs: Sequence[hub.Need], check: bool) -> tuple[list[hub.State], dict[hub.Need, str]]:
-    """The state of each need, and what keeps the hub from saying what some of them are."""
+    """Return the state of each need, and by need the message of an error that kept it from us.
+
+    With ``check`` the files here are hashed and the hub is not asked. Raises NoNetwork if the hub
+    cannot be reached.
+    """
     if check:
         return [hub.state(need, check=True) for need in needs], {}
     states, problems = [], {}
     for need in needs:
         try:
             states.append(hub.look_up(need))
-        except hub.NoNetwork as error:  # the same for all others
+        except hub.NoNetwork as error:  # which all others would meet, too
             print(render([hub.state(need) for need in needs]))
             raise without_network(needs, error) from error
         except OSError as error:
@@ -52,14 +56,14 @@ def listed(needs: Sequence[hub.Need], check: bool) -> tuple[list[hub.State], dic
 
 
 def fetch_missing(states: Sequence[hub.State], problems: dict[hub.Need, str]) -> None:
-    """Fetch what can be; then one OSError with the problems of what cannot."""
+    """Fetch all that can be fetched. Raises one OSError with the problems of the rest."""
     possible = [state for state in states if not state.here and state.need not in problems]
     if possible:
         check_room(hub.cache_folder(), sum(s.missing_bytes for s in possible), "HF_HOME=")
     for state in possible:
         try:
             log.info(f"{state.need}: {hub.fetch(state.need)}")
-        except hub.NoNetwork as error:  # lost since the hub was asked
+        except hub.NoNetwork as error:  # lost in the meantime
             raise without_network([s.need for s in states], error) from error
         except OSError as error:
             problems[state.need] = str(error)
@@ -68,12 +72,12 @@ def fetch_missing(states: Sequence[hub.State], problems: dict[hub.Need, str]) ->
 
 
 def without_network(needs: Sequence[hub.Need], error: hub.NoNetwork) -> hub.NoNetwork:
-    """The error, with all that is still missing."""
+    """Return the error with a list of all that is still missing."""
     return hub.NoNetwork(f"{lacking([hub.state(need) for need in needs])}\n{error}")
 
 
 def render(states: Sequence[hub.State]) -> str:
-    """A table: what, repository, size, licence, state."""
+    """Return the states as a table, and below it what is still to be fetched."""
     rows = [HEADER]
     for s in states:
         rows.append((s.need.what, s.need.repo, hub.amount(s.num_bytes), s.licence or "?", str(s)))

@@ -1,4 +1,4 @@
-"""tsv-finetune: make one fine-tuned checkpoint, in one process or in those of torchrun."""
+"""tsv-finetune: make fine-tuned checkpoints, in one process or in several of torchrun."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What every command does around its own work: find the configuration and report mistakes."""
+"""What all commands share: the configuration, messages for mistakes, and the machine's settings."""
 
 import ctypes
 import functools
@@ -21,14 +21,18 @@ from tsv_bench.cli.config.overrides import checked
 from tsv_bench.cli.config.search_path import CONF, names_own_folder
 from tsv_bench.cli.config.void_settings import warn_of_void_settings
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters in malloc.h
+LARGE_BLOCK = 64 * 2**20  # bytes; larger blocks go back to the system when they are freed
+NEVER = 2**31 - 1  # the largest int: freed memory at the end of the heap is never given back
 
-# What a user can cause. Anything else is our mistake and keeps its traceback.
+INTERRUPTED = 128 + 2  # a shell's exit code for SIGINT
+
+# Errors that a user can cause. Any other is our mistake and keeps its traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, OmegaConfBaseException, torch.OutOfMemoryError)
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Make a console command of a function of the composed configuration."""
+    """Make a function of the composed configuration a console command."""
 
     def decorate(run: Callable[[DictConfig], Any]) -> Callable[[], None]:
         program = f"tsv-{config_name}"
@@ -39,17 +43,18 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 warn_of_void_settings(config)
                 return run(config)  # Hydra hands it to its callbacks
 
-            with logging_redirect_tqdm():  # messages above the bars, not through them
+            with logging_redirect_tqdm():  # prints messages above the progress bars
                 return with_messages(program, warn_and_run)
 
         def main() -> None:
-            # As typed; by its path where the shell would not find it, as under make.
+            # The command as typed, or by its path if the shell would not find it, as under make.
             found = shutil.which(program) is not None
             typed = shlex.join([program if found else sys.argv[0], *sys.argv[1:]])
 
             def compose_and_run() -> None:
                 if names_own_folder(sys.argv[1:]):
-                    # Last, so that a file here hides no library: a console script lacks it.
+                    # A console script lacks the current folder. It goes last, so that no file
+                    # here hides a library.
                     sys.path.append(os.getcwd())
                 sys.argv[1:] = checked(config_name, sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
@@ -63,7 +68,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                     f"\n{program}: interrupted. What was finished is kept; go on with: {typed}",
                     file=sys.stderr,
                 )
-                sys.exit(130)
+                sys.exit(INTERRUPTED)
 
         return main
 
@@ -71,7 +76,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
 
 def with_messages(program: str, work: Callable[[], Any]) -> Any:
-    """Return what ``work`` gives; a user's mistake becomes one message and exit code 1.
+    """Call ``work`` and return its result; end a user's mistake with one message and exit code 1.
 
     HYDRA_FULL_ERROR=1 shows the traceback instead.
     """
@@ -80,7 +85,7 @@ def with_messages(program: str, work: Callable[[], Any]) -> Any:
     except (*USER_ERRORS, InstantiationException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        if isinstance(error, InstantiationException):  # Hydra's wrapping of what a target raised
+        if isinstance(error, InstantiationException):  # Hydra wraps what a target raised
             error = error.__cause__ or error
         message = str(error).strip().split("\n    full_key:")[0]
         print(f"{program}: error: {message}", file=sys.stderr)
@@ -88,19 +93,22 @@ def with_messages(program: str, work: Callable[[], Any]) -> Any:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next tensor of that size.
+    """Let glibc keep freed memory for the next tensor of that size.
 
     By default it returns blocks above 128 kB to the system, which hands them out again page by
-    page, zeroed: a twelfth of the time of a merge. Other allocators are left alone.
+    page, zeroed. That was a twelfth of the time of a merge. Other allocators are left as they are.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, 64 * 2**20)  # larger blocks still come and go
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+        mallopt(M_TRIM_THRESHOLD, NEVER)
 
 
 def set_up_machine(config: DictConfig) -> str:
-    """Apply ``threads``; the device that ``device`` means."""
+    """Apply ``threads`` and return the device that ``device`` means.
+
+    Raises ValueError if either cannot be.
+    """
     keep_freed_memory()
     if config.threads is not None:
         if not isinstance(config.threads, int) or config.threads < 1:
@@ -123,5 +131,5 @@ def set_up_machine(config: DictConfig) -> str:
 
 
 def plain(node: DictConfig) -> dict:
-    """A configuration node as plain, resolved data."""
+    """Return a configuration node as plain data, its interpolations resolved."""
     return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)

@@ -1,4 +1,4 @@
-"""tsv-pretrain: make the weights of the embedded backbone."""
+"""tsv-pretrain: pretrain the embedded backbone."""
 
 import hashlib
 import json
@@ -73,7 +73,7 @@ def main(config: DictConfig) -> None:
         decayed=lambda name, param: param.ndim >= 2,
         log=lambda step, loss: curve.append((step, round(loss, 4))),
     )
-    with torch.no_grad():  # the cap that training saw
+    with torch.no_grad():  # training capped it likewise
         model.logit_scale.clamp_(max=torch.tensor(float(config.max_scale)).log())
     seconds = time.monotonic() - started
     metadata = {

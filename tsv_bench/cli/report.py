@@ -1,4 +1,4 @@
-"""tsv-report: tables and plots from the Runs in a folder, or two of its methods compared."""
+"""tsv-report: make tables and plots of the Runs in a folder, or compare two of its methods."""
 
 from pathlib import Path
 

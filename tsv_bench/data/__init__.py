@@ -1,4 +1,4 @@
-"""Data sets: tasks, where their images come from, and the caches they are kept in."""
+"""Data: tasks, the sources of their images, and the caches that keep them."""
 
 from .cache import Split, bytes_to_write, check_source, load_split
 from .task import SPLITS, Task

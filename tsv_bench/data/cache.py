@@ -1,11 +1,11 @@
-"""Data sets on disk: built once with `datasets`, decoded once to memory-mapped pixels.
+"""The cache of data sets on disk: drawn once with `datasets`, decoded once to pixels.
 
     <folder>/<task>-<fingerprint>/            a `datasets` DatasetDict with train, val and test
-    <folder>/<task>-<fingerprint>/pixels-30/  each split's images as uint8, n x 3 x 30 x 30
+    <folder>/<task>-<fingerprint>/pixels-30/  each split's images as uint8 [images, 3, 30, 30]
 
-The data of the hub lie on disk already: they are decoded from where they are, without the first.
-Everything is written under a temporary name and renamed when whole, so a half-built cache is never
-found under its real name; of two processes that want the same one, the second waits for the first.
+Data from the hub have no DatasetDict: their files lie on disk already. Everything is written under
+a temporary name and renamed when it is whole. If two processes want the same split, the second
+waits for the first.
 """
 
 import json
@@ -26,9 +26,9 @@ from tsv_bench.files import check_room, replace_atomically, sha256
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-DRAWN_BYTES = 20_000_000  # a task of the embedded suite: its data set and its decoded images
+DRAWN_BYTES = 20_000_000  # of a drawn task, rounded up: its data set and its decoded images
 
-# Splits that this process has opened: a comparison of seven methods reads each once.
+# Splits that this process has opened: a comparison of seven methods opens each once.
 _opened: dict[tuple, Split] = {}
 
 
@@ -40,10 +40,11 @@ def load_split(
     image_size: int,
     to_pixels: Callable[[Image.Image], Tensor],
 ) -> Split:
-    """One split of a task, from the caches where they are whole.
+    """Return one split of a task, and build or decode it first if the cache lacks it.
 
-    ``to_pixels`` is the backbone's geometry: an image to uint8 [3, image_size, image_size].
-    A damaged cache is built again, with a warning.
+    ``to_pixels`` is the backbone's geometry: it makes an image uint8 [3, image_size, image_size].
+    A damaged cache is built again with a warning. Raises ValueError if the split has another number
+    of images than the task says, OSError if its data cannot be read or the disk has no room.
     """
     assert split in SPLITS, split
     path = pixel_path(task, split, folder, image_size)
@@ -53,7 +54,7 @@ def load_split(
         if pixel_damage(path):
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / f".{home.name}.lock"):
-                if problem := pixel_damage(path):  # nobody made it while we waited
+                if problem := pixel_damage(path):  # no other process made it meanwhile
                     if path.exists():
                         log.warning(
                             f"the decoded images of {task.name} at {path} are damaged ({problem}); "
@@ -70,13 +71,13 @@ def load_split(
 
 
 def pixel_path(task: Task, split: str, folder: Path, image_size: int) -> Path:
-    """Where a split's labels are; its images are beside them, with the suffix .npy."""
+    """Return the path of a split's labels; its images lie beside it, with the suffix .npy."""
     home = folder / f"{task.name}-{task.fingerprint}"
     return home / f"pixels-{image_size}" / f"{split}.npz"
 
 
 def bytes_to_write(task: Task, splits: Iterable[str], *, folder: Path, image_size: int) -> int:
-    """What ``load_split`` will write for these splits, those on disk not counted again."""
+    """Return how many bytes `load_split` will write for those of these splits that are missing."""
     new = [s for s in splits if not pixel_path(task, s, folder, image_size).exists()]
     if not in_files(task):
         return DRAWN_BYTES if new else 0
@@ -84,10 +85,10 @@ def bytes_to_write(task: Task, splits: Iterable[str], *, folder: Path, image_siz
 
 
 def check_source(task: Task, splits: Iterable[str], *, folder: Path, image_size: int) -> None:
-    """ValueError or OSError when images that ``load_split`` will decode are not as expected.
+    """Check the number, classes and labels of images that `load_split` will decode.
 
-    Their number, classes and labels are compared; no image is decoded. Nothing to do for splits
-    that are decoded already.
+    No image is decoded, and splits that are decoded already are skipped. Raises ValueError if
+    something differs from what the task says, OSError if files are missing or damaged.
     """
     new = [s for s in splits if not pixel_path(task, s, folder, image_size).exists()]
     if new and in_files(task):
@@ -95,20 +96,21 @@ def check_source(task: Task, splits: Iterable[str], *, folder: Path, image_size:
 
 
 def bytes_per_image(image_size: int) -> int:
-    return 3 * image_size**2 + 8  # and its label
+    """Return the bytes of a decoded image and its label."""
+    return 3 * image_size**2 + 8
 
 
 def in_files(task: Task) -> bool:
-    """Whether the source's images lie in files, as HubData's do, and are not drawn."""
+    """Return whether the source reads images from files, as HubData does, and draws none."""
     return hasattr(task.source, "undecoded")
 
 
 def decode_split(
     task: Task, path: Path, image_size: int, to_pixels: Callable[[Image.Image], Tensor]
 ) -> None:
-    """Decode a split's images into the cache at ``path``; the caller holds its lock.
+    """Decode a split's images into the cache at ``path``, whose lock the caller holds.
 
-    OSError before anything is decoded when the disk has no room for it.
+    Raises OSError before it decodes anything if the disk has no room.
     """
     split, source = path.stem, task.source
     for stale in path.parent.glob(f".{split}.np?.*.tmp"):
@@ -126,8 +128,7 @@ def decode_split(
             ) from error
         images = source.undecoded(split)
         if source.transpose:
-            # After the geometry, as the reference does: a resized image, transposed, is not
-            # to the bit the transposed image, resized.
+            # After the geometry, as the reference does: the other way round a few bits differ.
             def transform(image: Image.Image) -> Tensor:
                 return to_pixels(image).transpose(1, 2)
     else:
@@ -144,17 +145,17 @@ def decode_split(
 
 
 def undecoded(dataset) -> Iterator[Undecoded]:
-    """The images of a drawn split, which `datasets` decodes one by one."""
+    """Yield the images of a drawn split, which `datasets` decodes one by one."""
     for index, row in enumerate(dataset):
         yield Undecoded(index, row["label"], lambda image=row["image"]: image)
 
 
 def open_dataset(task: Task, home: Path):
-    """The task's DatasetDict at ``home``, built first where it is missing or damaged.
+    """Return the task's DatasetDict at ``home``, and build it first if it is missing or damaged.
 
-    Nobody else may be at work on it: the caller holds its lock.
+    The caller holds its lock.
     """
-    import datasets  # a second to import, and not needed when the pixels are there
+    import datasets  # takes a second, and decoded pixels need none of it
 
     datasets.disable_progress_bars()
     for stale in home.parent.glob(f".{home.name}.*.tmp"):
@@ -170,7 +171,7 @@ def open_dataset(task: Task, home: Path):
 
 
 def damage(home: Path) -> str | None:
-    """What is wrong with a data set on disk; None when every file is as it was written."""
+    """Return what is wrong with a data set on disk, or None if every file is as it was written."""
     try:
         manifest = json.loads((home / MANIFEST).read_text())
         for name, digest in manifest.items():
@@ -182,7 +183,10 @@ def damage(home: Path) -> str | None:
 
 
 def build_dataset(task: Task, home: Path) -> None:
-    """Draw or collect every split and write it as a `datasets` DatasetDict."""
+    """Collect every split from the task's source and write all as a `datasets` DatasetDict.
+
+    Raises ValueError if the source yields no image of a split.
+    """
     import datasets
 
     log.info(f"building the data of {task.name}")

@@ -1,7 +1,7 @@
-"""Folders of parquet files, images or webdataset tars, read row by row through `datasets`.
+"""Folders of parquet files, images or webdataset tars, read row by row with `datasets`.
 
-Nothing is copied into a cache of `datasets`: its streaming reader yields the rows of local files
-as well, and the images among them undecoded.
+The streaming reader of `datasets` yields the rows of local files, with images undecoded. So nothing
+is copied into its cache.
 """
 
 import tempfile
@@ -10,20 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-URL = "__url__"  # column of a webdataset that says which tar a row is from
+URL = "__url__"  # the column of a webdataset that names a row's tar
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Some splits of a data set in a folder, and the type of each column (`datasets.Features`)."""
+    """Some splits of a data set in a folder."""
 
     path: Path
-    files: dict[str, list[str]]  # of each split, in the order of its rows
-    features: dict[str, Any]
-    build: Callable  # columns to a `datasets` builder
+    files: dict[str, list[str]]  # by split, in the order of its rows
+    features: dict[str, Any]  # the type of each column, as `datasets.Features` has it
+    build: Callable  # makes a `datasets` builder of some columns
 
     def rows(self, split: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """The rows in order, as {column: value}; an image is {"bytes", "path"}, one is None."""
+        """Yield the rows in order, as {column: value}.
+
+        An image is {"bytes": ..., "path": ...}, one of them None. Raises OSError if a file is
+        damaged.
+        """
         import datasets
 
         columns = [name for name in self.features if name in {*columns, URL}]
@@ -33,11 +37,11 @@ class Folder:
             for name in images:
                 rows = rows.cast_column(name, datasets.Image(decode=False))
             yield from rows
-        except Exception as error:  # whatever pyarrow, tarfile or `datasets` make of damage
+        except Exception as error:  # pyarrow, tarfile and `datasets` raise many types
             raise OSError(damage(self.path, self.files[split], error)) from error
 
     def locate(self, split: str, row: int, value: dict[str, Any]) -> str:
-        """Where a row is, for a message: its file, or its shard and the row in that."""
+        """Return where a row is, for a message: its file or tar, and its number there."""
         files, image = self.files[split], value["path"]
         if URL in value:
             return f"{value[URL]}, row {row} of the split ({image})"
@@ -49,7 +53,7 @@ class Folder:
 
 
 def num_rows(file: str) -> int | None:
-    """Rows of a parquet file by its footer; None when that cannot be read."""
+    """Return the number of rows that a parquet file's footer says, or None if it is damaged."""
     import pyarrow
     from pyarrow import parquet
 
@@ -60,10 +64,10 @@ def num_rows(file: str) -> int | None:
 
 
 def open_folder(path: Path, config_name: str | None, splits: Sequence[str]) -> Folder:
-    """The named splits of a folder, by its README's yaml where it has one, else by its file names.
+    """Open the named splits of a folder, as its README's yaml or else its file names tell them.
 
-    Only these splits' files need be there: a README may name others that were not fetched.
-    Raises ``ValueError`` for a configuration, split or kind of file that is not there.
+    Files of other splits need not be there. Raises ValueError if the folder has no such
+    configuration, split or kind of file, OSError if its data cannot be read.
     """
     import datasets
     from datasets.data_files import DataFilesList
@@ -89,7 +93,7 @@ def open_folder(path: Path, config_name: str | None, splits: Sequence[str]) -> F
             )
 
     def build(columns: Sequence[str] = ()):
-        # Where it would keep prepared data, of which there are none; it makes lock files there.
+        # `datasets` makes lock files in its cache, even when it prepares no data there.
         with tempfile.TemporaryDirectory() as nowhere:
             builder = datasets.load_dataset_builder(
                 str(path), named, data_files=data_files, features=features, cache_dir=nowhere
@@ -105,13 +109,13 @@ def open_folder(path: Path, config_name: str | None, splits: Sequence[str]) -> F
         found = next(iter(builder.as_streaming_dataset().values()))
     except Exception as error:  # `datasets` raises its own, pyarrow's and tarfile's
         raise OSError(damage(path, sum(files.values(), []), error)) from error
-    # Parquet is read by columns; of other files, which may be many, the list is made only once.
+    # Parquet is read by columns. Other files may be many: they are listed only once.
     parquet = hasattr(builder.config, "columns")
     return Folder(path, files, dict(found.features or {}), build if parquet else lambda _: builder)
 
 
 def damage(path: Path, files: Sequence[str], error: Exception) -> str:
-    """A message for data that cannot be read: the file at fault where it can be told."""
+    """Return a message for data that cannot be read; it names the damaged file if that is known."""
     bad = [f for f in files if Path(f).suffix == ".parquet" and num_rows(f) is None]
     return (
         f"the data in {path} cannot be read: {bad[0] + ' is damaged, ' if bad else ''}{error}. "
@@ -120,9 +124,11 @@ def damage(path: Path, files: Sequence[str], error: Exception) -> str:
 
 
 def described(path: Path, config_name: str | None) -> tuple[dict[str, list[str]], Any, str | None]:
-    """File patterns of each split; what the README gives of features and configuration's name.
+    """Return the file patterns by split, the features if known, and the configuration's name.
 
-    A folder without a README, or whose README lists none, has no configurations: any name will do.
+    They come from the folder's README, or from its file names if it has none. A README without
+    configurations fits every ``config_name``; the name is then None. Raises ValueError if it
+    lists configurations and not this one.
     """
     import datasets
     from datasets.data_files import get_data_patterns, sanitize_patterns
@@ -142,7 +148,7 @@ def described(path: Path, config_name: str | None) -> tuple[dict[str, list[str]]
             f"{path} has {'no configuration ' + repr(name) if name else 'several configurations'}; "
             f"there are {', '.join(configs)}."
         )
-    # A single description goes without a name, or with that of the only configuration.
+    # The description of a single configuration may go without its name.
     only = next(iter(infos.values())) if len(infos) == 1 else datasets.DatasetInfo()
     info = infos.get(name, only)
     settings = configs.get(name, {})

@@ -1,11 +1,11 @@
-"""Data sets of the hub, or folders of the user's own in the same form, as sources of tasks."""
+"""Data sets from the hub, or from a user's own folders in the same form, as sources of tasks."""
 
 import hashlib
 import io
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -22,24 +22,24 @@ from tsv_bench.files import stamp
 
 log = logging.getLogger(__name__)
 
-NUM_SHOWN = 5  # differing class names in a message
+NUM_SHOWN = 5  # class names in a message
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubData:
-    """A data set that lies on disk: fetched from the hub, or in a folder of the user's.
+    """A data set on disk, fetched from the hub or in a user's own folder.
 
-    ``splits`` gives the data set's own names for "train" and "test", and for "val" where it has
-    one that is to be used; without, some of "train" is set aside by the paper's rule (splits.py).
-    ``sizes`` are the images of those splits as the data set has them. Sizes, class names and labels
-    are compared with what is found before any image is decoded.
+    ``splits`` maps "train", "test" and perhaps "val" to the data set's own names. Without "val",
+    validation images are taken from "train" by the paper's rule (splits.py). ``sizes`` are the
+    images of those splits in the data set. Sizes, class names and labels are checked before any
+    image is decoded.
     """
 
     repo: str  # id on the hub, or a folder of parquet files, images by class, or tars
     splits: Mapping[str, str]
     sizes: Mapping[str, int]
     num_classes: int
-    class_names: Sequence[str] | None  # in label order, as the data set spells them
+    class_names: Sequence[str] | None  # in the order of the labels; None: not checked
     config: str | None = None
     image: str = "image"  # columns
     label: str = "label"
@@ -49,7 +49,7 @@ class HubData:
     num_bytes: int | None = None
     licence: str | None = None
 
-    # Part of a task's fingerprint: raised when the same files would be read as other images.
+    # Part of a task's fingerprint: raised when the same files are read as other images.
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -79,26 +79,29 @@ class HubData:
             )
 
     def __call__(self, split: str) -> Iterator[tuple[Image.Image, int]]:
-        """Images as stored (not transposed) with their labels, in the split's order.
+        """Yield images as stored (not transposed) with their labels, in the split's order.
 
-        The split's encoded images are in memory meanwhile; the pixel cache reads ``undecoded``.
+        All encoded images of the split are in memory meanwhile; the pixel cache uses `undecoded`.
         """
         for image in sorted(self.undecoded(split), key=lambda image: image.index):
             yield image.open(), image.label
 
     def num_images(self, split: str) -> int:
-        """Images of one of our splits, with the validation images taken from the train split."""
+        """Return the number of images in one of our splits, after the validation split."""
         return len(self.rows(split))
 
     def rows(self, split: str) -> np.ndarray:
-        """Rows that a split has of the data set's own split, in the split's order [images]."""
+        """Return the rows of the data set's own split that make up ours, in order [images]."""
         if split != "test" and "val" not in self.splits:
             train, val = train_and_val_rows(self.sizes["train"])
             return (train if split == "train" else val).numpy()
         return np.arange(self.sizes[split])
 
     def undecoded(self, split: str) -> Iterator[Undecoded]:
-        """The images of a split in the order of the files, each with its place in the split."""
+        """Yield the images of a split in the order of the files.
+
+        Raises ValueError if labels or classes are not as expected, OSError if files cannot be read.
+        """
         folder, own = self.open(), self.own(split)
         labels = self.checked_labels(folder, own)
         places = np.full(len(labels), -1)
@@ -112,20 +115,27 @@ class HubData:
                 yield Undecoded(int(places[row]), int(labels[row]), partial(decode, value, where))
 
     def open(self) -> Folder:
+        """Open the folder with the data. Raises OSError if it is not here or damaged."""
         return open_folder(self.folder(), self.config, list(dict.fromkeys(self.splits.values())))
 
     def own(self, split: str) -> str:
-        """The split of the data set that images of ``split`` are from."""
+        """Return the key in ``splits`` of the split that holds the images of ``split``."""
         return "train" if split == "val" and "val" not in self.splits else split
 
     def check(self, splits: Iterable[str]) -> None:
-        """ValueError or OSError unless the columns, classes and labels of these are as expected."""
+        """Check columns, classes and labels of these splits.
+
+        Raises ValueError if they are not as expected, OSError if files are missing or damaged.
+        """
         folder = self.open()
         for split in dict.fromkeys(map(self.own, splits)):
             self.checked_labels(folder, split)
 
     def checked_labels(self, folder: Folder, split: str) -> np.ndarray:
-        """All labels of a split of the data set [images], int64, after every check."""
+        """Return all labels of the data set's split as int64 [images].
+
+        Raises ValueError if a column, a class name, the size or a label is not as expected.
+        """
         own = self.splits[split]
         for column in (self.image, self.label):
             if column not in folder.features:
@@ -150,7 +160,10 @@ class HubData:
         return np.asarray(found, dtype=np.int64)
 
     def check_image(self, feature: Any) -> None:
-        """ValueError unless the image column holds encoded images, marked as such or plain."""
+        """Check the type of the image column: `datasets.Image`, a dict of bytes and path, or bytes.
+
+        Raises ValueError for any other.
+        """
         import datasets
 
         plain = isinstance(feature, dict) and {"bytes", "path"} <= set(feature)
@@ -162,7 +175,10 @@ class HubData:
             )
 
     def check_classes(self, feature: Any) -> None:
-        """ValueError unless the label column can be used and its classes are in our order."""
+        """Check the type of the label column and the order of its classes.
+
+        Raises ValueError if labels are no whole numbers or the classes differ from ours.
+        """
         import datasets
 
         dtype = getattr(feature, "dtype", str(feature))
@@ -196,7 +212,7 @@ class HubData:
             )
 
     def folder(self) -> Path:
-        """Where the files are; OSError with what to do when they are not there."""
+        """Return the folder with the files. Raises OSError that says how to get them."""
         if not self.needs():
             return Path(self.repo).expanduser()
         from tsv_bench import hub
@@ -204,7 +220,10 @@ class HubData:
         return hub.require(self.needs()[0])
 
     def needs(self) -> list:
-        """What is to be fetched from the hub: one ``tsv_bench.hub.Need``, none for a folder."""
+        """Return what to fetch from the hub: one `tsv_bench.hub.Need`, or none for a folder.
+
+        Raises OSError if ``repo`` is neither a folder nor the name of a repository.
+        """
         if Path(self.repo).expanduser().is_dir():
             return []
         if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", self.repo):
@@ -228,7 +247,10 @@ class HubData:
         ]
 
     def settings(self) -> dict[str, Any]:
-        """What decides images and labels, as plain data; a folder counts by what lies in it."""
+        """Return what determines images and labels, as plain data for the task's fingerprint.
+
+        A folder counts by the names, sizes and times of its files.
+        """
         names = ("splits", "sizes", "num_classes", "config", "image", "label", "transpose")
         place = Path(self.repo).expanduser()
         if place.is_dir():
@@ -238,13 +260,13 @@ class HubData:
         return {**data, **{name: getattr(self, name) for name in names}}
 
 
-def decode(value: Mapping[str, Any], where) -> Image.Image:
-    """The image in bytes or at a path. OSError that names its file and row when it is damaged.
+def decode(value: Mapping[str, Any], where: Callable[[], str]) -> Image.Image:
+    """Return the image in bytes or at a path. Raises OSError with its file and row if damaged.
 
-    Stored orientation (EXIF) is left alone, as by the loaders of the reference; the image feature
-    of `datasets` would turn such photographs.
+    The orientation in EXIF is ignored, as by the reference's loaders; the image feature of
+    `datasets` would turn such photographs. ``where`` returns the image's place, for a message.
     """
-    from datasets.utils.file_utils import xopen  # reads inside of archives too
+    from datasets.utils.file_utils import xopen  # reads inside archives, too
 
     try:
         content = value["bytes"]
@@ -262,17 +284,18 @@ def decode(value: Mapping[str, Any], where) -> Image.Image:
 
 
 def folded(name: str) -> str:
-    """A class name without what data sets spell in several ways."""
+    """Return a class name without case, spaces, hyphens, slashes and underscores."""
     return re.sub(r"[_\-/\s]", "", name.casefold())
 
 
 def differ(name: str, expected: str) -> bool:
+    """Return whether two class names differ by more than their spelling."""
     return folded(name) != folded(expected)
 
 
 @cache
 def listing(folder: Path) -> str:
-    """Hash of the names, sizes and times of a folder's files: other when one is changed."""
+    """Return a hash of the names, sizes and times of a folder's files, hidden ones left out."""
     digest = hashlib.sha256()
     for place, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -1,4 +1,4 @@
-"""Decoded images of a split on disk: a memory-mapped .npy, and an .npz with labels and hash."""
+"""Decoded images on disk: for each split a memory-mapped .npy, and an .npz with labels and hash."""
 
 import logging
 import mmap
@@ -20,8 +20,9 @@ from tsv_bench.files import replace_atomically, sha256, stamp
 
 log = logging.getLogger(__name__)
 
-NUM_WAITING = 4  # images per thread that are read ahead
-# Python does not name it before 3.13: Linux's on x86 and ARM.
+NUM_WAITING = 4  # images that are read ahead for each thread
+NUM_THREADS = 4  # where the system does not say how many cores this process may use
+# Python names it since 3.13. The number is Linux's, on x86 and ARM.
 NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 
@@ -38,7 +39,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Undecoded:
-    """An image that is opened by the thread which decodes it."""
+    """An image that the decoding thread opens."""
 
     index: int  # its place in the split
     label: int
@@ -46,12 +47,12 @@ class Undecoded:
 
 
 def read_pixels(path: Path) -> Split:
-    """The split whose .npz is ``path``, its images as far as they are used."""
+    """Return the split whose labels are at ``path``, its images memory-mapped."""
     with path.with_suffix(".npy").open("rb") as file:
         assert np.lib.format.read_magic(file) == (1, 0)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        # Copy on write: torch wants memory it may write to, the file must not change. Nothing is
-        # reserved for such writes, else a file larger than the memory could not be mapped.
+        # Copy on write: torch wants memory that it may write to, and the file must not change.
+        # No memory is reserved for writes, else a file larger than the memory could not be mapped.
         flags = mmap.MAP_PRIVATE | NORESERVE
         mapped = mmap.mmap(file.fileno(), 0, flags, mmap.PROT_READ | mmap.PROT_WRITE)
         images = np.frombuffer(mapped, dtype, offset=file.tell()).reshape(shape)
@@ -69,9 +70,10 @@ def write_pixels(
     image_size: int,
     title: str,
 ) -> None:
-    """Decode and transform a split in threads, holding no more than a few images at a time.
+    """Decode a split in threads and write it to ``path``, with a few images in memory at a time.
 
-    ``to_pixels`` gives uint8 [3, image_size, image_size]. ``title`` goes in front of the bar.
+    ``to_pixels`` makes an image uint8 [3, image_size, image_size]. ``title`` stands before the
+    progress bar.
     """
     shape = (num_images, 3, image_size, image_size)
     labels = np.full(num_images, -1, dtype=np.int64)
@@ -103,8 +105,9 @@ def write_pixels(
 def in_threads(
     decode: Callable[[Undecoded], np.ndarray], images: Iterable[Undecoded]
 ) -> Iterator[tuple[Undecoded, np.ndarray]]:
-    """Each image with its pixels, in order; PIL lets other threads run while it decodes."""
-    num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
+    """Yield each image with its pixels, in order. PIL releases Python's lock meanwhile."""
+    known = hasattr(os, "sched_getaffinity")
+    num_threads = len(os.sched_getaffinity(0)) if known else NUM_THREADS
     waiting: deque = deque()
     with ThreadPoolExecutor(num_threads) as pool:
         try:
@@ -122,7 +125,7 @@ def in_threads(
 
 
 def record(path: Path, labels: np.ndarray, digest: str) -> None:
-    """Write what belongs to the pixels beside them: labels, hash, and the stamp of their file."""
+    """Write labels [images], the hash of the pixels and the stamp of their file to ``path``."""
     pixels = path.with_suffix(".npy")
     content = {"labels": labels, "sha256": digest, "stamp": size_and_time(pixels)}
 
@@ -134,16 +137,16 @@ def record(path: Path, labels: np.ndarray, digest: str) -> None:
 
 
 def size_and_time(path: Path) -> list[int]:
-    """Return a file's size in bytes and the time of its last change in nanoseconds."""
-    _, *found = stamp(path)  # a copy has another inode
+    """Return a file's size in bytes and its time of change in ns; a copy may keep both."""
+    _, *found = stamp(path)
     return found
 
 
 def pixel_damage(path: Path) -> str | None:
-    """What is wrong with the pixels at ``path``; None when they are what was written.
+    """Return what is wrong with the pixels at ``path``, or None if they are what was written.
 
-    A file with the size and time that it was written with is not read, for tens of gigabytes take
-    a minute; any other is hashed, and when nothing else has changed, as in a copy, recorded anew.
+    A file whose size and time are as recorded is not read, since tens of gigabytes take a minute.
+    Any other is hashed; if its hash is right, as that of a copy is, its time is recorded anew.
     """
     pixels = path.with_suffix(".npy")
     try:
@@ -159,6 +162,6 @@ def pixel_damage(path: Path) -> str | None:
         return f"{type(error).__name__}: {error}"
     try:
         record(path, labels, digest)
-    except OSError:  # somebody else's cache, to be read only
+    except OSError:  # a cache that this user may only read
         log.debug(f"{path} cannot be recorded anew; it is hashed again the next time")
     return None

@@ -1,4 +1,7 @@
-"""Where a task's images come from. A source is one of these with its settings, given a split."""
+"""Sources of images that need no download. Called with a split, they yield images and labels.
+
+Their full names are part of a task's fingerprint (see `task.describe`).
+"""
 
 from collections.abc import Iterator, Mapping
 
@@ -17,9 +20,10 @@ def drawn(
     camera: str,
     seed: int,
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """A drawn task of the embedded suite: ``num_images[split]`` images, classes balanced.
+    """Draw ``num_images[split]`` images of a task of the embedded suite, its classes balanced.
 
-    ``camera`` is the fault of the camera they are taken with (embedded/cameras.py).
+    ``camera`` names the fault of the camera that takes them (embedded/cameras.py). Raises
+    ValueError if no generator or camera has that name.
     """
     if task not in embedded.GENERATORS:
         raise ValueError(
@@ -33,9 +37,9 @@ def drawn(
 
 
 def scanned_digits(split: str) -> Iterator[tuple[np.ndarray, int]]:
-    """The real digits that scikit-learn ships: 1,200 train, 100 val, 497 test."""
+    """Yield the scanned digits that scikit-learn ships: 1,200 train, 100 val, 497 test."""
     yield from embedded.scanned(split)
 
 
-# Part of a task's fingerprint: images drawn by an older version are drawn again.
+# Part of a task's fingerprint: images that an older version drew are drawn again.
 drawn.version = scanned_digits.version = embedded.VERSION

@@ -8,13 +8,14 @@ from typing import Any
 
 SPLITS = ("train", "val", "test")
 
-# Called with a split, yields images (PIL, or uint8 height x width x 3) with their labels.
+# Called with the name of a split, yields pairs of an image (PIL, or uint8 [height, width, 3]) and
+# its label.
 Source = Callable[[str], Iterator[tuple[Any, int]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One data set as the benchmark uses it; conf/task/ has one yaml for each."""
+    """One data set as the benchmark uses it. conf/task/ has a yaml for each."""
 
     name: str
     label: str
@@ -22,8 +23,8 @@ class Task:
     templates: Sequence[str]  # prompts, with {} for the class name
     epochs: int  # of fine-tuning
     source: Source
-    sizes: Mapping[str, int] | None = None  # images of each split; None: not checked
-    variant: str = ""  # in what it deviates from the benchmark's task, for the table
+    sizes: Mapping[str, int] | None = None  # images per split; None: not checked
+    variant: str = ""  # how it deviates from the benchmark's task; tables show it
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -42,7 +43,10 @@ class Task:
         self._check_sizes()
 
     def _check_sizes(self) -> None:
-        """The images that are expected are those that the source has, where it can tell."""
+        """Check classes and sizes against what the source says of itself.
+
+        Raises ValueError if they differ.
+        """
         if classes := getattr(self.source, "num_classes", None):
             if classes != len(self.class_names):
                 raise ValueError(
@@ -70,18 +74,22 @@ class Task:
 
     @property
     def prompts(self) -> list[list[str]]:
-        """For each class, every template filled in."""
+        """The filled-in templates of each class."""
         return [[t.format(name) for t in self.templates] for name in self.class_names]
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the images or labels may: a hash of the source and the class names."""
+        """A hash of the name, the class names and the source: other images, another hash."""
         described = [self.name, self.class_names, describe(self.source)]
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def describe(source: Source) -> Any:
-    """The source as plain data: its function, the version of its images, and its settings."""
+    """Return a source as plain data: its function, the version of its images, its settings.
+
+    The function's full name is hashed into `Task.fingerprint`, hence into the names of caches and
+    checkpoints: a source that moves to another module loses them.
+    """
     if hasattr(source, "settings"):
         function, settings = type(source), source.settings()
     else:

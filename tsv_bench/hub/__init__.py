@@ -1,6 +1,6 @@
-"""What is needed from the Hugging Face hub, and fetching it.
+"""Files from the Hugging Face hub: what a run needs, what is here, and fetching the rest.
 
-Loaders call `require` and never download; `fetch` is for tsv-fetch.
+Loaders call `require`, which never downloads; `fetch` is for tsv-fetch.
 """
 
 from tsv_bench.hub.cache import cache_folder
@@ -12,7 +12,6 @@ from tsv_bench.hub.needs import (
     fetch,
     local_folder,
     look_up,
-    reading,
     require,
     state,
 )
@@ -26,7 +25,6 @@ __all__ = [
     "fetch",
     "local_folder",
     "look_up",
-    "reading",
     "require",
     "state",
 ]

@@ -1,8 +1,8 @@
-"""A repository of the hub as it lies in huggingface_hub's cache (HF_HOME).
+"""Repositories of the hub in huggingface_hub's cache (HF_HOME).
 
-Beside its files, in ``<repository>/tsv_bench/``, stands what it listed when it was first asked:
-commit, names, sizes and hashes. So it can be told without a network whether everything is here, and
-what is fetched later belongs to the same commit.
+A repository's listing (commit, names, sizes and hashes) is recorded when the hub is first asked, in
+``<repository>/tsv_bench/``. So we know without a network whether everything is here, and what is
+fetched later belongs to the same commit.
 """
 
 import hashlib
@@ -17,30 +17,35 @@ from huggingface_hub.utils import filter_repo_objects
 
 from tsv_bench.files import replace_atomically
 
+CHUNK = 2**20  # bytes that are hashed at a time
+SHA256_DIGITS = 64  # of a digest; git's sha1 has 40
+
 
 def cache_folder() -> Path:
-    """Where huggingface_hub keeps what it fetches; HF_HOME moves it."""
+    """Return the folder where huggingface_hub keeps what it fetches; HF_HOME moves it."""
     return Path(constants.HF_HUB_CACHE)
 
 
 @dataclass(frozen=True)
 class File:
-    name: str  # with folders, "data/train-00000-of-00001.parquet"
+    """A file of a repository."""
+
+    name: str  # with its folders, "data/train-00000-of-00001.parquet"
     size: int  # bytes
-    digest: str  # 64 digits: sha256 of the content; 40: sha1 as git computes it
+    digest: str  # sha256 of the content, or sha1 as git computes it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """A repository at one commit."""
+    """The files of a repository at one commit."""
 
     commit: str
     licence: str | None
     files: tuple[File, ...]
-    damaged: tuple[str, ...] = ()  # names whose hash was found wrong, until fetched again
+    damaged: tuple[str, ...] = ()  # files whose hash was found wrong, until they are fetched again
 
     def matching(self, patterns: Sequence[str]) -> tuple[File, ...]:
-        """The files with such names; all for no pattern."""
+        """Return the files whose names match one of the patterns; all files for no pattern."""
         allowed = list(patterns) or None
         return tuple(
             filter_repo_objects(self.files, allow_patterns=allowed, key=lambda file: file.name)
@@ -49,43 +54,47 @@ class Listing:
 
 @dataclass(frozen=True)
 class Repository:
+    """A repository of the hub, and its place in the cache."""
+
     kind: str  # "dataset" or "model"
     name: str  # "owner/name"
     revision: str | None  # None: the main branch
 
     @property
     def home(self) -> Path:
-        """Its folder in the cache, named as huggingface_hub does."""
+        """Its folder in the cache, named as huggingface_hub names it."""
         return cache_folder() / "--".join([f"{self.kind}s", *self.name.split("/")])
 
     @property
     def reference(self) -> str:
+        """The revision, or the name of the main branch."""
         return self.revision or constants.DEFAULT_REVISION
 
     @property
     def page(self) -> str:
+        """The address of its page on the hub."""
         prefix = "datasets/" if self.kind == "dataset" else ""
         return f"{constants.ENDPOINT}/{prefix}{self.name}"
 
     @property
     def record(self) -> Path:
-        """The file that keeps the listing."""
+        """The file that records its listing."""
         return self.home / "tsv_bench" / f"{quote(self.reference, safe='')}.json"
 
     def snapshot(self, listing: Listing) -> Path:
-        """The folder with the files under their own names."""
+        """Return the folder that has the files under their own names."""
         return self.home / "snapshots" / listing.commit
 
     def content(self, file: File) -> Path:
-        """Where huggingface_hub keeps the content of a file."""
+        """Return the path where huggingface_hub keeps a file's content."""
         return self.home / "blobs" / file.digest
 
     def partial(self, file: File) -> Path:
-        """The beginning of the content that an interrupted download left."""
+        """Return the path where an interrupted download leaves the beginning of the content."""
         return self.home / "blobs" / f"{file.digest}.part"
 
     def listing(self) -> Listing | None:
-        """As recorded; None when the hub was not asked yet, or the record is unreadable."""
+        """Return the recorded listing, or None if there is no readable one."""
         try:
             found = json.loads(self.record.read_text())
             return Listing(
@@ -98,7 +107,7 @@ class Repository:
             return None
 
     def keep(self, listing: Listing) -> None:
-        """Record the listing, and the commit as that of the revision."""
+        """Record the listing, and its commit as that of the revision."""
         found = {
             "commit": listing.commit,
             "licence": listing.licence,
@@ -112,23 +121,23 @@ class Repository:
             replace_atomically(reference, lambda path: path.write_text(listing.commit))
 
     def keep_damaged(self, listing: Listing, names: Sequence[str]) -> None:
-        """Record that these files, and no others, have a wrong hash."""
+        """Record that these files, and no others, have wrong hashes."""
         if set(names) != set(listing.damaged):
             self.keep(replace(listing, damaged=tuple(names)))
 
 
 def size(path: Path) -> int:
-    """In bytes; 0 where there is no file."""
+    """Return a file's size in bytes, or 0 if there is no file."""
     return path.stat().st_size if path.exists() else 0
 
 
 def intact(path: Path, file: File) -> bool:
-    """The content has the hash that the repository lists."""
-    if len(file.digest) == 64:
+    """Return whether the content at ``path`` has the hash that the repository lists."""
+    if len(file.digest) == SHA256_DIGITS:
         digest = hashlib.sha256()
     else:
         digest = hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
     with path.open("rb") as content:
-        while chunk := content.read(2**20):
+        while chunk := content.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest() == file.digest

@@ -1,6 +1,6 @@
-"""All that goes over the network to the hub: asking for a repository's files, and downloading.
+"""Requests to the hub: listing a repository's files, and downloading them.
 
-``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` count, as for huggingface_hub.
+``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` work as for huggingface_hub.
 """
 
 import logging
@@ -30,15 +30,19 @@ log = logging.getLogger(__name__)
 TRIES = 6  # to get more of a file, counted from the last that brought some
 WAIT = 1.0  # seconds between two tries
 CHUNK = 10 * 2**20  # bytes that are written at a time, as by huggingface_hub
-BUSY = (408, 429)  # HTTP statuses after which the hub is asked again
+OK, BUSY = 200, (408, 429)  # HTTP statuses; after BUSY the hub is asked again
 
 
 class NoNetwork(OSError):
-    """The hub cannot be reached, whatever is asked of it."""
+    """The error when the hub cannot be reached at all."""
 
 
 def list_files(repository: Repository, what: str) -> Listing:
-    """What the hub says of a repository. OSError, naming ``what``, when it says nothing."""
+    """Ask the hub for a repository's listing.
+
+    Raises OSError that names ``what`` if the hub does not give it, NoNetwork if it cannot be
+    reached.
+    """
     with explained(repository, what):
         info = HfApi(endpoint=constants.ENDPOINT).repo_info(
             repository.name,
@@ -58,9 +62,11 @@ def list_files(repository: Repository, what: str) -> Listing:
 
 
 def download(repository: Repository, what: str, commit: str, file: File, bar: tqdm) -> None:
-    """Bring a file's content, verified; go on where an earlier call was interrupted.
+    """Download a file's content and verify its hash; continue an interrupted download.
 
-    Not by huggingface_hub's own download: that starts anew in every process.
+    huggingface_hub's own download starts anew in every process. ``bar`` counts bytes. Raises
+    OSError that names ``what`` if the hub does not give the file or it arrives damaged, NoNetwork
+    if the hub cannot be reached.
     """
     content, part = repository.content(file), repository.partial(file)
     if content.exists() and size(content) == file.size and intact(content, file):
@@ -92,7 +98,7 @@ def append_rest(url: str, part: Path, num_bytes: int, bar: tqdm) -> None:
 
     Raises httpx2.TransportError after TRIES.
     """
-    # Not compressed: such an answer cannot be asked for in parts.
+    # Not compressed: a part of a compressed answer cannot be asked for.
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     failed = 0
     with part.open("ab") as out:
@@ -108,7 +114,7 @@ def append_rest(url: str, part: Path, num_bytes: int, bar: tqdm) -> None:
                     retry_on_status_codes=BUSY,
                 ) as response:
                     hf_raise_for_status(response)
-                    if start and response.status_code == 200:  # the whole file, not the rest
+                    if start and response.status_code == OK:  # the whole file, not the rest
                         out.seek(0)
                         out.truncate()
                         bar.update(-start)
@@ -126,7 +132,10 @@ def append_rest(url: str, part: Path, num_bytes: int, bar: tqdm) -> None:
 
 
 def link(repository: Repository, what: str, commit: str, patterns: Sequence[str]) -> None:
-    """Give the downloaded contents their names, in the folder of the commit."""
+    """Link the downloaded contents under their names in the folder of the commit.
+
+    Raises OSError that names ``what`` if the hub refuses.
+    """
     with explained(repository, what):
         snapshot_download(
             repository.name,
@@ -141,7 +150,7 @@ def link(repository: Repository, what: str, commit: str, patterns: Sequence[str]
 
 @contextmanager
 def explained(repository: Repository, what: str) -> Iterator[None]:
-    """Turn the hub's errors into one message: what happened, and what to do."""
+    """Turn errors of the hub into OSError or NoNetwork that says what to do."""
     try:
         yield
     except GatedRepoError as error:

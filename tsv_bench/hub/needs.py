@@ -1,7 +1,4 @@
-"""What a run needs from the hub: what is here, what is missing, and fetching it.
-
-Loaders call ``require`` and never download; ``fetch`` is for tsv-fetch.
-"""
+"""What a run needs from the hub: its state on this machine, and fetching it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,19 +11,20 @@ from tsv_bench.hub.cache import File, Repository, intact, size
 from tsv_bench.hub.download import download, link, list_files
 
 KINDS = ("dataset", "model")
+NUM_SHOWN = 8  # files in a message
 
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """One thing that a run needs from the hub."""
+    """Files of one repository that a run needs."""
 
     what: str  # "data of cars", "weights of vit_b32", "checkpoint of cars"
     repo: str
     kind: str  # "dataset" or "model"
-    patterns: tuple[str, ...] = ()  # of file names inside the repository; () = all
+    patterns: tuple[str, ...] = ()  # of names of files; (): all files
     revision: str | None = None
-    num_bytes: int | None = None  # expected, where known
-    licence: str | None = None  # where known
+    num_bytes: int | None = None  # about; None: not known
+    licence: str | None = None  # None: as the hub says
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patterns", tuple(self.patterns))
@@ -40,44 +38,46 @@ class Need:
 
     @property
     def repository(self) -> Repository:
+        """The repository with its place in the cache."""
         return Repository(self.kind, self.repo, self.revision)
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """How much of a need is here."""
+    """How much of a need is on this machine."""
 
     need: Need
     folder: Path | None = None  # None: the hub was never asked what there is
     licence: str | None = None
     files: tuple[File, ...] = ()  # all that are needed
     missing: tuple[File, ...] = ()
-    damaged: tuple[File, ...] = ()  # of another size or hash
+    damaged: tuple[File, ...] = ()  # with another size or hash than listed
 
     @property
     def here(self) -> bool:
+        """Whether all needed files are here and none is known to be damaged."""
         return bool(self.files) and not self.missing and not self.damaged
 
     @property
     def num_bytes(self) -> int | None:
-        """Of all files; None where neither the hub nor the need says it."""
+        """The size of all files in bytes, or None if neither the hub nor the need says it."""
         return sum(file.size for file in self.files) if self.files else self.need.num_bytes
 
     @property
     def missing_bytes(self) -> int:
-        """Still to be fetched; not counted what an interrupted download left."""
+        """The bytes still to be fetched, without what an interrupted download left."""
         if not self.files:
             return self.need.num_bytes or 0
         repository, total = self.need.repository, 0
         for file in {file.digest: file for file in (*self.missing, *self.damaged)}.values():
             brought = size(repository.partial(file))
             if file not in self.damaged and size(repository.content(file)) == file.size:
-                brought = file.size  # only its name is missing
+                brought = file.size  # only the link to it is missing
             total += file.size - min(brought, file.size)
         return total
 
     def __str__(self) -> str:
-        """In a few words, for tables and messages."""
+        """The state in a few words, for tables and messages."""
         if self.here:
             return "here"
         if self.damaged:
@@ -88,13 +88,16 @@ class State:
 
 
 def local_folder(need: Need) -> Path | None:
-    """The folder that holds the repository's files; None unless all needed ones are here."""
+    """Return the folder with the repository's files, or None unless all needed ones are here."""
     found = state(need)
     return found.folder if found.here else None
 
 
 def require(need: Need) -> Path:
-    """The folder that holds the repository's files. OSError unless all needed ones are here."""
+    """Return the folder with the repository's files.
+
+    Raises OSError that says how to fetch them unless all needed ones are here.
+    """
     found = state(need)
     if not found.here:
         raise OSError(
@@ -105,10 +108,10 @@ def require(need: Need) -> Path:
 
 
 def state(need: Need, *, check: bool = False) -> State:
-    """What is here and what is missing; no network.
+    """Return what is here and what is missing, without a network.
 
-    Sizes are compared always; hashes only with ``check``, which reads every file. What is found
-    damaged is remembered, and counts as damaged until it is fetched again.
+    Sizes are always compared, hashes only with ``check``, which reads every file. A file that is
+    found damaged is recorded as such until it is fetched again.
     """
     repository = need.repository
     listing = repository.listing()
@@ -141,14 +144,14 @@ def state(need: Need, *, check: bool = False) -> State:
 
 
 def look_up(need: Need) -> State:
-    """The state; the hub is asked what the repository has, unless it was asked before.
+    """Return the `state`, and ask the hub first for a listing that was never recorded.
 
-    OSError when it cannot be reached, or has no such repository or files.
+    Raises OSError if the hub has no such repository or files, NoNetwork if it cannot be reached.
     """
     repository = need.repository
     listing = repository.listing() or list_files(repository, str(need))
     if not listing.matching(need.patterns):
-        names = ", ".join(file.name for file in listing.files[:8]) or "no file at all"
+        names = ", ".join(file.name for file in listing.files[:NUM_SHOWN]) or "no file at all"
         raise OSError(
             f"{need} has no file that matches {', '.join(need.patterns) or '*'} at commit "
             f"{listing.commit[:12]}; it has: {names}. Is another repository or revision meant? To "
@@ -160,15 +163,16 @@ def look_up(need: Need) -> State:
 
 
 def fetch(need: Need, *, progress: bool = True) -> Path:
-    """Download what is missing, verify it, and return the folder with the repository's files.
+    """Download and verify what is missing, and return the folder with the repository's files.
 
-    Goes on where it was interrupted. OSError, which says what to do, when it cannot be fetched.
+    An interrupted download is continued. Raises OSError that says what to do if the files cannot be
+    fetched, NoNetwork if the hub cannot be reached.
     """
     if folder := local_folder(need):
         return folder
     repository = need.repository
     repository.home.mkdir(parents=True, exist_ok=True)
-    with FileLock(repository.home / ".tsv_bench.lock"):  # a second process waits, finds it here
+    with FileLock(repository.home / ".tsv_bench.lock"):  # a second process waits for the first
         found = look_up(need)
         lacking = [*found.missing, *found.damaged]
         commit = found.folder.name
@@ -193,7 +197,7 @@ def fetch(need: Need, *, progress: bool = True) -> Path:
 
 
 def reading(what: str, files: Sequence[File]) -> Iterator[File]:
-    """The files one by one, with a bar of the bytes done."""
+    """Yield the files one by one, with a progress bar that counts their bytes."""
     total = sum(file.size for file in files)
     with tqdm(total=total, desc=f"checking {what}", unit="B", unit_scale=True, leave=False) as bar:
         for file in files:
@@ -202,7 +206,7 @@ def reading(what: str, files: Sequence[File]) -> Iterator[File]:
 
 
 def amount(num_bytes: int | None) -> str:
-    """As a person reads it; "?" when it is not known."""
+    """Return a size as people write it, "1.5 GB"; "?" if it is not known."""
     if num_bytes is None:
         return "?"
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):

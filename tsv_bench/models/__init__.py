@@ -1,4 +1,4 @@
-"""Pretrained networks: image towers, and zero-shot heads from their text towers."""
+"""Networks: pretrained backbones, zero-shot heads, training, and accuracies."""
 
 from tsv_bench.models.backbone import Backbone, normalize
 from tsv_bench.models.class_token import class_token_only

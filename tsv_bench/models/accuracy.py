@@ -1,4 +1,4 @@
-"""Which images a network classifies right."""
+"""Which images a network classifies correctly."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -29,12 +29,14 @@ def correct_images(
     batch_size: int | None = None,
     precision: str | None = None,
 ) -> np.ndarray:
-    """For each image of a split, whether its highest logit is its label. bool [images].
+    """Return for each image of a split whether its highest logit is its label, bool [images].
 
-    ``batch_size``: images; None: up to 125 on the CPU, 500 on a GPU. ``precision``: of the image
-    tower, float32, bfloat16 or float16 by autocast; None: float32 on the CPU, bfloat16 on a GPU.
-    Features are normalized and compared with the head in float32. Out of memory, half the batch is
-    tried once.
+    ``head`` is [classes, dim]. ``batch_size`` is the number of images at a time; None takes up to
+    125 on the CPU and 500 on a GPU. ``precision`` of the image tower is float32, bfloat16 or
+    float16, by autocast; None takes float32 on the CPU and bfloat16 on a GPU. Features are
+    normalized and multiplied with the head in float32. Half the batch size is tried once if memory
+    runs out. Raises ValueError if the split is empty, a setting is out of range, or memory is short
+    even so.
     """
     sizes = batch_sizes(batch_size, device, visual)
     cast = autocast(precision, device)
@@ -51,11 +53,15 @@ def correct_in_batches(
     cast: Callable[[], AbstractContextManager],
     batch_size: int,
 ) -> np.ndarray:
+    """Compute `correct_images` with this batch size and the autocast context that ``cast`` makes.
+
+    Raises torch.OutOfMemoryError if the batch is too large for the device.
+    """
     if len(split) == 0:
         raise ValueError("no images to evaluate: the split is empty.")
     head, labels = head.to(device).float(), copy_async(split.labels, device)
     correct = []
-    # Nothing here waits for the device: what is right stays there until the split is through.
+    # Nothing waits for the device inside the loop: results stay there until the split is done.
     batches = zip(
         device_batches(split.images, batch_size, device), labels.split(batch_size), strict=True
     )

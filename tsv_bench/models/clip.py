@@ -20,13 +20,13 @@ from tsv_bench.state_dicts.state_dict import SUFFIXES, StateDict, open_state_dic
 
 log = logging.getLogger(__name__)
 
-# Those of the paper, to tell whose weights a file holds.
+# The paper's architectures: messages name the one that fits a file.
 KNOWN = ("ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu")
 VISUAL = "visual."
-# What OpenAI's and older state dicts hold besides parameters.
+# Entries of OpenAI's and of older state dicts that are no parameters.
 LEFTOVERS = {"attn_mask", "input_resolution", "context_length", "vocab_size"}
 PROMPTS_AT_ONCE = 256
-# Others make the text tower not causal, pool it elsewhere, or take it from another library.
+# Other settings make the text tower not causal, pool it elsewhere, or take it from another library.
 TEXT_SETTINGS = {"context_length", "vocab_size", "width", "heads", "layers"}
 
 
@@ -41,12 +41,12 @@ def load_clip(
     num_bytes: int | None = None,
     licence: str | None = None,
 ) -> Backbone:
-    """A CLIP of open_clip; its image tower in memory, its text tower once prompts are encoded.
+    """Load a CLIP of open_clip. Its text tower is read when prompts are first encoded.
 
-    ``architecture`` is one of open_clip's with QuickGELU; ``weights`` a repository of the hub that
-    tsv-fetch has fetched, or a file or folder with an open_clip state dict. ``sha256`` is that of
-    the image tower (see `fingerprint`; null: any). ValueError when any of them does not fit,
-    OSError when the weights are not here. ``num_bytes`` and ``licence`` are for tsv-fetch to show.
+    ``architecture`` is one of open_clip's with QuickGELU. ``weights`` is a repository of the hub
+    that tsv-fetch has fetched, or a file or folder with an open_clip state dict. ``sha256`` is the
+    image tower's `fingerprint` (null: any). tsv-fetch shows ``num_bytes`` and ``licence``. Raises
+    ValueError if the weights do not fit, OSError if they are not here.
     """
     needs = clip_needs(
         name=name, label=label, architecture=architecture, weights=weights, sha256=sha256,
@@ -94,7 +94,7 @@ def clip_needs(
     num_bytes: int | None = None,
     licence: str | None = None,
 ) -> list[hub.Need]:
-    """What `load_clip` takes from the hub when called like this; [] for weights of the user's."""
+    """Return what `load_clip` needs from the hub with these arguments; [] for a user's weights."""
     path = Path(weights).expanduser()
     is_repository = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", weights) and path.suffix not in SUFFIXES
     if path.exists() or not is_repository:
@@ -112,7 +112,10 @@ def clip_needs(
 
 
 def build_clip(architecture: str) -> open_clip.CLIP:
-    """An open_clip model without its weights (on torch's meta device)."""
+    """Build an open_clip model without weights, on torch's meta device.
+
+    Raises ValueError if there is no such architecture, or if it is not of OpenAI's kind.
+    """
     if architecture not in open_clip.list_models():
         raise ValueError(
             f"unknown architecture {architecture!r}: open_clip {open_clip.__version__} has none of "
@@ -120,7 +123,8 @@ def build_clip(architecture: str) -> open_clip.CLIP:
         )
     settings = open_clip.get_model_config(architecture)
     if (
-        not isinstance(settings["vision_cfg"].get("layers"), int)  # four for a ResNet, none of timm
+        # A ResNet has four numbers of layers, a tower of timm none.
+        not isinstance(settings["vision_cfg"].get("layers"), int)
         or not TEXT_SETTINGS.issuperset(settings["text_cfg"])
         or not {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"}.issuperset(settings)
     ):
@@ -133,7 +137,7 @@ def build_clip(architecture: str) -> open_clip.CLIP:
 
 
 def open_clip_file(path: Path) -> StateDict:
-    """The state dict at ``path``; of a folder as the hub has it, the file that open_clip takes."""
+    """Open the state dict at ``path``; in a folder, the file that open_clip would take."""
     for name in (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
         if (path / name).exists():
             return open_state_dict(path / name)
@@ -141,7 +145,10 @@ def open_clip_file(path: Path) -> StateDict:
 
 
 def check_parameters(clip: open_clip.CLIP, state: StateDict, architecture: str) -> None:
-    """ValueError unless ``state`` has the parameters of ``clip``, both towers', and no others."""
+    """Check that ``state`` has the parameters of both towers of ``clip``, and no others.
+
+    Raises ValueError that names the first difference, and whose weights they are if that is known.
+    """
     expected = {name: tensor.shape for name, tensor in clip.state_dict().items()}
     found = {name: state.shape(name) for name in state if name not in LEFTOVERS}
     lacking = [name for name in expected if name not in found]
@@ -170,18 +177,18 @@ def check_parameters(clip: open_clip.CLIP, state: StateDict, architecture: str) 
 
 
 def shapes(architecture: str) -> dict[str, torch.Size]:
-    """Of the image tower's parameters, named as in a state dict of the whole CLIP."""
+    """Return the shapes of the image tower's parameters, named as in the whole CLIP."""
     state = build_clip(architecture).state_dict()
     return {name: tensor.shape for name, tensor in state.items() if name.startswith(VISUAL)}
 
 
 def read(state: StateDict, prefix: str, names: Iterable[str]) -> dict[str, Tensor]:
-    """These parameters as float32, read one after the other."""
+    """Read these parameters as float32, one after another."""
     return {name: state[prefix + name].float() for name in names}
 
 
 def check_quick_gelu(tower: nn.Module, architecture: str) -> None:
-    """ValueError unless every MLP's activation is open_clip's QuickGELU."""
+    """Check that every MLP's activation is open_clip's QuickGELU. Raises ValueError if not."""
     activations = {n: m for n, m in tower.named_modules() if n.endswith(".mlp.gelu")}
     assert activations, "open_clip calls its activations something else now"
     for name, module in activations.items():
@@ -196,15 +203,15 @@ def check_quick_gelu(tower: nn.Module, architecture: str) -> None:
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names, dtypes, shapes and bytes, in the order of the names.
+    """Return the sha256 of loaded weights.
 
-    Of loaded tensors, which are float32: a copy of the same weights in another format has it too.
+    They are float32, so a copy of the same weights in another format has the same hash.
     """
     return hash_weights(tensors, list)
 
 
 class TextTower:
-    """Encodes prompts; its weights are read by the first call and dropped by ``release``."""
+    """A text tower that reads its weights on the first call and frees them on `release`."""
 
     def __init__(self, architecture: str, path: Path) -> None:
         self.architecture, self.path = architecture, path
@@ -220,7 +227,7 @@ class TextTower:
 
     @cached_property
     def fingerprint(self) -> str:
-        """As `fingerprint`, without holding the weights."""
+        """The sha256 of its weights, of which only one is in memory at a time."""
         state, digest = open_state_dict(self.path), hashlib.sha256()
         for name in sorted(state):
             if not name.startswith(VISUAL) and name not in LEFTOVERS:
@@ -233,15 +240,15 @@ class TextTower:
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Tensor:
-        """Features [prompts, dim], not normalized."""
+        """Return the features of prompts [prompts, dim], not normalized."""
         self._clip = self._clip or self._load()
         tokens = self._tokenizer(prompts)
         features = []
         positions = self._clip.positional_embedding
         try:
             for batch in tokens.split(PROMPTS_AT_ONCE):
-                # The end of text has the highest id, its feature is the prompt's, and the tower
-                # is causal: what stands after it changes nothing. Most of 77 places are such.
+                # A prompt's feature is that of its last token, which has the highest id. The
+                # tower is causal, so the padding after it can be cut: most of 77 positions.
                 length = int(batch.argmax(dim=1).max()) + 1
                 self._clip.positional_embedding = nn.Parameter(positions[:length], False)
                 self._clip.attn_mask = torch.full((length, length), -torch.inf).triu(1)
@@ -251,4 +258,5 @@ class TextTower:
         return torch.cat(features)
 
     def release(self) -> None:
+        """Free the weights."""
         self._clip = None

@@ -1,4 +1,4 @@
-"""Devices: moving batches, precision, and batch sizes that fit."""
+"""Devices: copies to them, precision, and batch sizes that fit their memory."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,19 +13,19 @@ from torch import Tensor, nn
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-# Images. On the CPU small enough for the activations to stay in a core's cache, which is counted in
-# tokens; on a GPU large enough that launching its kernels is not what takes the time.
+# Images. On the CPU the activations of a batch should stay in a core's cache, hence the limit in
+# tokens. On a GPU launching the kernels should not take most of the time.
 BATCH_SIZES = {"cpu": 125, "cuda": 500}
-TOKENS = 2000  # ViT-B/32: 40 images of 50, 26 ms an image where 125 at once take 31
+TOKENS = 2000  # ViT-B/32: 40 images of 50 tokens, 26 ms an image; 125 images at a time take 31 ms
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def device_batches(images: Tensor, batch_size: int, device: str) -> Iterator[Tensor]:
-    """uint8 images, batch by batch, on the device.
+    """Yield images, uint8 [images, 3, size, size], batch by batch on the device.
 
-    For a GPU the next batch is read from the memory map, into pinned memory, while this one is
-    computed. On the CPU batches are views of the map, read where they are normalized: a thread to
-    read ahead would take the time from the forward pass.
+    For a GPU a thread reads the next batch from the memory map into pinned memory while this one is
+    computed. On the CPU batches are views of the map: a thread would only take time from the
+    forward pass.
     """
     parts = images.split(batch_size)
     if torch.device(device).type != "cuda":
@@ -41,14 +41,14 @@ def device_batches(images: Tensor, batch_size: int, device: str) -> Iterator[Ten
 
 
 def copy_async(tensor: Tensor, device: str) -> Tensor:
-    """The tensor on the device; towards a GPU without waiting for what that has to do."""
+    """Return a copy on the device; a copy to a GPU does not wait for the work queued there."""
     if torch.device(device).type == "cuda" and not tensor.is_cuda:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def autocast(precision: str | None, device: str) -> Callable[[], AbstractContextManager]:
-    """Makes the context in which a network computes in ``precision``, see `chosen_precision`."""
+    """Return a function that makes the context of computing in a precision (`chosen_precision`)."""
     precision = chosen_precision(precision, device)
     if precision == "float32":
         return nullcontext
@@ -56,7 +56,10 @@ def autocast(precision: str | None, device: str) -> Callable[[], AbstractContext
 
 
 def chosen_precision(precision: str | None, device: str) -> str:
-    """None: float32 on the CPU, bfloat16 on a GPU. ValueError when there is no such precision."""
+    """Return the precision; None means float32 on the CPU and bfloat16 on a GPU.
+
+    Raises ValueError if there is no such precision.
+    """
     if precision is None:
         return "bfloat16" if torch.device(device).type == "cuda" else "float32"
     check_precision(precision, "evaluation.precision")
@@ -64,13 +67,19 @@ def chosen_precision(precision: str | None, device: str) -> str:
 
 
 def check_precision(precision: str, setting: str) -> None:
-    """ValueError when there is no such precision; ``setting`` is where it was chosen."""
+    """Check a precision that the user chose with ``setting``.
+
+    Raises ValueError if there is no such precision.
+    """
     if precision not in PRECISIONS:
         raise ValueError(f"{setting}={precision!r} is not one of {', '.join(PRECISIONS)}.")
 
 
 def batch_sizes(batch_size: int | None, device: str, visual: nn.Module | None = None) -> list[int]:
-    """What is tried in turn: the size that was asked for (None: the device's own), then half."""
+    """Return the batch sizes to try in turn: the one asked for, or the device's own, then half.
+
+    Raises ValueError if ``batch_size`` is not a whole number of at least 1.
+    """
     if batch_size is None:
         kind = torch.device(device).type
         batch_size = BATCH_SIZES.get(kind, BATCH_SIZES["cpu"])
@@ -91,17 +100,17 @@ def with_smaller_batches(
     work: str = "evaluate",
     remedy: str = "Lower evaluation.batch_size, end what else uses it, or set device=cpu.",
 ) -> tuple[Result, int]:
-    """Call ``run`` with one batch size after the other, until the device has memory enough.
+    """Call ``run`` with one batch size after another until the device has enough memory.
 
-    Returns the result and the size that gave it. Raises ValueError, with the ``remedy``, if the
-    memory is too small for the last size, too.
+    Returns the result and the size that gave it. Raises ValueError with the ``remedy`` if the
+    memory does not even suffice for the last size.
     """
     for tried, size in enumerate(sizes, start=1):
         try:
             return run(size), size
         except torch.OutOfMemoryError:
             pass
-        # Only here, where no traceback holds the activations any more.
+        # Outside of the except clause, whose traceback holds the activations.
         if torch.device(device).type == "cuda":
             torch.cuda.empty_cache()
         if tried < len(sizes):
@@ -113,7 +122,7 @@ def with_smaller_batches(
 
 
 def state_on_device(state: Mapping[str, Tensor], device: str) -> Mapping[str, Tensor]:
-    """The tensors on the device; the very same mapping, lazy or not, where that is the CPU."""
+    """Return the tensors on the device. On the CPU it is ``state`` itself, lazy or not."""
     if torch.device(device).type == "cpu":
         return state
     return {name: state[name].to(device) for name in state}

@@ -1,4 +1,4 @@
-"""Training in several processes that torchrun started: one rank for each GPU of a machine."""
+"""Data-parallel training in processes that torchrun started, one for each GPU of a machine."""
 
 import atexit
 import os
@@ -12,36 +12,37 @@ from torch import Tensor, distributed, nn
 
 Value = TypeVar("Value")
 
-# A rank may wait for long: the first decodes, evaluates and writes alone. One that fails ends all
-# the others through torchrun, so a wait without end is not to be feared.
+# Ranks wait long while rank 0 decodes, evaluates and writes. None waits forever: torchrun ends all
+# of them if one fails.
 TIMEOUT = timedelta(days=2)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Those at work on one training; rank 0 is the first, and the only one that writes."""
+    """The processes of one training. Rank 0 is the main one, and alone writes files."""
 
     rank: int = 0
     size: int = 1  # processes
 
     @property
     def is_main(self) -> bool:
+        """Whether this is the process that writes files and logs."""
         return self.rank == 0
 
     def all_reduce(self, tensors: Iterable[Tensor]) -> None:
-        """Replace every tensor by its sum over all processes."""
+        """Replace every tensor by its sum over all processes, in place."""
         if self.size > 1:
             for work in [distributed.all_reduce(t, async_op=True) for t in tensors]:
                 work.wait()
 
     def broadcast_state(self, module: nn.Module) -> None:
-        """Give every process the first one's parameters and buffers."""
+        """Copy the main process' parameters and buffers to all others."""
         if self.size > 1:
             for tensor in module.state_dict().values():
                 distributed.broadcast(tensor, src=0)
 
     def broadcast(self, value: Value) -> Value:
-        """What the first process has, as plain data; the others wait for it."""
+        """Return the main process' value, plain data, in every process."""
         if self.size == 1:
             return value
         sent = [value]
@@ -53,10 +54,10 @@ ALONE = Group()
 
 
 def join_group(device: str) -> Group:
-    """The processes that torchrun started, joined at the first call; just this one without it.
+    """Join the processes that torchrun started. Without torchrun return the group of this one.
 
-    Afterwards "cuda" means this process' own GPU. ValueError for more processes than GPUs, and for
-    one GPU by its number.
+    Afterwards "cuda" means this process' own GPU. Raises ValueError if torchrun started more
+    processes than there are GPUs, or if ``device`` is one GPU by its number.
     """
     if not torchrun():
         return ALONE
@@ -81,15 +82,14 @@ def join_group(device: str) -> Group:
 
 
 def torchrun() -> bool:
-    """Whether torchrun started this process and others."""
+    """Return whether torchrun started this process together with others."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def take_own_gpu() -> None:
-    """Make "cuda" this process' own GPU, if torchrun gave it one.
+    """Make "cuda" mean this process' own GPU, if torchrun started it.
 
-    To be called before anything else uses a GPU: what each process keeps on the first one, from
-    its first use on, is half a gigabyte.
+    Call it before anything uses a GPU: otherwise every process keeps half a gigabyte on the first.
     """
     if torchrun() and (local := int(os.environ["LOCAL_RANK"])) < torch.cuda.device_count():
         torch.cuda.set_device(local)

@@ -18,24 +18,23 @@ from tsv_bench.models.training import Recipe, batch_rows, part_of, step_generato
 
 @dataclass(frozen=True, kw_only=True)
 class Finetuning:
-    """How a backbone is fine-tuned; the task says for how many epochs.
+    """How a backbone is fine-tuned. The number of epochs is the task's.
 
-    Images come from the cache of decoded pixels: resized and center-cropped as for evaluation,
-    then moved by ``shift``. With shift 0, as for the paper's backbones, nothing else varies them.
-    The reference trains on open_clip's training transform instead, a crop of 90 to 100% of the
-    original image with an aspect ratio of 3:4 to 4:3, drawn anew each time. What that changes in
-    accuracy was not measured. The reference also ends an epoch with its ragged batch; here it is
-    left out, other images every time.
+    Two things differ from the reference. Images come from the cache of decoded pixels, resized and
+    center-cropped as for evaluation, and are only moved by ``shift`` (0 for the paper's backbones).
+    The reference draws a crop of 90 to 100% of the original image with an aspect ratio of 3:4 to
+    4:3 each time. And an epoch ends without its last, incomplete batch, which the reference trains
+    on. What the first changes in accuracy was not measured.
     """
 
-    batch_size: int  # images of a step, over all parts and processes
+    batch_size: int  # images of a step, in all parts and processes together
     rate: float  # peak learning rate of AdamW
-    warmup: float | int  # linear warm-up: a share of the steps below 1, else a number of steps
+    warmup: float | int  # linear warm-up; below 1 a share of the steps, else their number
     weight_decay: float
     clip: float  # largest norm of the gradient
-    shift: int  # training images are moved by up to so many pixels, wrapping around
-    accumulate: int = 1  # parts of a batch, one after the other: less memory, the same gradient
-    precision: str = "float32"  # of the forward pass, by autocast; float16 with scaled losses
+    shift: int  # pixels by which training images are moved at most, wrapping around
+    accumulate: int = 1  # parts of a batch, one after another: less memory, the same gradient
+    precision: str = "float32"  # of the forward pass, by autocast; float16 scales the loss
 
     def __post_init__(self) -> None:
         devices.check_precision(self.precision, "backbone.finetune.precision")
@@ -51,15 +50,16 @@ class Finetuning:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """As plain data; what has a default only where it differs.
+        """Plain data without the fields that have their defaults.
 
-        Checkpoints are found by a hash of this: one that was made before a field existed is found
-        as long as the field keeps its default.
+        A hash of this is in a checkpoint's name. So a checkpoint from before a field existed is
+        found as long as the field has its default.
         """
         named = {field.name: field.default for field in fields(self)}
         return {n: v for n, v in asdict(self).items() if v != named[n]}
 
     def recipe(self, epochs: int, num_images: int) -> Recipe:
+        """Return the training of so many epochs on so many images, in steps."""
         batch_size = min(self.batch_size, num_images)
         steps = epochs * (num_images // batch_size)
         warmup = round(self.warmup * steps) if self.warmup < 1 else self.warmup
@@ -89,10 +89,11 @@ def finetune(
     precision: str = "float32",
     group: Group = ALONE,
 ) -> nn.Module:
-    """A copy of the image tower, all of it trained with cross-entropy under the frozen head.
+    """Return a copy of the image tower, trained with cross-entropy under a frozen head.
 
-    Every batch is the same however many processes and parts share it. ValueError when it has fewer
-    images than these.
+    ``head`` is [classes, dim]. ``resume`` and ``save_every`` (seconds) are as in `train`. Batches
+    do not depend on how many processes and parts share them. Raises ValueError if a batch has fewer
+    images than there are parts.
     """
     num_parts = accumulate * group.size
     if recipe.batch_size < num_parts:

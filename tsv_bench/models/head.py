@@ -1,4 +1,4 @@
-"""Zero-shot heads: a frozen linear classifier from a task's prompts (CLIP, arXiv:2103.00020)."""
+"""Zero-shot heads: frozen linear classifiers made of prompts (CLIP, arXiv:2103.00020)."""
 
 import hashlib
 import json
@@ -19,23 +19,24 @@ from tsv_bench.models.backbone import Backbone
 
 log = logging.getLogger(__name__)
 
-# Heads this process has built or read: text does not change while methods do.
+# Heads that this process has built or read: every method of a comparison uses the same.
 _built: dict[str, Tensor] = {}
 
 
 def zero_shot_head(backbone: Backbone, task: Task, folder: Path | None = None) -> Tensor:
-    """One task's head, as `zero_shot_heads`, which for several tasks reads the text tower once."""
+    """Return one task's head; `zero_shot_heads` makes several and reads the text tower once."""
     return zero_shot_heads(backbone, {task.name: task}, folder)[task.name]
 
 
 def zero_shot_heads(
     backbone: Backbone, tasks: Mapping[str, Task], folder: Path | None = None
 ) -> dict[str, Tensor]:
-    """Weights [classes, dim]: per class the mean of its normalized prompts, normalized, scaled.
+    """Return the tasks' heads, float32 [classes, dim].
 
-    Normalized image features times these are the logits (logit scale included). Kept in memory
-    and, with a ``folder``, in files there. The text tower is read once for all that are missing,
-    and let go.
+    A class' weights are the mean of the normalized features of its prompts, normalized again and
+    multiplied by the logit scale: with normalized image features they give the logits. Heads are
+    kept in memory and, with a ``folder``, in files there. The text tower is read at most once, and
+    freed afterwards.
     """
     try:
         bar = tqdm(tasks.items(), desc="heads", unit="task", leave=False, delay=2)
@@ -45,7 +46,7 @@ def zero_shot_heads(
 
 
 def find_head(backbone: Backbone, task: Task, folder: Path | None) -> Tensor:
-    """The head from memory or its file, else built and kept in both."""
+    """Return a head from memory or from its file; else build it and keep it in both."""
     key = head_key(backbone, task)
     path = folder and Path(folder) / backbone.name / f"{task.name}-{key[:12]}.safetensors"
     if key not in _built and path and path.exists():
@@ -62,7 +63,7 @@ def find_head(backbone: Backbone, task: Task, folder: Path | None) -> Tensor:
 
 
 def head_key(backbone: Backbone, task: Task) -> str:
-    """A hash of all that a head is made of: both towers' weights and the prompts."""
+    """Return a hash of what determines a head: both towers' weights and the prompts."""
     made_of = [
         backbone.fingerprint,
         backbone.text_fingerprint(),
@@ -74,6 +75,7 @@ def head_key(backbone: Backbone, task: Task) -> str:
 
 @torch.no_grad()
 def build_head(backbone: Backbone, task: Task) -> Tensor:
+    """Return the head that the text tower makes of a task's prompts (see `zero_shot_heads`)."""
     prompts = [prompt for of_class in task.prompts for prompt in of_class]
     texts = F.normalize(backbone.encode_text(prompts), dim=-1)
     classes = texts.view(len(task.prompts), len(task.templates), -1).mean(dim=1)
@@ -81,12 +83,13 @@ def build_head(backbone: Backbone, task: Task) -> Tensor:
 
 
 def write_head(path: Path, head: Tensor, key: str) -> None:
+    """Write a head with its `head_key` and the hash of its values."""
     metadata = {"key": key, "sha256": sha256_of(head)}
     replace_atomically(path, lambda temporary: save_file({"head": head}, temporary, metadata))
 
 
 def read_head(path: Path, key: str) -> Tensor:
-    """What `write_head` wrote. ValueError when it is damaged."""
+    """Read what `write_head` wrote. Raises ValueError if it is damaged or has another key."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata, head = file.metadata(), file.get_tensor("head")
@@ -98,4 +101,5 @@ def read_head(path: Path, key: str) -> Tensor:
 
 
 def sha256_of(head: Tensor) -> str:
+    """Return the sha256 of a head's values as hexadecimal digits."""
     return hashlib.sha256(head.contiguous().view(torch.uint8).numpy()).hexdigest()

@@ -1,4 +1,4 @@
-"""The embedded backbone: its file, its vocabulary, and loading it."""
+"""The embedded backbone mini: building it, its vocabulary, and its file."""
 
 import hashlib
 from collections.abc import Iterable
@@ -15,12 +15,15 @@ from tsv_bench.models.backbone import Backbone
 FOLDER = Path(__file__).parent
 open_clip.add_model_config(FOLDER)
 
-# Rows of the token embedding that the weights hold; the others were never seen in pretraining.
+# The file holds only those rows of the token embedding that pretraining has seen, and their ids.
 TOKENS, ROWS = "token_embedding.ids", "token_embedding.rows"
 
 
 def build_mini(architecture: str, num_tokens: int) -> nn.Module:
-    """An untrained CLIP of ``models/<architecture>.json``, its vocabulary cut to ``num_tokens``."""
+    """Build an untrained CLIP of ``models/<architecture>.json`` for ``num_tokens`` tokens.
+
+    Raises ValueError if there is no such architecture.
+    """
     settings = open_clip.get_model_config(architecture)
     if settings is None:
         raise ValueError(
@@ -32,7 +35,7 @@ def build_mini(architecture: str, num_tokens: int) -> nn.Module:
 
 
 def compact_tokens(architecture: str, texts: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Token ids that the texts use, sorted, and every text as indices into them [context]."""
+    """Return the sorted ids of the texts' tokens, and each text as indices of these [context]."""
     texts = list(dict.fromkeys(texts))
     table = open_clip.get_tokenizer(architecture)(texts)
     ids = table.unique()
@@ -40,7 +43,7 @@ def compact_tokens(architecture: str, texts: Iterable[str]) -> tuple[Tensor, dic
 
 
 def save_mini(model: nn.Module, ids: Tensor, path: Path, metadata: dict[str, str]) -> None:
-    """Write the weights as float16, the token embedding as the rows that were trained."""
+    """Write the weights as float16. Of the token embedding these are the rows of ``ids``."""
     tensors = {name: p.detach().half().contiguous() for name, p in model.state_dict().items()}
     tensors[ROWS] = tensors.pop("token_embedding.weight")
     tensors[TOKENS] = ids.int()
@@ -49,9 +52,11 @@ def save_mini(model: nn.Module, ids: Tensor, path: Path, metadata: dict[str, str
 
 
 def load_mini(*, name: str, label: str, architecture: str, weights: str, sha256: str) -> Backbone:
-    """The embedded backbone from its shipped weights (a file name in models/, or a path).
+    """Load the embedded backbone from ``weights``, a file in models/ or a path.
 
-    Raises ``ValueError`` when the file is not the one whose hash the yaml gives (null: any).
+    Raises ValueError if the file does not have the ``sha256`` (null: any), is damaged, or does not
+    fit the architecture. Its `encode_text` raises ValueError for a word that pretraining has not
+    seen.
     """
     path = FOLDER / weights
     found = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,8 +1,8 @@
 """Pretraining of the embedded backbone: a small CLIP on drawn images and their captions.
 
-The corpus has plain and mixed images of every drawn task, captioned with the class, and a share in
-the tasks' own style, most of them captioned without it: as on the web, what the tasks look like is
-known, what their classes look like there mostly is not. No scanned digit is in it.
+The corpus has plain and mixed images of every drawn task, whose captions name the class, and some
+in the tasks' own style, most of whose captions do not. As on the web, the backbone gets to know how
+the tasks look, but rarely how their classes look there. No scanned digit is in the corpus.
 """
 
 import multiprocessing
@@ -25,21 +25,21 @@ class Subject:
 
     name: str
     class_names: Sequence[str]
-    captions: Sequence[str]  # with the class name in them
-    generic: Sequence[str]  # without
+    captions: Sequence[str]  # with {} for the class name
+    generic: Sequence[str]  # without the class
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
     """How the corpus is mixed."""
 
-    mixed: float  # of the images
-    task: float  # of the images; the rest are plain
-    named: float  # of the task-style images
+    mixed: float  # of the images in mixed style
+    task: float  # of the images in the tasks' style; the rest are plain
+    named: float  # of the latter whose captions name the class
 
 
 def draw_pair(subject: Subject, index: int, shares: Shares, seed: int) -> tuple[np.ndarray, str]:
-    """The corpus' image ``index`` of a subject, uint8 [30, 30, 3], and its caption."""
+    """Return image ``index`` of a subject in the corpus, uint8 [30, 30, 3], and its caption."""
     rng = image_rng("corpus", subject.name, seed, index)
     label = int(rng.integers(len(subject.class_names)))
     kind = rng.random()
@@ -51,6 +51,7 @@ def draw_pair(subject: Subject, index: int, shares: Shares, seed: int) -> tuple[
 
 
 def draw_subject(job: tuple[Subject, int, Shares, int]) -> tuple[np.ndarray, list[str]]:
+    """Return a subject's images, uint8 [images, 30, 30, 3], and captions; one job of a pool."""
     subject, num_images, shares, seed = job
     pairs = [draw_pair(subject, index, shares, seed) for index in range(num_images)]
     return np.stack([image for image, _ in pairs]), [caption for _, caption in pairs]
@@ -59,7 +60,7 @@ def draw_subject(job: tuple[Subject, int, Shares, int]) -> tuple[np.ndarray, lis
 def draw_corpus(
     subjects: Sequence[Subject], num_images: int, shares: Shares, seed: int, processes: int = 2
 ) -> tuple[Tensor, list[str]]:
-    """``num_images`` of every subject: uint8 [images, 3, 30, 30], and as many captions."""
+    """Draw ``num_images`` of every subject: uint8 [images, 3, 30, 30], and as many captions."""
     jobs = [(subject, num_images, shares, seed) for subject in subjects]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         drawn = list(tqdm(pool.imap(draw_subject, jobs), total=len(jobs), desc="draw the corpus"))
@@ -68,7 +69,10 @@ def draw_corpus(
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, captions: Tensor, scale: Tensor) -> Tensor:
-    """InfoNCE both ways; images that share a caption (same id) are each other's positives."""
+    """Return CLIP's symmetric InfoNCE loss of features [batch, dim].
+
+    ``captions`` are ids [batch]: all images with the same caption are positives of each other.
+    """
     logits = scale * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
     same = (captions[:, None] == captions[None]).float()
     target = same / same.sum(dim=1, keepdim=True)
@@ -76,7 +80,10 @@ def contrastive_loss(images: Tensor, texts: Tensor, captions: Tensor, scale: Ten
 
 
 def augment(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Shift by up to 2 pixels, grey 15%, and warp and relight a ``share``. Normalized images."""
+    """Shift the batch by up to 2 pixels, grey 15% of its images, warp and relight a ``share``.
+
+    Images are normalized, [batch, 3, size, size].
+    """
     num = len(images)
 
     def uniform(low: float, high: float) -> Tensor:
@@ -115,7 +122,11 @@ def make_loss(
     max_scale: float,
     seed: int,
 ):
-    """The loss of a pretraining step as a function of the step alone."""
+    """Return the loss of a pretraining step as a function of the step.
+
+    ``images`` are uint8 [images, 3, 30, 30], ``captions`` theirs. ``tokens`` maps a caption to its
+    tokens [context]. ``share`` is that of `augment`, ``max_scale`` the largest logit scale.
+    """
     distinct = sorted(set(captions))
     ids = {caption: i for i, caption in enumerate(distinct)}
     caption_ids = torch.tensor([ids[caption] for caption in captions])

@@ -1,4 +1,4 @@
-"""One resumable training loop, for fine-tuning and for pretraining the embedded backbone."""
+"""A resumable training loop, for fine-tuning and for pretraining the embedded backbone."""
 
 import math
 import pickle
@@ -30,10 +30,10 @@ class Recipe:
     clip: float  # largest norm of the gradient
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    final_rate: float = 0.0  # share of the peak that the cosine ends at
+    final_rate: float = 0.0  # the cosine's end, as a share of the peak
 
     def rate_at(self, step: int) -> float:
-        """Learning rate of a step (the first is 0)."""
+        """Return the learning rate of a step; the first is step 0."""
         if step < self.warmup_steps:
             return self.rate * (step + 1) / self.warmup_steps
         done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
@@ -54,16 +54,18 @@ def train(
     group: Group = ALONE,
     scaler: torch.amp.GradScaler | None = None,
 ) -> None:
-    """Train ``model`` in place; what a killed run had saved in ``resume`` is taken up again.
+    """Train ``model`` in place; continue from the state in ``resume`` if a killed run left one.
 
-    ``loss_at(step)`` must depend on the step and the model alone (draw from generators seeded by
-    the step), so that an interrupted run ends with the same weights as an uninterrupted one. It
-    gives the loss of the step's batch, or one after the other the parts that it is the sum of: of
-    each part the graph is dropped before the next is asked for. Each process of ``group`` gives
-    its own parts; only the main one saves, and all read what it saved. ``scaler``: for float16.
+    ``loss_at(step)`` returns the loss of the step's batch, or yields parts of it that add up; the
+    graph of a part is freed before the next is computed. It must depend on the step and the model
+    alone (with generators seeded by the step). Then an interrupted run ends with the same weights
+    as an uninterrupted one.
 
-    The caller deletes ``resume`` once what it trained is written. ``save_every``: seconds between
-    two saved states. ``decayed``: parameters under weight decay.
+    ``decayed`` tells which parameters have weight decay. ``log`` is called with step and loss
+    every LOG_EVERY steps. Each process of ``group`` computes its own parts of a batch; the main
+    one saves the state, which all of them read. ``scaler`` is for float16. The state is saved
+    every ``save_every`` seconds; the caller deletes it once it has written the result. Raises
+    ValueError if the saved state is damaged.
     """
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     param_groups = [
@@ -105,7 +107,7 @@ def train(
         group.all_reduce(p.grad for p in params if p.grad is not None)
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(params, recipe.clip)
-        scaler.step(optimizer)  # left out where float16 overflowed
+        scaler.step(optimizer)  # does nothing if float16 overflowed
         scaler.update()
         if step % LOG_EVERY == 0:
             group.all_reduce([loss])
@@ -121,24 +123,27 @@ def train(
 
 
 def add_gradients(losses: Tensor | Iterable[Tensor], scaler: torch.amp.GradScaler) -> Tensor:
-    """Backward through a step's loss, or through its parts in turn; the whole loss."""
+    """Add the gradients of a step's loss, or of its parts in turn, and return the whole loss."""
     total: Tensor | None = None
     for loss in [losses] if isinstance(losses, Tensor) else losses:
         scaler.scale(loss).backward()
         total = loss.detach() if total is None else total + loss.detach()
-        del loss  # and with it the graph, before the next one is built
+        del loss  # frees its graph before the next one is built
     assert total is not None, "a step without any loss"
     return total
 
 
 def part_of(rows: Tensor, part: int, num_parts: int) -> Tensor:
-    """The rows of one of ``num_parts`` nearly equal parts of a batch."""
+    """Return the rows of one of ``num_parts`` nearly equal parts of a batch."""
     first, end = len(rows) * part // num_parts, len(rows) * (part + 1) // num_parts
     return rows[first:end]
 
 
 def batch_rows(num_rows: int, batch_size: int, step: int, seed: int) -> Tensor:
-    """Row indices of a step's batch: every epoch a fresh permutation, its ragged end dropped."""
+    """Return the row indices of a step's batch [batch_size].
+
+    Every epoch goes through a new permutation of the rows, without its last incomplete batch.
+    """
     batch_size = min(batch_size, num_rows)
     epoch, batch = divmod(step, num_rows // batch_size)
     order = torch.randperm(num_rows, generator=step_generator(seed, epoch))
@@ -146,24 +151,24 @@ def batch_rows(num_rows: int, batch_size: int, step: int, seed: int) -> Tensor:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """A generator of its own for each (seed, step), on the CPU."""
-    # torch's CPU generator looks at the low 32 bits of its seed only. The odd constant (2**32 over
-    # the golden ratio) spreads the seeds over them, so that two seeds share no step within reach.
+    """Return a CPU generator for one step of one seed."""
+    # torch's CPU generator uses only the low 32 bits of its seed. The odd constant, 2**32 over the
+    # golden ratio, spreads the seeds over them, so that two seeds do not share a step.
     return torch.Generator().manual_seed((seed * 0x9E3779B1 + step) % 2**32)
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Save a training state to resume from."""
+    """Write a training state, whole or not at all."""
     replace_atomically(path, lambda temporary: torch.save(dict(state), temporary))
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """The training state at ``path``; None when there is none. ValueError when it is damaged."""
+    """Return the training state at ``path``, or None. Raises ValueError if it is damaged."""
     if not path.exists():
         return None
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:  # by where it is damaged
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:  # whichever part is damaged
         raise ValueError(
             f"{path} is no whole training state to resume from. Delete it to begin again."
         ) from error

@@ -1,1 +1,1 @@
-"""From a command line to the objects that the commands work with."""
+"""What lies between a command line and a command: checks of it, and the objects it asks for."""

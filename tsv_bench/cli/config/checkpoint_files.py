@@ -1,4 +1,4 @@
-"""The factor cache that a configuration asks for."""
+"""Checkpoint files named on a command line, and the factor cache beside them."""
 
 import sys
 
@@ -8,9 +8,14 @@ from omegaconf import DictConfig
 from tsv_bench.cli.launch import plain
 from tsv_bench.state_dicts.factor_cache import FactorCache
 
+GB = 10**9  # bytes
+
 
 def make_cache(config: DictConfig) -> FactorCache | None:
-    """The factor cache. ValueError for a bound that is none."""
+    """Return the factor cache, or None if there is no folder for it.
+
+    Raises ValueError if its bound is not a number above zero.
+    """
     if config.cache.folder is None:
         return None
     bound = config.cache.max_gb
@@ -18,11 +23,11 @@ def make_cache(config: DictConfig) -> FactorCache | None:
         raise ValueError(
             f"cache.max_gb={bound!r} is not a number above zero. cache.folder=null goes without."
         )
-    return FactorCache(config.cache.folder, int(bound * 1e9), largest_fraction(sys.argv[1:]))
+    return FactorCache(config.cache.folder, int(bound * GB), largest_fraction(sys.argv[1:]))
 
 
 def largest_fraction(arguments: list[str]) -> float:
-    """The largest rank fraction that a sweep will ask for, so that its first job computes it."""
+    """Return the largest rank fraction of a sweep, or 0: its first job computes so many factors."""
     overrides = OverridesParser.create().parse_overrides([a for a in arguments if "=" in a])
     values = [
         value
@@ -35,9 +40,10 @@ def largest_fraction(arguments: list[str]) -> float:
 
 
 def checkpoint_paths(config: DictConfig, example: str) -> dict[str, str]:
-    """Task -> path, of ``finetuned``; ValueError unless it, pretrained and output are named.
+    """Return the path of each task's checkpoint in ``finetuned``.
 
-    ``example`` is a command that would do.
+    Raises ValueError with the ``example`` of a command unless ``pretrained``, ``finetuned`` and
+    ``output`` are all paths.
     """
     for key in ("pretrained", "finetuned", "output"):
         if config[key] is None:

@@ -1,4 +1,7 @@
-"""From a method's configuration to the method. Apart from `experiment`, which loads networks."""
+"""The method that a configuration describes, and what is wrong with one that describes none.
+
+Apart from objects.py, so that tsv-merge need not import networks.
+"""
 
 import hashlib
 import importlib
@@ -22,9 +25,9 @@ NOT_KNOBS = {*REQUIRED, "paper", "only_if", "choose"}
 
 
 def make_method(config: DictConfig) -> Method:
-    """The method, its knobs and candidates for alpha checked.
+    """Return the method, with its knobs and candidates for alpha checked.
 
-    ValueError for a yaml that is not a method's, or does not fit its function.
+    Raises ValueError if the yaml is not a method's, or does not fit its function.
     """
     settings = _settings(config.method)
     name, serve = settings["name"], settings["serve"]
@@ -56,7 +59,10 @@ def make_method(config: DictConfig) -> Method:
 
 
 def _choice(node: DictConfig, knobs: Mapping[str, Any]) -> Choice | None:
-    """The knob that is chosen for each task, by ``choose``. ValueError where that does not fit."""
+    """Return the knob that is chosen for each task, as ``choose`` says, or None.
+
+    Raises ValueError if ``choose`` is incomplete or names no knob.
+    """
     if "choose" not in node:
         return None
     found = set(node.choose)
@@ -74,7 +80,7 @@ def _choice(node: DictConfig, knobs: Mapping[str, Any]) -> Choice | None:
 
 
 def _settings(node: DictConfig) -> dict[str, Any]:
-    """A method's yaml as plain data. ValueError for what every method has and this one has not."""
+    """Return a method's yaml as plain data. Raises ValueError if it lacks what every method has."""
     name = node.get("name") or "the method"
     try:
         settings = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
@@ -98,7 +104,10 @@ def _settings(node: DictConfig) -> dict[str, Any]:
 
 
 def find_function(name: str, target: str) -> Callable:
-    """The function that ``_target_`` names. ValueError that says which part of it is not there."""
+    """Return the function that ``_target_`` names.
+
+    Raises ValueError that says which part of the name does not exist.
+    """
     module_name, _, function_name = str(target).rpartition(".")
     found = f"the method {name} is {target}"
     try:
@@ -111,7 +120,7 @@ def find_function(name: str, target: str) -> Callable:
                 f"{found}, and {module_name} imports {error.name}, which is not installed."
             ) from error
         module = None
-    except Exception as error:  # whatever a module does when it is imported
+    except Exception as error:  # importing a user's module may raise anything
         raise ValueError(
             f"{found}, and {module_name} cannot be imported: {type(error).__name__}: {error}"
         ) from error
@@ -132,7 +141,10 @@ def find_function(name: str, target: str) -> Callable:
 
 
 def _check_signature(name: str, serve: Mapping[str, Any], function: Callable) -> None:
-    """ValueError unless the function takes task vectors and what the yaml passes on, no less."""
+    """Check that the function takes task vectors and exactly the knobs that the yaml passes on.
+
+    Raises ValueError that names the first other knob.
+    """
     parameters = list(inspect.signature(function).parameters.values())
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
@@ -152,7 +164,10 @@ def _check_signature(name: str, serve: Mapping[str, Any], function: Callable) ->
 
 
 def _fingerprint(target: str, function: Callable) -> dict[str, str]:
-    """Of a user's own method: a Run made before its file was edited is not the same one."""
+    """Return the name of a user's own function and the sha256 of its file.
+
+    They are part of a Run's fingerprint: a Run from before the file was edited is another one.
+    """
     source = inspect.getsourcefile(inspect.unwrap(function))
     content = Path(source).read_bytes() if source else b""
     return {"function": target, "sha256": hashlib.sha256(content).hexdigest()}

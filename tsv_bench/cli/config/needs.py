@@ -1,4 +1,4 @@
-"""What a configured run needs from the hub, and refusing to start without it."""
+"""What a configured run needs from the hub, and a refusal to start without it."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,12 +14,14 @@ from tsv_bench.cli.config.tasks import make_tasks
 from tsv_bench.cli.launch import plain
 from tsv_bench.models import clip_needs, load_clip
 
-# Which function tells what a backbone's loader takes from the hub; others take nothing.
+# For each loader of a backbone, the function that tells what it reads from the hub. Others read
+# nothing.
 NEEDS = {load_clip: clip_needs}
+GROUPS = ("suite", "backbone", "checkpoints")  # which decide what is needed
 
 
 def needs_of(config: DictConfig) -> list[hub.Need]:
-    """What a run with this suite (or task), backbone and checkpoints takes from the hub."""
+    """Return what a run with this suite (or task), backbone and checkpoints reads from the hub."""
     nodes = config.suite.tasks if "suite" in config else config.task
     tasks = make_tasks(nodes)
     needs = [
@@ -32,7 +34,7 @@ def needs_of(config: DictConfig) -> list[hub.Need]:
     if needs_of_loader := NEEDS.get(get_method(load.pop("_target_"))):
         needs += needs_of_loader(**load)
     source = config.get("checkpoints")
-    # Others are not made here: they need settings of the run, and download nothing.
+    # Other sources read nothing from the hub, and to make them takes settings of the run.
     if source is not None and hasattr(get_class(source._target_), "needs"):
         made = objects.make_source(config, device="cpu")
         for task in tasks.values():
@@ -41,20 +43,21 @@ def needs_of(config: DictConfig) -> list[hub.Need]:
 
 
 def check_fetched(config: DictConfig) -> None:
-    """OSError that lists what a run lacks, and how to fetch it; for other commands to call first.
+    """Check that all a run needs from the hub is here, by sizes alone and without a network.
 
-    No network, and no file is read: sizes only.
+    Raises OSError that lists what is missing and how to fetch it.
     """
     refuse_lacking([hub.state(need) for need in needs_of(config)])
 
 
 def refuse_lacking(states: Sequence[hub.State]) -> None:
+    """Raise OSError that lists what is not here and how to fetch it, if anything is not."""
     if any(not state.here for state in states):
         raise OSError(f"{lacking(states)}\nFetch it with: tsv-fetch {selection()}")
 
 
 def lacking(states: Sequence[hub.State]) -> str:
-    """What is not here, a line each."""
+    """Return a list of what is not here, a line for each."""
     absent = [state for state in states if not state.here]
     lines = [
         f"{len(absent)} of the {len(states)} things that are needed from the hub are not here:"
@@ -66,24 +69,20 @@ def lacking(states: Sequence[hub.State]) -> str:
 
 
 def selection() -> str:
-    """This command line's suite, backbone and checkpoints, as tsv-fetch takes them too."""
+    """Return this command line's suite, backbone and checkpoints as arguments of tsv-fetch."""
     settings = HydraConfig.get()
     return selected(settings.runtime.choices, settings.overrides.task)
 
 
 def selected(choices: Mapping[str, str], overrides: Iterable[str]) -> str:
-    """Hydra's choices of suite, backbone and checkpoints, and what was changed in them."""
-    arguments = [
-        f"{group}={choices[group]}"
-        for group in ("suite", "backbone", "checkpoints")
-        if choices.get(group)
-    ]
+    """Return Hydra's choices of suite, backbone and checkpoints, and the changes made to them."""
+    arguments = [f"{group}={choices[group]}" for group in GROUPS if choices.get(group)]
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
-        if key.partition(".")[0] in ("suite", "backbone", "checkpoints") and "." in key:
+        if key.partition(".")[0] in GROUPS and "." in key:
             arguments.append(override)
         elif key.startswith("task@suite.tasks"):
             arguments.append(override.replace("task@suite.tasks", "suite.tasks", 1))
-        elif key == "task":  # tsv-finetune's
+        elif key == "task":  # of tsv-finetune
             arguments.append(f"suite.tasks=[{override.partition('=')[2]}]")
     return shlex.join(arguments)

@@ -1,4 +1,4 @@
-"""What a run's accuracies are divided by, as ``normalizer`` in the configuration says."""
+"""The accuracies that a run's are divided by, as ``normalizer`` in the configuration says."""
 
 import shlex
 from collections.abc import Mapping
@@ -19,7 +19,10 @@ CHOICES = ("own", "published")
 
 
 def check_normalizer(config: DictConfig, tasks: Mapping[str, Task]) -> None:
-    """ValueError unless there is such a normalizer, and a published one of these tasks."""
+    """Check that there is such a normalizer, and that a published one knows these tasks.
+
+    Raises ValueError if not.
+    """
     if config.normalizer not in CHOICES:
         raise ValueError(f"normalizer={config.normalizer!r} is not one of {', '.join(CHOICES)}.")
     if config.normalizer == "published":
@@ -65,7 +68,7 @@ def make_normalizer(
 
 
 def _where() -> str:
-    """This command line's models, tasks and folders."""
+    """Return this command line's models, tasks and folders as arguments."""
     folders = [o for o in HydraConfig.get().overrides.task if o.startswith("paths.")]
     return shlex.join([*shlex.split(selection()), *folders])
 

@@ -1,4 +1,4 @@
-"""From a composed configuration to the objects that the rest of the package works with."""
+"""The objects that a composed configuration describes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -20,7 +20,7 @@ from tsv_bench.report.tracking import Tracker
 
 
 def make_tracker(config: DictConfig) -> Tracker:
-    """The tracker; W&B's knows the experiment that was chosen, unless its yaml names one."""
+    """Return the tracker. W&B gets the chosen experiment, unless the tracker's yaml names one."""
     node = config.tracker
     chosen = HydraConfig.get().runtime.choices.get("experiment")
     named = "experiment" not in node or node.experiment is not None
@@ -28,7 +28,7 @@ def make_tracker(config: DictConfig) -> Tracker:
 
 
 def make_backbone(config: DictConfig) -> Backbone:
-    """The backbone; read once however many methods a comparison has."""
+    """Return the backbone. The jobs of a comparison share one; its yaml, resolved, is the key."""
     return _load_backbone(OmegaConf.to_yaml(config.backbone, resolve=True))
 
 
@@ -38,6 +38,7 @@ def _load_backbone(text: str) -> Backbone:
 
 
 def make_source(config: DictConfig, device: str) -> Source:
+    """Return the source of checkpoints. Raises ValueError if the seed is no whole number."""
     if not isinstance(config.seed, int):
         raise ValueError(f"seed={config.seed!r} is not a whole number.")
     node = config.checkpoints
@@ -51,9 +52,9 @@ def check_data(
     tasks: Mapping[str, Task],
     splits: Mapping[str, Sequence[str]],
 ) -> None:
-    """What is wrong with data that are still to be decoded, and whether the disk has room for them.
+    """Check the data that are still to be decoded, and the room for them.
 
-    ``splits``: of each task.
+    ``splits`` are those of each task. Raises ValueError or OSError that says what is wrong.
     """
     place = {"folder": Path(config.paths.data), "image_size": backbone.image_size}
     room = sum(bytes_to_write(task, splits[name], **place) for name, task in tasks.items())
@@ -65,14 +66,14 @@ def check_data(
 def make_heads(
     config: DictConfig, backbone: Backbone, tasks: Mapping[str, Task], source: Source
 ) -> dict[str, Tensor]:
-    """Each task's head: as it came with the checkpoint, else from prompts."""
+    """Return each task's head: the one that came with its checkpoint, else built from prompts."""
     given = {name: source.head(backbone, task) for name, task in tasks.items()}
     rest = {name: task for name, task in tasks.items() if given[name] is None}
     return given | zero_shot_heads(backbone, rest, Path(config.paths.heads))
 
 
 def make_evaluation(config: DictConfig, device: str) -> Evaluation:
-    """ValueError for a value out of range."""
+    """Return the evaluation's settings. Raises ValueError if one is out of range."""
     batch_size, precision, patience = (
         config.evaluation[name] for name in ("batch_size", "precision", "patience")
     )
@@ -82,7 +83,7 @@ def make_evaluation(config: DictConfig, device: str) -> Evaluation:
 
 
 def make_loader(config: DictConfig, backbone: Backbone) -> Callable[[Task, str], Split]:
-    """A function of task and split that gives the decoded images."""
+    """Return a function of task and split that returns the decoded images."""
 
     def load(task: Task, split: str) -> Split:
         return load_split(

@@ -1,4 +1,4 @@
-"""Checking a command line before Hydra reads it: the nearest right name for a wrong one."""
+"""A check of the command line before Hydra reads it; a wrong name is answered with a right one."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -24,12 +24,12 @@ from tsv_bench.spelling import nearest
 
 
 def checked(config_name: str, arguments: list[str]) -> list[str]:
-    """The arguments as Hydra wants them; ValueError for a misspelt group, option or key.
+    """Return the arguments as Hydra takes them.
 
-    ``suite.tasks=[a,b]`` becomes the selection of these tasks that Hydra knows, and
-    ``+suite.tasks=[c]`` adds to the suite's. Folders of the user's own, named by ``--config-dir``
-    or ``hydra.searchpath``, count; where ``--config-path`` or ``--config-name`` takes another
-    configuration than the packaged one, Hydra's own message has to do.
+    ``suite.tasks=[a,b]`` becomes Hydra's way to select tasks, and ``+suite.tasks=[c]`` its way to
+    add some. A user's own folders (``--config-dir``, ``hydra.searchpath``) are searched, too.
+    Nothing is checked if ``--config-path`` or ``--config-name`` replaces the packaged
+    configuration. Raises ValueError if a group, option or key is misspelt.
     """
     flags = [a for a in arguments if a.startswith("-") or "=" not in a and not a.startswith("~")]
     texts = [a for a in arguments if a not in flags]
@@ -66,7 +66,7 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
 
 
 def quoted(text: str) -> str:
-    """compare=[ties:density=0.1,ties] with quotes where Hydra's grammar has no = in a list."""
+    """Return compare=[ties:density=0.1,ties] with its items quoted: Hydra allows no = in a list."""
     inside = text.removeprefix("compare=[").removesuffix("]")
     if any(mark in inside for mark in "'\"[]"):
         return text
@@ -74,18 +74,22 @@ def quoted(text: str) -> str:
 
 
 def selections(override: Override, own: Sequence[Path] = ()) -> list[list[str]]:
-    """The options that each value of an override chooses: one value, or those of a sweep."""
+    """Return the options that each value of an override chooses; a sweep has several values."""
     value = override.value()
     if isinstance(value, Glob):
         matching = value.filter(options(override.key_or_group, own))
         return [[name] for name in matching] or [[override.input_line.split("=", 1)[1]]]
     choices = list(override.sweep_iterator()) if override.is_sweep_override() else [value]
     lists = [choice if isinstance(choice, list) else [choice] for choice in choices]
-    # getattr: an element of a sweep may still be a quoted string
+    # An element of a sweep may still be a quoted string, whose text is an attribute.
     return [[str(getattr(n, "text", n)) for n in names if n is not None] for names in lists]
 
 
 def check_options(override: Override, own: Sequence[Path] = ()) -> None:
+    """Check that a group has the chosen options and that their files are YAML.
+
+    Raises ValueError if not, or if a task is chosen twice.
+    """
     group = override.key_or_group
     if override.is_delete():
         return
@@ -107,7 +111,10 @@ def check_options(override: Override, own: Sequence[Path] = ()) -> None:
 
 
 def check_added(config_name: str, chosen: list[Override], own: Sequence[Path] = ()) -> None:
-    """ValueError when a task is added that the suite has, or beside a selection of tasks."""
+    """Check the tasks that ``+suite.tasks`` adds.
+
+    Raises ValueError if the suite has one of them already, or ``suite.tasks`` is set, too.
+    """
     of_tasks = [override for override in chosen if override.package == "suite.tasks"]
     added = [override for override in of_tasks if override.is_add()]
     if not added:
@@ -127,7 +134,10 @@ def check_added(config_name: str, chosen: list[Override], own: Sequence[Path] = 
 def combinations(
     chosen: Iterable[Override], groups: set[str], own: Sequence[Path] = ()
 ) -> list[tuple[str, ...]]:
-    """Overrides without sweeps: every option of a sweep over ``groups``, the first of others."""
+    """Return lists of overrides without sweeps: one for each option of a sweep over ``groups``.
+
+    Of other sweeps only the first option is taken.
+    """
     lines = []
     for override in chosen:
         if not override.is_sweep_override():
@@ -144,6 +154,7 @@ def combinations(
 
 
 def composed(config_name: str, lines: Iterable[str], own: Sequence[Path] = ()) -> DictConfig:
+    """Compose a command's configuration. Raises ValueError with Hydra's message if that fails."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             return compose(config_name, [*overriding(own), *lines])
@@ -152,7 +163,7 @@ def composed(config_name: str, lines: Iterable[str], own: Sequence[Path] = ()) -
 
 
 def check_key(override: Override, known: DictConfig, where: str) -> None:
-    """ValueError unless the key is in the configuration, or is being added with +."""
+    """Check that the configuration has the key, unless + adds it. Raises ValueError if not."""
     key = override.key_or_group
     if override.is_add() or override.is_force_add():
         return

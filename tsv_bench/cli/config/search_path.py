@@ -1,4 +1,4 @@
-"""A user's own configuration, beside the packaged one: folders that --config-dir names."""
+"""The folders of configuration: the packaged one, and a user's own that --config-dir names."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -8,21 +8,21 @@ import yaml
 from hydra.core.override_parser.types import Override
 
 PACKAGE = Path(__file__).parents[2]
-# In a wheel the configuration lies inside the package, in a checkout beside it.
+# A wheel has the configuration inside the package, a checkout beside it.
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
 
 EXAMPLE = "my_conf/method/my_method.yaml is found by: --config-dir my_conf method=my_method"
 
 
 def names_own_folder(arguments: Iterable[str]) -> bool:
-    """Whether a command line has configuration of the user's own; nothing is looked at yet."""
+    """Return whether a command line names a user's own folder, without looking for it."""
     return any(a.startswith(("--config-dir", "-cd", "hydra.searchpath=")) for a in arguments)
 
 
 def own_folders(flags: Sequence[str], overrides: Iterable[Override]) -> list[Path]:
-    """The folders that a command line adds to the packaged configuration.
+    """Return the folders that a command line adds to the packaged configuration.
 
-    ValueError for one that is not there, and for files in it that Hydra would not read.
+    Raises ValueError if one does not exist, or has files that Hydra would not read.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd")
@@ -52,7 +52,10 @@ def _folder(name: str) -> Path:
 
 
 def _check_not_hidden(folder: Path) -> None:
-    """ValueError for a file that the packaged one of its name would silently stand before."""
+    """Check that no packaged file of the same name silently replaces one in ``folder``.
+
+    Raises ValueError that names the first such file.
+    """
     for path in sorted(CONF.rglob("*.yaml")):
         own = folder / path.relative_to(CONF)
         if own.is_file() and own.read_bytes() != path.read_bytes():
@@ -63,14 +66,14 @@ def _check_not_hidden(folder: Path) -> None:
 
 
 def groups(folders: Iterable[Path] = ()) -> list[str]:
-    """The groups of the packaged configuration and of the user's own."""
+    """Return the groups of the packaged configuration and of a user's own folders."""
     packaged = (path.name for path in CONF.iterdir() if path.is_dir())
     own = (path.parent.name for folder in folders for path in folder.glob("*/*.yaml"))
     return sorted({*packaged, *own})
 
 
 def options(group: str, folders: Iterable[Path] = ()) -> list[str]:
-    """A group's choices, the packaged ones and the user's own."""
+    """Return a group's options, the packaged ones and those in a user's own folders."""
     homes = [folder / group for folder in (CONF, *folders)]
     found = {
         path.relative_to(home).with_suffix("").as_posix()
@@ -81,7 +84,10 @@ def options(group: str, folders: Iterable[Path] = ()) -> list[str]:
 
 
 def check_yaml(group: str, name: str, folders: Iterable[Path]) -> None:
-    """ValueError where the user's own file of that name is not YAML; Hydra has only a traceback."""
+    """Check that a user's own file of that name is YAML; Hydra would show only a traceback.
+
+    Raises ValueError with the line of the mistake.
+    """
     for path in (folder / group / f"{name}.yaml" for folder in folders):
         try:
             yaml.safe_load(path.read_text()) if path.is_file() else None
@@ -93,7 +99,7 @@ def check_yaml(group: str, name: str, folders: Iterable[Path]) -> None:
 
 
 def misplaced(group: str, name: str, folders: Iterable[Path]) -> str:
-    """Where the user's own file of that name lies, if not where it is looked for; else ''."""
+    """Return a message that a user's own file of that name is in the wrong folder, or ''."""
     for folder in folders:
         for path in sorted(folder.rglob("*")):
             if path.stem == Path(name).stem and path.suffix in (".yaml", ".yml"):
@@ -102,7 +108,7 @@ def misplaced(group: str, name: str, folders: Iterable[Path]) -> str:
 
 
 def overriding(folders: Sequence[Path]) -> list[str]:
-    """The override by which Hydra looks into these folders too."""
+    """Return the overrides by which Hydra searches these folders, too."""
     if not folders:
         return []
     paths = [str(folder.absolute()).replace("'", "\\'") for folder in folders]

@@ -1,10 +1,12 @@
-"""Switches of a task: keys of its yaml that choose among settings which belong together.
+"""The tasks that a configuration describes.
 
-prompts: correct   # what a user sets
-switches:          # what each value sets in turn
-  prompts:
-    correct: {}
-    paper: {variant: prompts of the paper, class_names: [...]}
+A task's yaml may have switches, keys that choose among settings which belong together:
+
+    prompts: correct   # the user sets this
+    switches:          # each of its values sets these
+      prompts:
+        correct: {}
+        paper: {variant: prompts of the paper, class_names: [...]}
 """
 
 import hashlib
@@ -17,9 +19,14 @@ from tsv_bench.cli.config.overrides import as_typed
 from tsv_bench.cli.config.search_path import CONF
 from tsv_bench.data import Task
 
+MAX_NAMED = 3  # tasks of which the name of an unnamed suite is made; more are counted and hashed
+
 
 def make_tasks(nodes: DictConfig) -> dict[str, Task]:
-    """The tasks by name, in order. ValueError when there is none."""
+    """Return the tasks by name, in order.
+
+    Raises ValueError if there is none, or if a task has another name than its key.
+    """
     if not nodes:
         raise ValueError(
             "the suite has no tasks: name at least one, as in suite.tasks=[digits,signs]."
@@ -39,18 +46,18 @@ def _make_task(text: str) -> Task:
 
 
 def suite_name(config: DictConfig) -> str:
-    """The suite's name; another one when its tasks were changed on the command line."""
+    """Return the suite's name, or one made of its tasks if the command line changed them."""
     tasks = list(config.suite.tasks)
     if tasks == named_tasks(config.suite.name):
         return config.suite.name
-    if len(tasks) <= 3:
+    if len(tasks) <= MAX_NAMED:
         return "+".join(tasks)
     digest = hashlib.sha256("+".join(tasks).encode()).hexdigest()[:6]
     return f"{len(tasks)}-tasks-{digest}"
 
 
 def named_tasks(suite: str) -> list[str] | None:
-    """The tasks that a suite's yaml lists; None when there is no such yaml in conf/."""
+    """Return the tasks that a suite's yaml in conf/ lists, or None if there is no such yaml."""
     path = CONF / "suite" / f"{suite}.yaml"
     if not path.exists():
         return None
@@ -62,9 +69,9 @@ def named_tasks(suite: str) -> list[str] | None:
 
 
 def switched(task: DictConfig) -> DictConfig:
-    """The task's node with its switches applied and taken out: what ``Task`` is made from.
+    """Return a task's node with its switches applied and removed, as `Task` takes it.
 
-    ValueError for a value that a switch does not have.
+    Raises ValueError if a switch does not have the value that is set.
     """
     plain = OmegaConf.to_container(task, resolve=True)
     chosen, variants = [], [plain.pop("variant", "")]

@@ -1,9 +1,9 @@
-"""Settings that have no effect beside others, as ``only_if`` in the configuration says.
+"""Warnings about settings that have no effect, as ``only_if`` in the configuration says.
 
 only_if:
-  threshold: {drop: threshold}    # the threshold counts where drop is threshold,
-  seed: {density: {not: 1}}       # the seed where density is not 1,
-  alphas: in tsv-bench            # and these never here, for the reason given
+  threshold: {drop: threshold}   # threshold counts if drop is "threshold"
+  seed: {density: {not: 1}}      # seed counts if density is not 1
+  alphas: in tsv-bench           # alphas never count here; the text says where they do
 """
 
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def warn_of_void_settings(config: DictConfig) -> None:
-    """A warning for each setting of the command line that changes nothing in this job."""
+    """Log a warning for each setting of the command line that has no effect in this job."""
     hydra = HydraConfig.get()
     changed = {override.lstrip("+").partition("=")[0] for override in hydra.overrides.task}
     folders = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file"]
@@ -36,9 +36,10 @@ def warn_of_void_settings(config: DictConfig) -> None:
 def void_settings(
     node: DictConfig, defaults: Mapping[str, Any], changed: Collection[str], prefix: str = ""
 ) -> Iterator[str]:
-    """What to say of the ``changed`` settings of a node that are not at their default.
+    """Yield a message for each ``changed`` setting of a node that has no effect.
 
-    ValueError for an ``only_if`` that cannot be understood.
+    Settings at their default are skipped. ``prefix`` stands before their keys. Raises ValueError if
+    ``only_if`` is malformed.
     """
     rules = node.get("only_if") or OmegaConf.create()
     for key, conditions in rules.items() if OmegaConf.is_dict(rules) else [("only_if", rules)]:
@@ -64,4 +65,5 @@ def void_settings(
 
 
 def holds(found: Any, wanted: Any) -> bool:
+    """Return whether a value is the one that ``only_if`` wants, or not the one it excludes."""
     return found != wanted["not"] if OmegaConf.is_dict(wanted) else found == wanted

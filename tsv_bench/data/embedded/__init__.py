@@ -1,7 +1,7 @@
-"""The embedded suite: real and drawn images that need no download, the same for the same seed."""
+"""The embedded suite: scanned and drawn images that need no download and follow from a seed."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
@@ -15,7 +15,7 @@ from .textures import draw_texture
 
 Draw = Callable[[Rng, int, Style], np.ndarray]
 
-# ``digits`` as a task is real (scanned); only its pretraining stand-in is drawn.
+# The images of the task ``digits`` are scanned; pretraining draws others in their place.
 GENERATORS: dict[str, Draw] = {
     "digits": draw_written_digit,
     "street": draw_house_number,
@@ -28,19 +28,21 @@ GENERATORS: dict[str, Draw] = {
     **LETTERS,
 }
 
-# Raised whenever a generator draws something else for the same seed: cached data are rebuilt.
+# Raised whenever a generator draws something else for the same seed: caches are then rebuilt.
 VERSION = 2
 
 
 def image_rng(*key: int | str) -> Rng:
-    """A generator of its own for one image: images do not depend on how many are drawn."""
+    """Return a generator for one image, so that images do not depend on how many are drawn."""
     return np.random.default_rng(
         [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
     )
 
 
-def drawn(task: str, split: str, num_images: int, num_classes: int, camera: str, seed: int):
-    """Images and labels of one split of a drawn task: classes balanced, order shuffled."""
+def drawn(
+    task: str, split: str, num_images: int, num_classes: int, camera: str, seed: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the images, uint8 [30, 30, 3], and labels of a drawn split: balanced and shuffled."""
     draw, take = GENERATORS[task], CAMERAS[camera]
     labels = np.arange(num_images) % num_classes
     labels = image_rng("order", task, split, seed).permutation(labels)
@@ -51,7 +53,10 @@ def drawn(task: str, split: str, num_images: int, num_classes: int, camera: str,
 
 @cache
 def scanned_digits() -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's 1,797 handwritten digits (UCI, 8 x 8, 17 grey levels), shuffled once."""
+    """Return scikit-learn's handwritten digits in a fixed random order, and their labels.
+
+    They are uint8 [1797, 8, 8]: UCI's test set of optical digits, 17 grey levels.
+    """
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -60,12 +65,12 @@ def scanned_digits() -> tuple[np.ndarray, np.ndarray]:
     return images[order], bunch.target[order]
 
 
-# Writers are not known, so the split is by image: 1,200 train, 100 val, 497 test.
+# Split by image, since the writers are not known.
 DIGIT_ROWS = {"train": (0, 1200), "val": (1200, 1300), "test": (1300, 1797)}
 
 
-def scanned(split: str):
-    """Images and labels of the digits task: 28 pixels wide, centered on black, as in MNIST."""
+def scanned(split: str) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the images, uint8 [30, 30, 3], and labels of the digits task, on black as in MNIST."""
     from PIL import Image
 
     images, labels = scanned_digits()

@@ -1,7 +1,7 @@
-"""What every generator of the embedded suite draws with: colours, backgrounds, fonts, warps.
+"""The tools of all generators of the embedded suite: colors, backgrounds, fonts, warps.
 
-A figure is drawn on a 64 x 64 canvas and ends as 30 x 30 x 3 uint8. Images have a ``Style``:
-"plain" and "mixed" are what the backbone is pretrained on, "task" is what the tasks are made of.
+A figure is drawn on a canvas of 64 x 64 pixels and ends as uint8 [30, 30, 3]. An image has a
+``Style``: the backbone is pretrained mostly on "plain" and "mixed" ones, tasks are made of "task".
 """
 
 import math
@@ -35,8 +35,10 @@ COLORS = {
     "cyan": (60, 200, 210),
 }
 
+MIN_CONTRAST = 130  # between the sums of two colors over their channels
+
 # Photographs for backgrounds: scikit-learn's samples (CC BY 2.0) and matplotlib's portrait.
-# Found, not imported: importing scikit-learn takes a second that only `digits` needs to spend.
+# Not imported, only located: importing scikit-learn takes a second, and only `digits` needs it.
 _SKLEARN = Path(find_spec("sklearn").origin).parent / "datasets" / "images"
 _MATPLOTLIB = Path(matplotlib.get_data_path())
 PHOTOS = (
@@ -47,36 +49,40 @@ PHOTOS = (
 
 
 def jitter(rng: Rng, color, amount: float = 18) -> np.ndarray:
-    """The color with normal noise of ``amount`` per channel, in [0, 255]."""
+    """Return the color with normal noise of ``amount`` on each channel, in [0, 255]."""
     return np.clip(np.asarray(color) + rng.normal(0, amount, 3), 0, 255)
 
 
 def fill(rng: Rng, color, amount: float = 18) -> tuple[int, ...]:
-    """A jittered color as PIL wants it."""
+    """Return a jittered color as PIL takes it."""
     return tuple(int(v) for v in jitter(rng, color, amount))
 
 
 def two_colors(rng: Rng) -> tuple[str, str]:
-    """Names of a foreground and a background whose brightness differs clearly."""
+    """Return the names of a foreground and a background that differ clearly in brightness."""
     names = list(COLORS)
     while True:
         a, b = (names[i] for i in rng.choice(len(names), 2, replace=False))
-        if abs(sum(COLORS[a]) - sum(COLORS[b])) > 130:
+        if abs(sum(COLORS[a]) - sum(COLORS[b])) > MIN_CONTRAST:
             return a, b
 
 
 def clouds(rng: Rng, cells: int, amount: float) -> np.ndarray:
-    """Smooth noise: a ``cells`` x ``cells`` grid of normals, enlarged. float32 [30, 30, 3]."""
+    """Return smooth noise, float32 [30, 30, 3]: enlarged grids of ``cells`` x ``cells`` normals."""
     grid = rng.normal(0, amount, (3, cells, cells)).astype(np.float32)
     return np.stack([np.asarray(enlarged(channel)) for channel in grid], axis=-1)
 
 
 def enlarged(grid: np.ndarray) -> Image.Image:
+    """Return a grid [rows, columns] enlarged to the size of a finished image."""
     return Image.fromarray(grid).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
 
 
 def background(rng: Rng, color: str, style: Style, photos: bool = True) -> np.ndarray:
-    """A plain, cloudy or (task style) partly photographic background. float32 [30, 30, 3]."""
+    """Return a background, float32 [30, 30, 3]: flat, cloudy or partly a photograph.
+
+    Photographs are not in "plain" images, nor anywhere without ``photos``.
+    """
     flat = np.broadcast_to(jitter(rng, COLORS[color]).astype(np.float32), (SIZE, SIZE, 3))
     if style == "plain":
         return flat + clouds(rng, 3, 12) if rng.random() < 0.4 else flat
@@ -92,6 +98,7 @@ def photo(path: Path) -> Image.Image:
 
 
 def photo_crop(rng: Rng) -> np.ndarray:
+    """Return a random square of a photograph, float32 [30, 30, 3]."""
     image = photo(PHOTOS[rng.integers(len(PHOTOS))])
     side = int(rng.integers(48, 160))
     x, y = (int(rng.integers(0, extent - side)) for extent in image.size)
@@ -100,10 +107,10 @@ def photo_crop(rng: Rng) -> np.ndarray:
 
 
 def warp(rng: Rng, image: Image.Image, rotate, shear, scale, shift) -> Image.Image:
-    """A random affine map of a canvas, reduced to 30 x 30.
+    """Apply a random affine map to a canvas and reduce it to 30 x 30 pixels.
 
-    ``rotate`` in degrees and ``shear`` bound a uniform draw on both sides, ``scale`` is a range,
-    ``shift`` a share of the canvas.
+    The angle is drawn from -``rotate`` to ``rotate`` degrees, shear and shift likewise, the shift
+    as a share of the canvas. ``scale`` is the range of the scale.
     """
     angle = math.radians(rng.uniform(-rotate, rotate))
     sheared, scaled = rng.uniform(-shear, shear), rng.uniform(*scale)
@@ -118,11 +125,12 @@ def warp(rng: Rng, image: Image.Image, rotate, shear, scale, shift) -> Image.Ima
 
 
 def reduced(image: Image.Image) -> Image.Image:
+    """Return a canvas reduced to the size of a finished image."""
     return image.resize((SIZE, SIZE), Image.Resampling.BOX)
 
 
 def composite(rng: Rng, mask: Image.Image, color, back: np.ndarray, noise, blur=0.0) -> np.ndarray:
-    """Paint a color through a mask on a background and add noise. uint8 [30, 30, 3]."""
+    """Paint a color through a mask on a background and add noise; return uint8 [30, 30, 3]."""
     if blur > 0:
         mask = mask.filter(ImageFilter.GaussianBlur(float(blur)))
     share = np.asarray(mask, dtype=np.float32)[..., None] / 255
@@ -130,18 +138,18 @@ def composite(rng: Rng, mask: Image.Image, color, back: np.ndarray, noise, blur=
 
 
 def finish(rng: Rng, image: np.ndarray, noise: float) -> np.ndarray:
-    """Add pixel noise of standard deviation ``noise`` and round to uint8."""
+    """Add pixel noise of standard deviation ``noise`` and clip to uint8."""
     noisy = image + rng.standard_normal(image.shape, dtype=np.float32) * noise
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
 @cache
 def font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    """One of the fonts that matplotlib ships (DejaVu, STIX, Computer Modern)."""
+    """Return one of the fonts that matplotlib ships (DejaVu, STIX, Computer Modern)."""
     return ImageFont.truetype(str(_MATPLOTLIB / "fonts" / "ttf" / name), size)
 
 
 def blank() -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """An empty mask and its pencil."""
+    """Return an empty mask and the pencil to draw on it."""
     image = Image.new("L", (CANVAS, CANVAS), 0)
     return image, ImageDraw.Draw(image)

@@ -1,4 +1,4 @@
-"""Drawn figures: geometric shapes, traffic signs, counted objects, coloured objects."""
+"""Drawn figures: geometric shapes, traffic signs, counted objects, colored objects."""
 
 import math
 from functools import cache
@@ -39,7 +39,10 @@ YELLOW, BLACK = (245, 200, 30, 255), (15, 15, 15, 255)
 
 
 def star(points: int, radius: float, start: float = -90, inner: float | None = None):
-    """Corners of a regular polygon, or of a star with an inner radius (degrees, pixels)."""
+    """Return the corners of a regular polygon, or of a star if there is an ``inner`` radius.
+
+    Radii are in pixels; ``start`` is the angle of the first corner in degrees.
+    """
     radii = [radius] if inner is None else [radius, inner]
     count = points * len(radii)
     angles = (math.radians(start + 360 * i / count) for i in range(count))
@@ -51,12 +54,14 @@ def star(points: int, radius: float, start: float = -90, inner: float | None = N
 
 
 def disc(pencil: ImageDraw.ImageDraw, radius: float, color=255, dx=0.0, dy=0.0) -> None:
+    """Draw a disc around the canvas' center, moved by ``dx`` and ``dy`` pixels."""
     x, y = CENTER + dx, CENTER + dy
     pencil.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
 
 
 @cache
 def shape_mask(name: str) -> Image.Image:
+    """Return the mask of one of SHAPES on the canvas."""
     image, pencil = blank()
     c = CENTER
     match name:
@@ -95,6 +100,7 @@ def shape_mask(name: str) -> Image.Image:
 
 
 def draw_shape(rng: Rng, label: int, style: Style) -> np.ndarray:
+    """Draw the labelled shape in two random colors."""
     front, back = two_colors(rng)
     mask = shape_mask(SHAPES[label])
     if style == "plain":
@@ -106,7 +112,7 @@ def draw_shape(rng: Rng, label: int, style: Style) -> np.ndarray:
 
 
 def draw_colored(rng: Rng, label: int, style: Style) -> np.ndarray:
-    """Any shape in the labelled color on any other."""
+    """Draw a random shape in the labelled color on another color."""
     names = list(COLORS)
     front = names[label]
     back = names[(label + 1 + int(rng.integers(len(names) - 1))) % len(names)]
@@ -124,7 +130,7 @@ def draw_colored(rng: Rng, label: int, style: Style) -> np.ndarray:
 
 
 def draw_counted(rng: Rng, label: int, style: Style) -> np.ndarray:
-    """One to eight separate objects: discs (plain style), or discs, squares and triangles."""
+    """Draw ``label`` + 1 separate objects; in plain style all of them are discs."""
     image, pencil = blank()
     plain = style == "plain"
     spread = 7 if plain else 6
@@ -152,7 +158,7 @@ def draw_counted(rng: Rng, label: int, style: Style) -> np.ndarray:
 
 @cache
 def sign(name: str) -> Image.Image:
-    """A European traffic sign, RGBA on the canvas, transparent outside."""
+    """Return one of SIGNS, a European traffic sign, as RGBA on a transparent canvas."""
     image = Image.new("RGBA", (CANVAS, CANVAS), (0, 0, 0, 0))
     pencil = ImageDraw.Draw(image)
 
@@ -210,6 +216,7 @@ def sign(name: str) -> Image.Image:
 
 
 def draw_sign(rng: Rng, label: int, style: Style) -> np.ndarray:
+    """Draw the labelled sign; outside of plain style it is lit unevenly, faded and blurred."""
     _, back = two_colors(rng)
     mounted = (5, 0.0, (0.8, 1.05), 0.04) if style == "plain" else (14, 0.15, (0.65, 1.05), 0.12)
     board = np.asarray(warp(rng, sign(SIGNS[label]), *mounted), dtype=np.float32)

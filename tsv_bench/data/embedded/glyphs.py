@@ -1,4 +1,4 @@
-"""Letters, digits and symbols, drawn with the fonts that matplotlib ships."""
+"""Letters, digits and symbols in the fonts that matplotlib ships."""
 
 from functools import cache, partial
 
@@ -58,7 +58,7 @@ UNICODE_FONTS = (
     "STIXGeneralBol.ttf",
     "DejaVuSans-Oblique.ttf",
 )
-# Scripts that one family covers alone: the task differs by slant and warp only.
+# Scripts that only this family covers: the task differs by slant and warp alone.
 DEJAVU_FONTS = (
     "DejaVuSans.ttf",
     "DejaVuSans-Bold.ttf",
@@ -75,19 +75,20 @@ TASK_FONTS = {
 
 @cache
 def covered(name: str) -> frozenset[int]:
-    """The code points a font has a glyph for."""
+    """Return the code points that a font has a glyph for."""
     with TTFont(font(name, 8).path, lazy=True) as typeface:
         return frozenset(typeface.getBestCmap())
 
 
 @cache
 def fonts_of(character: str, pool: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the fonts of ``pool`` that have the character, or those of pretraining if none has."""
     return tuple(name for name in pool if ord(character) in covered(name)) or PRETRAIN_FONTS
 
 
 @cache
 def glyph_mask(character: str, name: str, points: int = 46) -> Image.Image:
-    """The character, centered; about 48 of the canvas' 64 pixels wide or high."""
+    """Return the mask of a character, centered, about 48 of the canvas' 64 pixels wide or high."""
     image, pencil = blank()
     typeface = font(name, points)
     x0, y0, x1, y1 = pencil.textbbox((0, 0), character, font=typeface)
@@ -101,6 +102,7 @@ def glyph_mask(character: str, name: str, points: int = 46) -> Image.Image:
 
 
 def draw_glyph(rng: Rng, character: str, style: Style, fonts: tuple[str, ...]) -> np.ndarray:
+    """Draw a character; ``fonts`` are those of task style."""
     pool = fonts if style == "task" else PRETRAIN_FONTS
     names = fonts_of(character, pool)
     mask = glyph_mask(character, names[rng.integers(len(names))])
@@ -118,12 +120,13 @@ def draw_glyph(rng: Rng, character: str, style: Style, fonts: tuple[str, ...]) -
 
 
 def draw_letter(rng: Rng, label: int, style: Style, *, alphabet: str) -> np.ndarray:
+    """Draw the labelled character of one of ALPHABETS."""
     fonts = TASK_FONTS.get(alphabet, DEJAVU_FONTS)
     return draw_glyph(rng, ALPHABETS[alphabet][label], style, fonts)
 
 
 def draw_house_number(rng: Rng, label: int, style: Style) -> np.ndarray:
-    """A digit whose neighbours reach into the picture (task style), as on a house."""
+    """Draw a digit as on a house: outside of plain style its neighbors reach into the image."""
     pool = PRETRAIN_FONTS if style == "plain" else LATIN_FONTS
     name = pool[rng.integers(len(pool))]
     mask = glyph_mask(str(label), name)
@@ -143,12 +146,12 @@ def draw_house_number(rng: Rng, label: int, style: Style) -> np.ndarray:
 
 
 def draw_written_digit(rng: Rng, label: int, style: Style) -> np.ndarray:
-    """A font's digit in white on black, coarse and skewed: what pretraining knows of ``digits``."""
+    """Draw a font's digit in white on black, skewed and coarse, for pretraining on ``digits``."""
     pool = PRETRAIN_FONTS if style == "plain" else LATIN_FONTS
     mask = glyph_mask(str(label), pool[rng.integers(len(pool))])
     skew = (7, 0.05, (0.75, 1.1), 0.06) if style == "plain" else (15, 0.35, (0.7, 1.2), 0.08)
     mask = warp(rng, mask, *skew)
-    if style != "plain":  # through a few pixels, as the scans of the real task
+    if style != "plain":  # by way of a few pixels, as the task's scans
         side = int(rng.integers(8, 14))
         mask = mask.resize((side, side), Image.Resampling.BOX)
         mask = mask.resize((SIZE, SIZE), Image.Resampling.BICUBIC)

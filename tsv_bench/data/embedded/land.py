@@ -17,13 +17,15 @@ WHITE = (250, 250, 250)
 
 
 def ground(rng: Rng, color, amount=14.0, cells=6) -> Image.Image:
-    """Unevenly colored ground, as large as the canvas."""
+    """Return unevenly colored ground of the canvas' size."""
     pixels = np.clip(np.asarray(color, np.float32) + clouds(rng, cells, amount), 0, 255)
     image = Image.fromarray(pixels.astype(np.uint8))
     return image.resize((CANVAS, CANVAS), Image.Resampling.BILINEAR)
 
 
 def scene(rng: Rng, name: str) -> Image.Image:
+    """Return one of LAND on the canvas, RGB."""
+
     def between(low, high):
         return float(rng.uniform(low, high))
 
@@ -103,6 +105,7 @@ def scene(rng: Rng, name: str) -> Image.Image:
 
 
 def draw_land(rng: Rng, label: int, style: Style) -> np.ndarray:
+    """Draw the labelled land; outside of plain style it is turned, unevenly lit and hazy."""
     image = np.asarray(reduced(scene(rng, LAND[label])), dtype=np.float32)
     if style == "plain":
         return finish(rng, image, 5)

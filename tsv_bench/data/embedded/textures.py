@@ -1,4 +1,4 @@
-"""Fourteen textures in two colours; the task's are warped, faint and unevenly lit."""
+"""Fourteen textures in two colors; those of the task are warped, faint and unevenly lit."""
 
 import math
 
@@ -17,11 +17,16 @@ TURN = 2 * math.pi
 
 
 def wave(phase) -> np.ndarray:
+    """Return the sine of a phase in turns."""
     return np.sin(TURN * phase)
 
 
 def pattern(rng: Rng, name: str, x, y, period, bent) -> np.ndarray:
-    """Share of the front color per pixel. ``x, y``: turned and bent coordinates, in pixels."""
+    """Return the front color's share of each pixel, in [0, 1] or boolean [30, 30].
+
+    ``x`` and ``y`` are the pixels' coordinates after turning and bending by ``bent`` [2, 30, 30];
+    ``period`` is in pixels.
+    """
     match name:
         case "striped":
             return wave((x if rng.random() < 0.5 else y) / period) > rng.uniform(-0.4, 0.4)
@@ -74,6 +79,7 @@ def pattern(rng: Rng, name: str, x, y, period, bent) -> np.ndarray:
 
 
 def draw_texture(rng: Rng, label: int, style: Style) -> np.ndarray:
+    """Draw the labelled texture in two random colors."""
     plain = style == "plain"
     period = rng.uniform(6, 10) if plain else rng.uniform(5, 12)
     angle = math.radians(rng.uniform(-6, 6) if plain else rng.uniform(-18, 18))
