@@ -1,4 +1,4 @@
-"""Methods: each maps the suite's task vectors to the vector that every task is served with.
+"""Methods: each maps the suite's task vectors to the vectors that the tasks are served with.
 
     method(task_vectors, *, knobs) -> served
 
@@ -7,12 +7,12 @@ evaluation adds to the pretrained backbone: pretrained + alpha * served[task].
 
 - A method that merges serves one vector: the same object for every task, so that it is added once.
 - A method that serves each task its own returns lazy vectors: one is computed at a time, on access.
-- Layers are read one at a time. What is given is never changed, whatever is lazy may be read again.
-- Half-precision deltas are worked on, and served, in float32; float64 stays float64.
+- Layers are read one at a time. Inputs are never changed, and a lazy one may be read again.
+- Half-precision deltas are computed on, and served, in float32; float64 stays float64.
 - Knobs are checked before anything is read (ValueError), so `method({}, **knobs)` only checks them.
-- The result depends on the numbers alone, not on the order of the tasks; on chance only by a seed.
+- The result does not depend on the order of the tasks, and on chance only by a seed.
 
-Their paper, label, candidates for alpha and knobs are in conf/method/, one file each.
+A method's paper, label, candidates for alpha and knobs are in its yaml in conf/method/.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     def __getattr__(name: str) -> Callable[..., ServedVectors]: ...
 
 
-# What the files of the three folders offer: a new method is a new file there, and nothing here.
+# What the files of the three folders name in __all__: a new method needs no line here.
 __all__ = []
 for _folder in (entrywise, matrixwise, masked):
     for _file in iter_modules(_folder.__path__, f"{_folder.__name__}."):

@@ -1,6 +1,6 @@
-"""The forms in which a method serves its vectors: how each is kept in memory and what it stores.
+"""The forms in which a method serves vectors: how each is kept in memory, how many bytes it stores.
 
-How a form is written to files stands in `merging`, one writer for each.
+`merging` has a writer for each form.
 """
 
 import time
@@ -27,16 +27,16 @@ NUM_BYTES = 4  # of a stored weight, in float32
 
 
 class Served(Mapping[str, LazyMapping]):
-    """Task -> the vector that it is served with, each layer checked when it is computed.
+    """Task -> the vector that it is served with; each layer is checked when it is computed.
 
-    A vector that is served to several tasks is one object. ``vectors`` are those that the method
-    gave, unchecked. `seconds` is the wall time that `layers` has spent on computing.
+    A vector that is served to several tasks is one object. `vectors` holds the method's own ones,
+    unchecked. `seconds` is the wall time that `layers` has spent.
     """
 
     def __init__(
         self, vectors: Mapping[str, Mapping], task_vectors: Mapping[str, Mapping], name: str
     ) -> None:
-        """Raises ValueError if a vector has other layers than the task vector, as `checked`."""
+        """Raises ValueError for a vector that `checked` refuses."""
         self.task_vectors = {task: as_lazy(vector) for task, vector in task_vectors.items()}
         self.vectors, self.name, self.seconds = dict(vectors), name, 0.0
         self._checked: dict[int, LazyMapping] = {}
@@ -64,13 +64,13 @@ class Served(Mapping[str, LazyMapping]):
         return layers
 
     def in_memory(self, done: Callable[[], object] = lambda: None) -> "Served":
-        """Return the same with all in memory that tasks share; ``done`` is called every layer."""
+        """Return the same with what tasks share in memory; calls ``done`` once a layer."""
         return self
 
     def stored_bytes(self) -> int:
-        """Return the bytes of all tasks beside the pretrained weights, as tsv-merge writes them.
+        """Return the bytes that tsv-merge writes for all tasks, without the pretrained weights.
 
-        What tasks share counts once, a layer that stays as it is not at all.
+        What tasks share counts once. A layer that no task changed does not count.
         """
         distinct = {id(vector): as_lazy(vector) for vector in self.vectors.values()}
         return sum(dense_bytes(vector) for vector in distinct.values())
@@ -92,7 +92,7 @@ class Shared(Served):
 
 
 class Each(Served):
-    """A vector for each task; one is computed at a time, when it is asked for."""
+    """A vector for each task; one is computed at a time, on access."""
 
 
 class LowRank(Each):
@@ -107,13 +107,13 @@ class LowRank(Each):
         )
 
     def _num_stored(self, task: str, name: str) -> int:
-        """Return the entries of a layer's factors, or of the layer if it is kept whole."""
+        """Return the number of entries of a layer's factors, or of the layer if it stays whole."""
         vector = self.vectors[task]
         return sum(shape.numel() for shape in vector.factor_shapes(name) or [vector.shape(name)])
 
 
 class Masked(Served):
-    """A mask for each task of one vector that all share: `MaskedVector`."""
+    """One vector that all tasks share, and a mask for each: `MaskedVector`."""
 
     @property
     def masks(self) -> Masks:
@@ -122,7 +122,8 @@ class Masked(Served):
     def rows(self, pack: bool) -> Iterator[tuple[str, int, tuple[Tensor, Tensor]]]:
         """Yield (name, first row, (shared rows, masks)) in one pass over all tasks.
 
-        Masks are tasks x rows, bool; or if ``pack`` bits, tasks x bytes. Shared rows are checked.
+        Masks are bool [tasks, rows, ...], or bits [tasks, bytes] if ``pack``. Raises ValueError for
+        shared rows that are not finite.
         """
         for name, start, (rows, kept) in masked_rows(self.masks, pack):
             if not all_finite(rows):
@@ -137,7 +138,7 @@ class Masked(Served):
 
 
 class Packed(Served):
-    """The same in memory: a bit an entry for each task, and the shared vector once."""
+    """`Masked` in memory: the shared vector once, and for each task one bit an entry."""
 
     def stored_bytes(self) -> int:
         shared = as_lazy(next(iter(self.vectors.values())).shared)
@@ -149,7 +150,7 @@ FORMS = {MaskedVector: Masked, PackedVector: Packed, CompressedVector: LowRank}
 
 
 def form_of(vectors: Mapping[str, Mapping]) -> type[Served]:
-    """Return the form of what a method serves; one vector for one task is taken as shared."""
+    """Return the form of what a method serves. A single task's vector counts as shared."""
     first, *others = vectors.values()
     for kind, form in FORMS.items():
         if isinstance(first, kind):
@@ -158,21 +159,22 @@ def form_of(vectors: Mapping[str, Mapping]) -> type[Served]:
 
 
 def as_served(vectors: Mapping[str, Mapping]) -> Served:
-    """Return the mapping itself if it has a form, else in the form that its vectors have."""
+    """Return the mapping itself if it is in a form, else wrap it in that of its vectors."""
     if isinstance(vectors, Served):
         return vectors
     return form_of(vectors)(vectors, vectors, "the method")
 
 
 def dense_bytes(vector: LazyMapping) -> int:
+    """Return the bytes of the layers that are not zero."""
     return NUM_BYTES * sum(vector.shape(n).numel() for n in vector if is_changed(vector, n))
 
 
 def checked(vector: Mapping, like: LazyMapping, who: str) -> LazyMapping:
-    """Return the vector with a check of every layer, made when the layer is computed.
+    """Return the vector with every layer checked by `check_tensor`, lazy ones when computed.
 
-    Raises ValueError at once if it is no mapping, if it has other layers than ``like``, or for a
-    layer of a dict. ``who`` begins the messages.
+    ``who`` begins the messages. Raises ValueError at once if the vector is no mapping, has other
+    layers than ``like``, or is a dict with a wrong layer.
     """
     if not isinstance(vector, Mapping):
         raise ValueError(f"{who} a {type(vector).__name__} and not a mapping of layers to tensors.")

@@ -17,15 +17,15 @@ from tsv_bench.methods.served import made_up_vectors, served_mapping
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A knob that, left null, is chosen for each task by its accuracy on validation."""
+    """A knob that, if null, is chosen for each task by its accuracy on validation."""
 
     knob: str
     candidates: Sequence[float]
-    default: float  # where there is no validation
-    serve: Callable[..., Mapping]  # the accuracies are those of what this serves with a candidate
+    default: float  # used without validation
+    serve: Callable[..., Mapping]  # serves the vectors whose accuracy decides, given a candidate
 
     def check(self) -> None:
-        """ValueError for candidates that are none."""
+        """Raise ValueError unless the candidates are distinct, valid values of the knob."""
         if not self.candidates or len(set(self.candidates)) < len(self.candidates):
             raise ValueError(
                 f"method.choose.candidates={list(self.candidates)} are no distinct values of "
@@ -41,24 +41,25 @@ class Method:
 
     name: str
     label: str
-    alphas: list[float]  # candidates; one: alpha is fixed
+    alphas: list[float]  # candidates; a single one fixes alpha
     knobs: dict[str, Any]
     serve: Callable[[Mapping], Mapping]
     choice: Choice | None = None
-    code: dict[str, str] | None = None  # of a user's own: its function, sha256 of the file it is in
+    code: dict[str, str] | None = None  # a user's own method: its function, sha256 of its file
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What may change a result."""
+        """The settings that may change a result."""
         settings = {"name": self.name, "knobs": self.knobs, "alphas": self.alphas}
         if self.chosen_by_task:
             settings["candidates"] = list(self.choice.candidates)
         return settings | ({"code": self.code} if self.code else {})
 
     def check(self) -> None:
-        """ValueError or TypeError for a knob or an alpha out of range, before any work.
+        """Check knobs and alphas before any work, and try a user's own method on made-up tasks.
 
-        And for a user's own method that fails on two small, made-up tasks.
+        Raises ValueError or TypeError for a knob or an alpha out of range, ValueError if a user's
+        own method fails on two small tasks.
         """
         check_alphas(self.alphas)
         if self.chosen_by_task:
@@ -76,11 +77,11 @@ class Method:
         return self.choice is not None and self.knobs[self.choice.knob] is None
 
     def by_default(self) -> "Method":
-        """The method with its default for a knob that is to be chosen by task."""
+        """Return the method with the default of a knob that is to be chosen by task."""
         return self.with_knob(self.choice.default) if self.chosen_by_task else self
 
     def with_knob(self, value: float | Mapping[str, float]) -> "Method":
-        """The method with the knob of its choice bound: to one value, or one for each task."""
+        """Return the method with its chosen knob bound to one value, or to one for each task."""
         return replace(self, serve=partial(self.serve, **{self.choice.knob: value}))
 
     def _try(self, task_vectors: Mapping[str, Mapping[str, Tensor]], what: str) -> None:
@@ -89,7 +90,7 @@ class Method:
             for vector in Served(vectors, task_vectors, self.name).values():
                 for layer in vector:
                     vector[layer]
-        except Exception as error:  # whatever it is, in code that is not ours
+        except Exception as error:  # the code is the user's: it may raise anything
             own = inspect.getsourcefile(inspect.unwrap(getattr(self.serve, "func", self.serve)))
             frames = traceback.extract_tb(error.__traceback__)
             lines = [frame.lineno for frame in frames if frame.filename == own]

@@ -10,16 +10,17 @@ logger = logging.getLogger(__name__)
 
 
 def kept_rank(full_rank: int, num_tasks: int, rank_fraction: float | int | None) -> int:
-    """Singular triplets that each task keeps of ``full_rank``; at least one.
+    """Return how many of ``full_rank`` singular triplets each task keeps, at least one.
 
-    ``rank_fraction`` is the share a task keeps, in (0, 1]; None is an equal share, 1 / num_tasks.
+    ``rank_fraction`` is the share that a task keeps, in (0, 1]; None is 1 / num_tasks. Raises
+    ValueError for another one.
     """
     check_rank_fraction(rank_fraction)
     if rank_fraction is None:
         # Integer division, not int(full_rank * (1 / num_tasks)): the latter gives 1 for 98 and 49.
         rank = full_rank // num_tasks
     else:
-        # 0.29 * 100 is 28.999999999999996; nine decimals are far finer than any fraction given.
+        # 0.29 * 100 is 28.999999999999996. Nine decimals are finer than any fraction that is given.
         rank = math.floor(round(full_rank * rank_fraction, 9))
     if rank == 0:
         _warn_that_one_is_kept(full_rank, num_tasks, rank_fraction)
@@ -27,7 +28,7 @@ def kept_rank(full_rank: int, num_tasks: int, rank_fraction: float | int | None)
 
 
 def check_rank_fraction(rank_fraction: float | int | None) -> None:
-    """ValueError unless ``rank_fraction`` is None or a number in (0, 1]."""
+    """Raise ValueError unless ``rank_fraction`` is None or a number in (0, 1]."""
     if rank_fraction is not None:
         check_share(
             "rank_fraction", rank_fraction,
@@ -36,7 +37,7 @@ def check_rank_fraction(rank_fraction: float | int | None) -> None:
         )  # fmt: skip
 
 
-@cache  # once for each case, not once for each layer and task
+@cache  # warns once for each case, not once for each layer and task
 def _warn_that_one_is_kept(
     full_rank: int, num_tasks: int, rank_fraction: float | int | None
 ) -> None:

@@ -1,4 +1,4 @@
-"""Run a method and make sure of what it serves: the right tasks, in one of the known forms."""
+"""Run a method and check what it serves: the right tasks and layers, in a known form."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 def served_by(
     serve: Callable[[Mapping], Mapping], task_vectors: Mapping[str, Mapping], name: str
 ) -> Served:
-    """Return what a method serves to the suite's tasks; ``name`` is the method's, for messages.
+    """Return what a method serves to the suite's tasks; messages call the method ``name``.
 
-    Warns of knobs about layers that fit none of these. Raises ValueError at once for wrong tasks
-    or layers. Shape, type and finiteness of a lazy layer are checked when it is computed.
+    Warns of ``exclude`` and ``split_qkv`` that fit no layer. Raises ValueError at once for wrong
+    tasks or layers. Shape, dtype and finiteness of a lazy layer are checked when it is computed.
     """
     knobs = getattr(serve, "keywords", {})
     layers = as_lazy(next(iter(task_vectors.values()), {}))
@@ -35,7 +35,7 @@ def served_by(
 def void_patterns(
     shapes: Mapping[str, Sequence[int]], exclude: Sequence[str] | None, split_qkv: bool
 ) -> Iterator[str]:
-    """Yield what to say of patterns that fit no matrix, and of ``split_qkv`` if none is fused."""
+    """Yield a warning for each pattern that fits no matrix, and for a void ``split_qkv``."""
     matrices = [name for name, shape in shapes.items() if len(shape) == 2]
     patterns = [] if exclude is None or isinstance(exclude, str) else list(exclude)
     for pattern in patterns:
@@ -56,7 +56,7 @@ def void_patterns(
 def served_mapping(
     serve: Callable[[Mapping], Mapping], task_vectors: Mapping[str, Mapping], name: str
 ) -> dict[str, Mapping]:
-    """Return what the method gives each task. Raises ValueError for wrong tasks."""
+    """Return what the method serves, in the suite's order. Raises ValueError for wrong tasks."""
     served = serve(task_vectors)
     if not isinstance(served, Mapping):
         raise ValueError(
@@ -79,7 +79,7 @@ def served_mapping(
 
 
 def made_up_vectors() -> dict[str, dict[str, Tensor]]:
-    """Return small task vectors of two tasks, with layers of every form that a backbone has."""
+    """Return small task vectors of two tasks, with layers of every shape that a backbone has."""
     shapes = {"proj": (6, 6), "in_proj_weight": (12, 4), "conv1.weight": (4, 3, 2, 2), "bias": (4,)}
     generator = torch.Generator().manual_seed(0)
     return {
@@ -90,14 +90,14 @@ def made_up_vectors() -> dict[str, dict[str, Tensor]]:
 
 
 def form_by_trial(serve: Callable[[Mapping], Mapping], tasks: Iterable[str]) -> type[Served]:
-    """Return the form in which a method serves these tasks, told by a tiny layer of each.
+    """Return the form in which a method serves these tasks, found by a tiny layer of each.
 
-    One task alone does not tell whether its vector is for all: a second is made up.
+    A single task does not tell whether its vector is for all: a second one is made up.
     """
     tiny = {task: {"layer": torch.eye(2)} for task in tasks}
     with _unseen():
         form = form_of(serve(tiny))
-        if len(tiny) == 1 and form is Shared:  # others may have a knob for each task by its name
+        if len(tiny) == 1 and form is Shared:  # only then: others may have a knob that names tasks
             form = form_of(serve(tiny | {f"{next(iter(tiny))} too": {"layer": torch.eye(2)}}))
     return form
 

@@ -1,7 +1,7 @@
-"""Task vectors, read and worked on one layer at a time: https://arxiv.org/abs/2212.04089.
+"""Task vectors, read and merged one layer at a time: https://arxiv.org/abs/2212.04089.
 
-A task vector is any mapping from layer name to delta (finetuned minus pretrained). It may be lazy:
-each access reads or computes, nothing is kept. Task vectors are a mapping from task name to these.
+A task vector is any mapping from layer name to delta (fine-tuned minus pretrained). It may be lazy:
+each access reads or computes, and nothing is kept. Task vectors map a task's name to its own.
 """
 
 from tsv_bench.task_vectors.lazy import (

@@ -1,4 +1,4 @@
-"""Masks as bits, eight entries a byte."""
+"""Pack masks into bits, eight entries a byte."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from tsv_bench.task_vectors.lazy import LazyMapping
 
 
 def pack_bits(kept: Bool[Tensor, "tasks entries"]) -> UInt8[Tensor, "tasks bytes"]:
-    """Eight entries a byte, the first in the lowest bit; the last byte is filled up with zeros."""
+    """Return eight entries a byte, the first in the lowest bit; zeros fill up the last byte."""
     lacking = -kept.shape[1] % 8
     if lacking:
         kept = torch.cat([kept, kept.new_zeros(len(kept), lacking)], dim=1)
@@ -22,7 +22,7 @@ def pack_bits(kept: Bool[Tensor, "tasks entries"]) -> UInt8[Tensor, "tasks bytes
 
 
 def unpack_bits(packed: UInt8[Tensor, " bytes"], num_entries: int) -> Bool[Tensor, " entries"]:
-    """The first ``num_entries`` of what `pack_bits` packed of one task."""
+    """Return the first ``num_entries`` of one task's mask from its bits, as `pack_bits` packs."""
     kept = torch.empty(len(packed), 8, dtype=torch.bool, device=packed.device)
     for place in range(8):
         kept[:, place] = (packed >> place) & 1
@@ -30,5 +30,5 @@ def unpack_bits(packed: UInt8[Tensor, " bytes"], num_entries: int) -> Bool[Tenso
 
 
 def num_mask_bytes(vector: LazyMapping, names: Sequence[str]) -> int:
-    """Bytes of one task's bits of these layers."""
+    """Return the number of bytes that one task's mask of these layers takes as bits."""
     return sum(-(-vector.shape(name).numel() // 8) for name in names)

@@ -1,4 +1,4 @@
-"""Lazy layers: named tensors that are read or computed when asked for, whole or in rows."""
+"""Lazy layers: named tensors that are read or computed on access, whole or in rows."""
 
 import math
 from abc import abstractmethod
@@ -11,26 +11,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Entries of all tasks together that an entrywise rule gets at once: few enough for a core's cache.
+# Entries, of all tasks together, that an entrywise rule gets at a time: they fit a core's cache.
 BLOCK = 2**20
 
 Delta = Float[Tensor, "..."]
 Deltas = Float[Tensor, "tasks ..."]
 Triplets = tuple[Tensor, Tensor, Tensor]  # u, s, vh
-# Task -> layer -> delta. The inner type is bare: a check of its values would read a layer.
+# Task -> layer -> delta. The inner type has no parameters, as checking them would read a layer.
 TaskVectors = Mapping[str, Mapping]
-ServedVectors = Mapping[str, Mapping]  # the same of what a method gives each task
+ServedVectors = Mapping[str, Mapping]  # task -> layer -> what a method serves
 
 
-class LazyMapping(Mapping):  # of names to tensors; said so, a run-time check would read one
-    """Named layers, each read or computed when it is asked for; nothing is kept.
+class LazyMapping(Mapping):  # no type parameters: a run-time check of them would read a layer
+    """Named layers, each read or computed on access; nothing is kept.
 
-    Names, shapes and types are known without that. What else holds weights or deltas is one of
-    these too, so that nobody has to guess: a plain dict becomes one by `as_lazy`.
+    Names, shapes and types are known without reading. Everything that holds weights or deltas is a
+    subclass; `as_lazy` wraps a plain dict.
     """
 
-    fresh = False  # whether a tensor that is read belongs to the caller, who may change it
-    reads_rows = True  # whether a few rows cost less than the whole layer
+    fresh = False  # whether the caller owns a tensor that it reads and may change it
+    reads_rows = True  # whether reading a few rows costs less than the whole layer
 
     @property
     @abstractmethod
@@ -54,10 +54,10 @@ class LazyMapping(Mapping):  # of names to tensors; said so, a run-time check wo
         return None
 
     def keep(self, name: str, triplets: Triplets, kind: str) -> None:
-        """Leave singular triplets to be recalled; this one forgets them."""
+        """Keep singular triplets for `recall`. This class keeps none."""
 
     def rank_ahead(self, full_rank: int) -> int:
-        """Return the rank that is worth computing because it will be wanted later."""
+        """Return the rank to compute now because `recall` will be asked for it later."""
         return 0
 
     def num_rows(self, name: str) -> int:
@@ -69,7 +69,7 @@ class LazyMapping(Mapping):  # of names to tensors; said so, a run-time check wo
         return self.rows(name, 0, self.num_rows(name))
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names  # Mapping's own would read the layer
+        return name in self.names  # Mapping's own __contains__ would read the layer
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -79,11 +79,11 @@ class LazyMapping(Mapping):  # of names to tensors; said so, a run-time check wo
 
 
 class PlainLayers(LazyMapping):
-    """The layers of a mapping that knows nothing of rows: a dict of tensors, a user's own."""
+    """The layers of a mapping that cannot read rows: a dict of tensors, a user's own class."""
 
     def __init__(self, layers: Mapping[str, Tensor]) -> None:
         self._layers = layers
-        self.reads_rows = isinstance(layers, dict)  # others may compute all of a layer each time
+        self.reads_rows = isinstance(layers, dict)  # others may compute a whole layer each time
 
     @property
     def names(self) -> Collection[str]:
@@ -109,7 +109,7 @@ def as_lazy(layers: Mapping) -> LazyMapping:
 
 
 def lazy_vectors(vectors: Iterable[Mapping]) -> list[LazyMapping]:
-    """Return the vectors as lazy ones. Raises ValueError unless all have the same layers."""
+    """Return the vectors wrapped by `as_lazy`. Raises ValueError if their layers' names differ."""
     vectors = [as_lazy(vector) for vector in vectors]
     for vector in vectors[1:]:
         odd = set(vector) ^ set(vectors[0])
@@ -122,7 +122,7 @@ def lazy_vectors(vectors: Iterable[Mapping]) -> list[LazyMapping]:
 
 
 def widest_dtype(vectors: Sequence[LazyMapping], name: str) -> torch.dtype:
-    """Return the widest type that the vectors have of one layer, float32 at least."""
+    """Return the widest type of one layer in all the vectors, float32 at least."""
     return reduce(torch.promote_types, (_at_least_float32(v.dtype(name)) for v in vectors))
 
 
@@ -132,20 +132,20 @@ def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
 
 @dataclass(frozen=True)
 class Part:
-    """A layer, or some of its rows: what is read at once, and what is made of it."""
+    """A unit of work: a layer or some of its rows, how to read it and what to compute of it."""
 
     name: str
     start: int  # the first row
-    num_entries: int  # read, of all tasks together
+    num_entries: int  # that are read, of all tasks together
     read: Callable[[], Any]
-    compute: Callable[[Any], Any]  # rows of the layer; anything else where no vector is made
-    alone: bool = False  # what it takes to compute leaves no memory for another
+    compute: Callable[[Any], Any]  # gives the vector's rows, or a statistic of them
+    alone: bool = False  # whether computing it leaves no memory for another part
 
 
 class LazyVector(LazyMapping):
     """A vector whose layers are computed on access, part by part; nothing is kept.
 
-    It has the layers and shapes of the vectors ``like`` that it is made of, in their widest type.
+    It has the layers and shapes of the vectors ``like``, in their widest type.
     """
 
     reads_rows = False
@@ -164,7 +164,7 @@ class LazyVector(LazyMapping):
         return widest_dtype(self._like, name)
 
     def parts(self, name: str) -> Sequence[Part]:
-        """Return what the layer is computed from. Raises KeyError if there is no such layer."""
+        """Return the parts that make up a layer. Raises KeyError if there is no such layer."""
         if name not in self.names:
             raise KeyError(name)
         return self._parts(name)
@@ -184,10 +184,10 @@ def blocks(
     rule: Callable[[Tensor], Any],
     multiple: int = 1,
 ) -> list[Part]:
-    """Return the parts of one layer that an entrywise rule makes of stacked deltas.
+    """Return the parts of one layer, each the rule's result for stacked deltas [tasks, rows, ...].
 
-    A part is some rows of the layer, of about `BLOCK` entries. The entries that a part has of one
-    task are a multiple of ``multiple``, but for the last part's.
+    A part has about `BLOCK` entries, all of the layer if a vector cannot read rows. In every part
+    but the last, a task's number of entries is a multiple of ``multiple``.
     """
     shape, num_rows = vectors[0].shape(name), vectors[0].num_rows(name)
     entries = len(vectors) * shape.numel()
@@ -211,9 +211,9 @@ def blocks(
 
 
 def stacked(deltas: Iterable[Tensor], num_tasks: int) -> Tensor:
-    """Stack deltas, tasks x shape, in the widest type among them, float32 at least.
+    """Stack deltas into [tasks, *shape], in the widest type among them, float32 at least.
 
-    One delta at a time is taken, so that an iterator holds no second copy of all.
+    Takes one delta at a time, so that an iterator need not hold a second copy of all.
     """
     stack = None
     for index, delta in enumerate(deltas):

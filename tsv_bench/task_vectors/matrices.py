@@ -1,4 +1,4 @@
-"""Which layers are matrices: the one policy about what a method decomposes."""
+"""The one policy about which layers a method decomposes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 # Two-dimensional, yet not maps between activations: tables with a row for each token or position,
-# and output heads. The names are those of CLIP and of language models on Hugging Face.
+# and output heads. Names as in CLIP and in language models on Hugging Face.
 EMBEDDINGS_AND_HEADS = (
     "token_embedding",  # CLIP; its text tower is frozen in the paper, so its delta is zero there
     "embed_tokens",  # Llama, Mistral, Qwen, Gemma, OPT
@@ -28,29 +28,30 @@ EMBEDDINGS_AND_HEADS = (
     "shared",
     "lm_head",
     "output_layer",
-    "classifier",  # of a task's own head, as is the next
+    "classifier",  # a task's own head, as is the next
     "score",
     "output.weight",
 )
-# The paper's TSV-M averages text_projection, its TSV-C compresses it. The image tower's
-# positional_embedding and proj are decomposed there, and so here.
+# The TSV paper's TSV-M averages text_projection, its TSV-C compresses it. It decomposes the image
+# tower's positional_embedding and proj, and so do we.
 NOT_MERGED = (*EMBEDDINGS_AND_HEADS, "text_projection")
 
-# Three projections in one parameter, one after the other; in query_key_value they alternate.
+# Three projections in one parameter, one after the other. In query_key_value they alternate.
 FUSED = ("in_proj_weight", "qkv", "qkv_proj", "c_attn")
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a pattern (with * and ?) fits the parameter's whole name or one of its parts."""
+    """Return whether a pattern (with * and ?) fits the parameter's name or one of its parts."""
     parts = {name, *name.split(".")}
     return any(fnmatchcase(part, pattern) for pattern in patterns for part in parts)
 
 
 @dataclass(frozen=True)
 class Matrices:
-    """Every two-dimensional parameter is a matrix, unless a pattern of ``exclude`` fits its name.
+    """Which parameters are matrices: all two-dimensional ones that no pattern excludes.
 
-    With ``split_qkv`` a fused projection (one side three times the other) counts as three.
+    With ``split_qkv`` a fused projection (one side three times the other) counts as three. Raises
+    ValueError for an ``exclude`` that is no list of patterns, a ``split_qkv`` that is no bool.
     """
 
     exclude: Sequence[str] = NOT_MERGED
@@ -77,17 +78,18 @@ class Matrices:
             raise ValueError(f"split_qkv={self.split_qkv!r} is neither true nor false.")
 
     def is_matrix(self, name: str, shape: Sequence[int]) -> bool:
+        """Return whether a parameter of this name and shape is decomposed."""
         return len(shape) == 2 and 0 not in shape and not matches(name, self.exclude)
 
     def fused_side(self, name: str, shape: Sequence[int]) -> int | None:
-        """The side, 0 or 1, along which three matrices lie in one; None when it is one."""
+        """Return the axis, 0 or 1, along which a layer holds three matrices; None: it holds one."""
         if not self.split_qkv or not matches(name, FUSED):
             return None
         m, n = shape
         return 0 if m == 3 * n else 1 if n == 3 * m else None
 
     def split(self, name: str, deltas: Float[Tensor, "... m n"]) -> Float[Tensor, "... p q r"]:
-        """The layer's matrices; one, unless it is a fused projection."""
+        """Return the layer's matrices: three of a fused projection, else one."""
         side = self.fused_side(name, deltas.shape[-2:])
         if side is None:
             return deltas.unsqueeze(-3)
@@ -96,7 +98,7 @@ class Matrices:
         return deltas.unflatten(-1, (3, -1)).movedim(-2, -3)
 
     def join(self, name: str, shape: Sequence[int], parts: Sequence[Tensor]) -> Tensor:
-        """The layer of ``shape`` that `split` gave these matrices for."""
+        """Return the layer of ``shape`` that these matrices make up: the inverse of `split`."""
         side = self.fused_side(name, shape)
         if side is None:
             return parts[0]

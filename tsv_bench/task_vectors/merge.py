@@ -20,6 +20,7 @@ from tsv_bench.task_vectors.matrices import Matrices
 
 
 def mean(deltas: Deltas) -> Delta:
+    """Return the mean over tasks."""
     return deltas.mean(dim=0)
 
 
@@ -29,11 +30,13 @@ def merge_layers(
     merge_other: Callable[[Tensor], Tensor] = mean,
     matrices: Matrices = Matrices(),  # noqa: B008, it is frozen
 ) -> LazyVector:
-    """One vector, merged layer by layer: ``merge_matrix`` for matrices, the mean for the rest.
+    """Merge task vectors into one: ``merge_matrix`` for matrices, ``merge_other`` for the rest.
 
-    Both take stacked deltas, tasks x shape, in float32 at least: of a whole matrix, or of some
-    rows of another layer, which ``merge_other`` must merge entry by entry. Matrices that no task
-    changed are zero without asking.
+    ``merge_matrix`` takes stacked deltas [tasks, m, n] and returns [m, n]; a matrix that no task
+    changed is zero without asking it. ``merge_other`` takes some rows of another layer, [tasks,
+    rows, ...], and must merge entry by entry. Both get float32 at least.
+
+    Raises ValueError if the vectors' layers differ.
     """
     vectors = lazy_vectors(vectors)
 
@@ -59,13 +62,17 @@ def merge_layers(
 
 
 def merge_entries(vectors: Iterable[Mapping], merge: Callable[[Tensor], Tensor]) -> LazyVector:
-    """One vector, merged entry by entry: ``merge`` takes stacked deltas, tasks x shape."""
+    """Merge task vectors into one, entry by entry.
+
+    ``merge`` takes stacked deltas [tasks, rows, ...], in float32 at least, and returns [rows, ...].
+    Raises ValueError if the vectors' layers differ.
+    """
     vectors = lazy_vectors(vectors)
     return LazyVector(vectors, lambda name: blocks(vectors, name, merge))
 
 
 def map_layers(vector: Mapping, function: Callable[[str, Tensor], Tensor]) -> LazyVector:
-    """A lazy vector: each access computes ``function(name, delta)``, in float32 at least."""
+    """Return a lazy vector of ``function(name, delta)``; it gets whole layers, float32 at least."""
     vector = as_lazy(vector)
 
     def parts(name: str) -> Sequence[Part]:

@@ -1,4 +1,9 @@
-"""Order statistics of whole task vectors that are never in memory."""
+"""Order statistics over all layers of a task vector, which is never in memory as a whole.
+
+By radix selection: the bits of numbers that are not negative, read as whole numbers, are in the
+same order. A histogram of their leading 16 bits tells which of these the answer has; each further
+pass over the vector settles the next 16.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +28,7 @@ DIGIT = 16  # bits that one pass settles
 
 
 class Bits(NamedTuple):
-    """A real type, and the whole one whose order its bits have where no value is below zero."""
+    """A floating-point type, and the integer type as which its bits are read."""
 
     number: int
     whole: torch.dtype
@@ -31,19 +36,19 @@ class Bits(NamedTuple):
 
 
 def bits_of(vectors: Sequence[LazyMapping]) -> Bits:
-    """Return float64's bits if a layer has that type, else float32's."""
+    """Return float64's bits if any layer has that type, else float32's."""
     wide = any(vector.dtype(name) == torch.float64 for vector in vectors for name in vector)
     return Bits(64, torch.int64, torch.float64) if wide else Bits(32, torch.int32, torch.float32)
 
 
 def rank_of(share: float | int, num_entries: int) -> int:
-    """Return how many entries a share of them is: rounded up, at least one."""
+    """Return how many of the entries a share is, rounded up; at least one."""
     # Rounded first, because 0.07 * 100 is 7.000000000000001.
     return max(1, math.ceil(round(num_entries * share, 6)))
 
 
 def trim_thresholds(vectors: Sequence[Mapping], density: float | int) -> list[float]:
-    """`trim_threshold` of every vector, side by side, one thread for each."""
+    """Return `trim_threshold` of every vector, computed side by side, one thread each."""
     threads = torch.get_num_threads()
 
     def threshold(vector: Mapping) -> float:
@@ -60,11 +65,10 @@ def trim_thresholds(vectors: Sequence[Mapping], density: float | int) -> list[fl
 
 
 def trim_threshold(vector: Mapping, density: float | int) -> float:
-    """The smallest magnitude kept, if ceil(density * entries) are; all that equal it are kept.
+    """Return the smallest of the ceil(density * entries) largest magnitudes of a vector, exactly.
 
-    Exact, over all layers together, entries that fine-tuning left alone included. The bits of
-    magnitudes, read as whole numbers, are in the same order. So a histogram of their leading bits
-    tells which of these the threshold has, and another pass over the vector the bits that follow.
+    Over all layers together, with the entries that fine-tuning left unchanged. Faster than
+    `order_statistics`, which handles all tasks in one pass.
     """
     vector = as_lazy(vector)
     parts = [part for name in vector for part in blocks([vector], name, mean)]
@@ -76,7 +80,7 @@ def trim_threshold(vector: Mapping, density: float | int) -> float:
         counts = torch.zeros(2**DIGIT, dtype=torch.int64)
         for part in parts:
             magnitudes = part.read().to(real).abs_().flatten().view(whole)
-            # Other leading bits than the threshold's go into the bin before or after.
+            # Values whose leading bits are not the threshold's go into the first or last bin.
             digits = (magnitudes - (threshold << (shift + DIGIT))) >> shift
             digits = digits.clamp_(-1, 2**DIGIT).add_(1)
             counts += torch.bincount(digits, minlength=2**DIGIT + 2)[1:-1].cpu()
@@ -87,7 +91,7 @@ def trim_threshold(vector: Mapping, density: float | int) -> float:
     return float(torch.tensor(threshold, dtype=whole).view(real))
 
 
-MANY = 32  # tensors that wait to be counted: however small, they split the memory around them
+MANY = 32  # tensors that wait to be counted, at most: even small ones fragment memory
 
 
 def order_statistics(
@@ -95,11 +99,10 @@ def order_statistics(
     rule: Callable[[Tensor], Tensor],
     shares: Sequence[float | int],
 ) -> Float[Tensor, "tasks shares"]:
-    """Of each task the smallest of its ceil(share * entries) largest values; exact.
+    """Return for each task the smallest of its ceil(share * entries) largest values, exactly.
 
-    ``rule`` makes values, none below zero, of stacked deltas; at least one counts. All layers of
-    a task together, never in memory: the bits of such values, read as whole numbers, are in the
-    same order, so that a histogram of the leading ones tells which of these the answer has.
+    ``rule`` maps stacked deltas [tasks, rows, ...] to values of the same shape, none negative. All
+    layers of a task count together; a share of 0 is the largest value.
     """
     vectors = lazy_vectors(vectors)
     names = vectors[0].names
@@ -112,7 +115,7 @@ def order_statistics(
         tallies = [{start: Tally() for start in of_task} for of_task in starts]
 
         def digits(deltas: Tensor, shift: int = shift, starts: list = starts) -> list:
-            # The bits of -0.0 are those of a number below zero.
+            # abs, as the bits of -0.0 are those of a negative number.
             values = rule(deltas).to(real).abs().reshape(len(deltas), -1).view(whole) >> shift
             everything = shift == bits - DIGIT
             return [
@@ -139,12 +142,12 @@ def order_statistics(
 
 
 def following(values: Int[Tensor, " entries"], start: int) -> Int[Tensor, " found"]:
-    """The last digit of those, mostly few, that have the leading bits of ``start``."""
+    """Return the last digit of the values, mostly few, with the leading bits of ``start``."""
     return values[values >> DIGIT == start >> DIGIT] - start
 
 
 class Tally:
-    """How often each of the 2^16 digits has been seen; counted when there are many to count."""
+    """A histogram over the 2^16 digits that gathers values and counts many at a time."""
 
     def __init__(self) -> None:
         self._counts = torch.zeros(2**DIGIT, dtype=torch.int64)
@@ -170,7 +173,7 @@ class Tally:
 
 def counted(
     vectors: Sequence[LazyMapping], rule: Callable[[Tensor], list], label: str
-) -> Iterable:  # not of what: a type checker would take the first
-    """Yield what ``rule`` makes of each part of the vectors, one part after the other."""
+) -> Iterable:  # no type parameter: the run-time check of it would take the first item
+    """Yield ``rule``'s result for each part of the vectors, in order."""
     parts = [part for name in vectors[0].names for part in blocks(vectors, name, rule)]
     return watched(stream_parts(parts), len(parts), label)

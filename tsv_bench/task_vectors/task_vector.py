@@ -1,4 +1,4 @@
-"""The task vector of two checkpoints, and adding one back: https://arxiv.org/abs/2212.04089."""
+"""Subtract two checkpoints, and add a vector to one: https://arxiv.org/abs/2212.04089."""
 
 from collections.abc import Collection, Mapping
 
@@ -11,10 +11,11 @@ from tsv_bench.task_vectors.merge import mean
 
 
 class TaskVector(LazyMapping):
-    """Finetuned minus pretrained, lazily: each access reads one parameter of both.
+    """Fine-tuned minus pretrained; each access reads one parameter of both.
 
-    In float32, or in float64 if either is, on ``device``. Integer buffers are left out: they have
-    no delta. ValueError if parameters or shapes differ, or if a delta that is read is not finite.
+    Deltas are on ``device``, in float64 if either parameter is, else in float32. Integer buffers
+    are left out: they have no delta. Raises ValueError if parameters or shapes differ, and on
+    access if a delta is not finite.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class TaskVector(LazyMapping):
         return self._delta(name, self._pretrained[name], self._finetuned[name])
 
     def rows(self, name: str, start: int, stop: int) -> Delta:
-        """Some rows of one delta; only these are read, where the checkpoints can."""
+        """Return some rows of one delta. Only these are read if both checkpoints can read rows."""
         if name not in self._shapes:
             raise KeyError(name)
         return self._delta(
@@ -94,14 +95,15 @@ class TaskVector(LazyMapping):
 
 
 def is_changed(vector: Mapping, name: str) -> bool:
-    """Whether any entry of the delta is not zero; reads no further than it must."""
+    """Return whether any entry of a layer's delta is not zero; stops reading at the first."""
     return any(bool(part.read().any()) for part in blocks([as_lazy(vector)], name, mean))
 
 
 def apply(pretrained: Mapping, vector: Mapping, alpha: float | int) -> dict[str, Tensor]:
-    """``pretrained + alpha * vector``, a new state dict with the dtypes and device of pretrained.
+    """Return ``pretrained + alpha * vector``, a new state dict in pretrained's types and device.
 
-    What the vector does not hold (integer buffers) stays as it is. ValueError if it holds more.
+    Parameters that the vector lacks (integer buffers) are copied. Raises ValueError if the vector
+    has a layer that is not in ``pretrained``.
     """
     odd = set(vector) - set(pretrained)
     if odd:

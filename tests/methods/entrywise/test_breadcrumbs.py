@@ -7,7 +7,7 @@ import torch
 from made_up.vectors import close, randn, random_vectors, read
 
 from tsv_bench import methods
-from tsv_bench.methods.entrywise.breadcrumbs import crumbs
+from tsv_bench.methods.entrywise.breadcrumbs import band_pass
 
 BANDS = [(0.15, 0.006), (0.07, 0.01), (0.5, 0.5), (0.2, 0.0), (1.0, 0.0), (1e-9, 0.1)]
 SHAPES = {"matrix": (25, 40), "conv": (5, 3, 2, 2), "bias": (29,), "scale": (), "none": (0, 4)}
@@ -31,7 +31,7 @@ def reference(delta, density, outliers):
 def test_what_stays_of_a_layer_is_the_band_below_the_outliers(shape, density, outliers):
     delta = torch.randn(shape, dtype=torch.float64)
     expected = reference(delta, density, outliers)
-    assert torch.equal(crumbs(delta, density, outliers), expected)
+    assert torch.equal(band_pass(delta, density, outliers), expected)
 
 
 @every_band
@@ -54,7 +54,7 @@ def test_everything_kept_is_task_arithmetic():
 
 def test_bands_below_each_other_add_up_to_the_task():
     delta = randn(20, 10)
-    bands = [crumbs(delta, 0.25, above) for above in (0, 0.25, 0.5, 0.75)]
+    bands = [band_pass(delta, 0.25, above) for above in (0, 0.25, 0.5, 0.75)]
     torch.testing.assert_close(sum(bands), delta, rtol=0, atol=0)
     assert all(band.count_nonzero() == 50 for band in bands)
 
@@ -74,15 +74,15 @@ def test_every_layer_has_its_own_band():
 
 def test_the_scale_of_a_task_does_not_change_which_entries_stay():
     delta = randn(30, 20)
-    expected = -8 * crumbs(delta, 0.15, 0.006)  # a power of two: nothing is rounded
-    assert torch.equal(crumbs(-8 * delta, 0.15, 0.006), expected)
+    expected = -8 * band_pass(delta, 0.15, 0.006)  # a power of two: nothing is rounded
+    assert torch.equal(band_pass(-8 * delta, 0.15, 0.006), expected)
 
 
 def test_entries_as_large_as_one_that_stays_do_so_too():
     delta = torch.tensor([9.0, 2.0, -2.0, 2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
-    assert crumbs(delta, 0.1, 0.1).tolist() == [0, 2, -2, 2, 0, 0, 0, 0, 0, 0]
-    assert crumbs(delta, 0.2, 0.2).tolist() == [0, 2, -2, 2, 0, 0, 0, 0, 0, 0]
-    assert crumbs(torch.full((7,), -3.0), 0.2, 0.2).tolist() == [-3] * 7
+    assert band_pass(delta, 0.1, 0.1).tolist() == [0, 2, -2, 2, 0, 0, 0, 0, 0, 0]
+    assert band_pass(delta, 0.2, 0.2).tolist() == [0, 2, -2, 2, 0, 0, 0, 0, 0, 0]
+    assert band_pass(torch.full((7,), -3.0), 0.2, 0.2).tolist() == [-3] * 7
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from made_up.vectors import close, randn, random_vectors, read
 from safetensors.torch import load_file
 
 from tsv_bench import methods
-from tsv_bench.methods.masked.consensus import wanted
+from tsv_bench.methods.masked.tall_mask import tall_mask
 from tsv_bench.task_vectors.task_vector import TaskVector
 
 CONSENSUS = {
@@ -104,12 +104,12 @@ def test_scale_of_the_tasks_goes_through(consensus):
 
 def test_no_task_wants_what_it_did_not_change():
     deltas = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
-    assert wanted(deltas, deltas.sum(0), 0).tolist() == [[False, True], [False, False]]
+    assert tall_mask(deltas, deltas.sum(0), 0).tolist() == [[False, True], [False, False]]
 
 
 def test_a_mask_of_large_lambda_asks_for_entries_close_to_the_merged():
     deltas = randn(4, 100)
-    narrow, wide = (wanted(deltas, deltas.sum(0), mask_lambda) for mask_lambda in (2.0, 0.5))
+    narrow, wide = (tall_mask(deltas, deltas.sum(0), mask_lambda) for mask_lambda in (2.0, 0.5))
     assert (narrow <= wide).all() and narrow.sum() < wide.sum()
 
 

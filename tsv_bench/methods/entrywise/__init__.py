@@ -1,1 +1,1 @@
-"""Methods that merge entry by entry."""
+"""Methods that merge entry by entry: sums, trims, signs and weights."""

@@ -19,15 +19,19 @@ from tsv_bench.task_vectors.lazy import (
 
 __all__ = ["breadcrumbs"]
 
-# Copies of a layer that are alive at most: its delta, magnitudes, their selection with 64-bit
-# positions, the sum.
+# Copies of a layer that are in memory at most: its delta, the magnitudes, their selection with
+# 64-bit positions, the sum.
 COPIES = 8
 
 
 def breadcrumbs(
     task_vectors: TaskVectors, *, density: float | int, outlier_fraction: float | int
 ) -> ServedVectors:
-    """The sum of what `crumbs` leaves of the tasks' layers, served to every task."""
+    """Serve every task the sum of the tasks' layers without their outliers and small entries.
+
+    Of each layer the ``outlier_fraction`` largest entries drop out, the next ``density`` stay: see
+    `band_pass`. Raises ValueError if a knob is not a share or both are more than 1 together.
+    """
     check_share("density", density, "the share of a layer's entries that stay")
     check_range(
         "outlier_fraction", outlier_fraction, 0, round(1 - density, DECIMALS),
@@ -37,12 +41,12 @@ def breadcrumbs(
 
     def parts(name: str) -> Sequence[Part]:
         def merge(_: None) -> Tensor:
-            # Task by task: a percentile needs the whole layer, and that of all tasks at once may
-            # not fit (a vocabulary's embedding).
+            # Task by task: a percentile needs the whole layer, and a large one (a vocabulary's
+            # embedding) may not fit into memory for all tasks at once.
             deltas = (at_least_float32(vector[name]) for vector in vectors)
-            merged = crumbs(next(deltas), density, outlier_fraction)
+            merged = band_pass(next(deltas), density, outlier_fraction)
             for delta in deltas:
-                merged = merged + crumbs(delta, density, outlier_fraction)
+                merged = merged + band_pass(delta, density, outlier_fraction)
             return merged
 
         entries = COPIES * vectors[0].shape(name).numel()
@@ -51,13 +55,13 @@ def breadcrumbs(
     return dict.fromkeys(task_vectors, LazyVector(vectors, parts))
 
 
-def crumbs(
+def band_pass(
     delta: Float[Tensor, "..."], density: float | int, outlier_fraction: float | int
 ) -> Float[Tensor, "..."]:
-    """One layer without its largest magnitudes, and of the others only the largest.
+    """Keep the entries of one layer whose magnitude is neither too large nor too small.
 
-    floor(outlier_fraction * entries) drop out at the top, ceil(density * entries) stay below them;
-    entries that equal one that stays do so too.
+    The floor(outlier_fraction * entries) largest become zero, the next ceil(density * entries)
+    stay, the rest becomes zero. Entries as large as one that stays do so too.
     """
     if not delta.any():
         return torch.zeros_like(delta)
@@ -72,5 +76,5 @@ def crumbs(
 
 
 def _ranked(magnitudes: Float[Tensor, " n"], rank: int) -> Tensor:
-    """The magnitude of this rank; the largest has rank 1."""
+    """Return the magnitude of this rank; the largest has rank 1."""
     return magnitudes.kthvalue(len(magnitudes) - rank + 1).values

@@ -25,13 +25,14 @@ __all__ = ["dare_ta", "dare_ties"]
 
 log = logging.getLogger(__name__)
 
-DRAW = 2**14  # entries that one generator draws for, whatever is read at once
+DRAW = 2**14  # entries that one generator draws for, however many are read at once
 
 
 def dare_ta(task_vectors: TaskVectors, *, density: float | int, seed: int) -> ServedVectors:
-    """Task Arithmetic of task vectors dropped at random and rescaled, served to every task.
+    """Serve every task the sum of the task vectors after dropping entries at random.
 
-    ``density`` is the share of entries that survives: 1 minus the paper's drop rate.
+    ``density`` is the share of entries that survive: 1 minus the paper's drop rate. They are scaled
+    by 1 / density. Raises ValueError for a density outside (0, 1], or a seed that is not whole.
     """
     return task_arithmetic(dropped(task_vectors, density, seed))
 
@@ -44,10 +45,10 @@ def dare_ties(
     merge: str = "mean",
     seed: int,
 ) -> ServedVectors:
-    """TIES of task vectors dropped at random and rescaled, served to every task.
+    """Serve every task the TIES merge of task vectors after dropping entries at random.
 
-    ``density`` is the share of entries that survives the drop, ``trim_density`` the share (of all
-    entries) that TIES then keeps, the largest first.
+    ``density`` is the share of entries that survive the drop, ``trim_density`` the share of all
+    entries that TIES then keeps, the largest first. Raises ValueError as `dare_ta` and `ties` do.
     """
     check_share("trim_density", trim_density, "the share of entries that trimming keeps")
     vectors = dropped(task_vectors, density, seed)
@@ -59,7 +60,7 @@ def dare_ties(
 def dropped(
     task_vectors: TaskVectors, density: float | int, seed: int
 ) -> dict[str, "DroppedVector"]:
-    """The task vectors, lazily, each with a drop of its own."""
+    """Return the task vectors, lazily, each with its own random drop."""
     check_share("density", density, "the share of entries that survive the drop")
     check_whole("seed", seed, "what the random drops are drawn from")
     return {
@@ -68,7 +69,7 @@ def dropped(
     }
 
 
-@cache  # once, though knobs are checked more often
+@cache  # warns once, though knobs are checked several times
 def _warn_that_nothing_is_trimmed(density: float | int, trim_density: float | int) -> None:
     log.warning(
         "trim_density=%s trims next to nothing of density=%s that survive the drop. Choose a "
@@ -79,8 +80,11 @@ def _warn_that_nothing_is_trimmed(density: float | int, trim_density: float | in
 
 
 class DroppedVector(LazyMapping):
-    """A task vector of which every entry is zero, or with probability ``density`` 1 / density as
-    large. Which ones depends on ``key``, the layer's name and the entry's place alone."""
+    """A task vector after a random drop.
+
+    Its entries are kept with probability density, scaled by 1/density, and zero otherwise. Which
+    ones are kept depends only on ``key``, the layer's name and the entry's place.
+    """
 
     def __init__(self, vector: Mapping, density: float | int, key: str) -> None:
         self._vector, self._density, self._key = as_lazy(vector), density, key
@@ -112,8 +116,11 @@ class DroppedVector(LazyMapping):
     def _survivors(
         self, name: str, start: int, stop: int, width: int
     ) -> Iterator[Bool[Tensor, "rows width"]]:
-        """Which entries of these rows survive, some rows at a time, each drawn by a generator of
-        its own: what rows are read together changes nothing."""
+        """Yield which entries of these rows survive, some rows at a time.
+
+        Each group of rows has a generator of its own, so that the result does not depend on which
+        rows are read together.
+        """
         step = max(1, DRAW // max(width, 1))
         yield torch.zeros(0, width, dtype=torch.bool)
         for first in range(start // step * step, stop, step):

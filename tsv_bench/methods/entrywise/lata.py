@@ -25,15 +25,16 @@ __all__ = ["lata"]
 log = logging.getLogger(__name__)
 
 DROPS = ("linear", "logarithmic", "threshold")
-DIGITS = 9  # decimals of a cosine that count; further ones are rounding, and would rank layers
+DIGITS = 9  # decimals of a cosine that count; the rest is rounding, which must not rank layers
 
 
 def lata(task_vectors: TaskVectors, *, drop: str, threshold: float | int) -> ServedVectors:
-    """The sum of the task vectors, every layer of each weighted; one vector for all tasks.
+    """Serve every task the sum of the task vectors, with a weight for each layer of each task.
 
-    A task's layers that are like the mean task vector weigh little (the paper's instruction
-    vector, which CLIP has not, in its place). ``drop`` says how weights follow similarity:
-    "linear" or "logarithmic" in a layer's rank, or "threshold": 1 below that cosine, else 0.
+    A layer weighs little if it is similar to the same layer of the mean task vector. (The paper
+    compares with an instruction vector, which CLIP does not have.) ``drop`` says how the weight
+    follows from the similarity: "linear" or "logarithmic" in the layer's rank, or "threshold": 1
+    below that cosine, else 0. Raises ValueError for another drop, a threshold outside [-1, 1].
     """
     check_choice("drop", drop, DROPS, "a way to weight layers")
     check_range("threshold", threshold, -1, 1, "the cosine from which on a layer is dropped")
@@ -54,7 +55,7 @@ def lata(task_vectors: TaskVectors, *, drop: str, threshold: float | int) -> Ser
 
 
 def similarities(vectors: Sequence[LazyMapping]) -> list[dict[str, float]]:
-    """Of each task and layer the cosine with the mean of the tasks; none where either is zero."""
+    """Return for each task the cosine of each layer with the mean; zero layers are left out."""
     names = vectors[0].names if vectors else ()
     parts = [part for name in names for part in blocks(vectors, name, inner_products)]
     sums: dict[str, Tensor] = {}
@@ -70,8 +71,8 @@ def similarities(vectors: Sequence[LazyMapping]) -> list[dict[str, float]]:
 
 
 def inner_products(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "3 tasks"]:
-    """Of each task the products with the mean and with itself; and of the mean with itself."""
-    deltas = deltas.reshape(len(deltas), -1).double()  # a layer's are near each other
+    """Return delta . mean, delta . delta and mean . mean of each task, in float64."""
+    deltas = deltas.reshape(len(deltas), -1).double()  # the cosines of layers differ little
     mean = deltas.mean(dim=0)
     of_mean = (mean @ mean).expand(len(deltas))
     return torch.stack([deltas @ mean, deltas.square().sum(dim=1), of_mean]).cpu()
@@ -80,9 +81,9 @@ def inner_products(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "3 tasks
 def layer_weights(
     cosines: Sequence[Mapping[str, float]], drop: str, threshold: float | int
 ) -> list[dict[str, float]]:
-    """Of each task and layer the weight. Rank 1 is the most similar layer of a task and weighs 0.
+    """Return for each task the weight of each layer. The most similar one has rank 1 and weighs 0.
 
-    Layers of one similarity share their mean rank, so that neither names nor order decide.
+    Equally similar layers share their mean rank, so that neither names nor order decide.
     """
     return [
         {name: float(cosine < threshold) for name, cosine in of_task.items()}
@@ -95,9 +96,9 @@ def layer_weights(
 def warn_of_even_weights(
     weights: Sequence[Mapping[str, float]], drop: str, threshold: float | int
 ) -> None:
-    """A warning where all layers that tasks changed weigh the same: LATA has told none apart.
+    """Warn if all changed layers weigh the same, as LATA then is Task Arithmetic or nothing.
 
-    So for a task alone, which is its own mean, and for tasks that are multiples of each other.
+    This happens for a single task, which is its own mean, and for multiples of one task vector.
     """
     found = {weight for of_task in weights for weight in of_task.values()}
     if found == {0.0}:
@@ -115,7 +116,7 @@ def warn_of_even_weights(
 
 
 def ranks(cosines: Mapping[str, float]) -> dict[str, float]:
-    """1 for the most similar layer; the mean rank where several are alike."""
+    """Return each layer's rank, 1 for the most similar; equal ones share their mean rank."""
     ordered = sorted(cosines.values(), reverse=True)
     first: dict[float, int] = {}
     count: dict[float, int] = {}
@@ -126,7 +127,7 @@ def ranks(cosines: Mapping[str, float]) -> dict[str, float]:
 
 
 def rank_weight(rank: float, num_layers: int, drop: str) -> float:
-    """From 0, the most similar of the layers, to 1; a layer alone has none to yield to."""
+    """Return a weight from 0 (rank 1, the most similar) to 1 (the last); 1 for a single layer."""
     if num_layers == 1:
         return 1.0
     if drop == "linear":

@@ -11,15 +11,15 @@ __all__ = ["magmax"]
 
 
 def magmax(task_vectors: TaskVectors) -> ServedVectors:
-    """Of every entry the task's that moved it furthest, served to every task."""
-    return dict.fromkeys(task_vectors, merge_entries(task_vectors.values(), furthest))
+    """Serve every task the entries of largest magnitude among the task vectors."""
+    return dict.fromkeys(task_vectors, merge_entries(task_vectors.values(), largest))
 
 
-def furthest(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "..."]:
-    """The entries of largest magnitude, with their signs.
+def largest(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "..."]:
+    """Return the entries of largest magnitude, with their signs.
 
-    Of two that are as large with opposite signs the positive one: the paper leaves the choice open,
-    its code takes the later task's, which would depend on the order of the tasks.
+    Of two equally large ones with opposite signs the positive one counts. The paper leaves this
+    open; its code takes the later task's, which would make the order of the tasks matter.
     """
     highest, lowest = deltas.amax(dim=0), deltas.amin(dim=0)
     return torch.where(highest >= -lowest, highest, lowest)

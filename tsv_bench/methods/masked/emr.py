@@ -20,19 +20,19 @@ __all__ = ["emr"]
 
 
 def emr(task_vectors: TaskVectors) -> ServedVectors:
-    """Each task is served its mask of one unified vector, rescaled: the task must be known.
+    """Serve each task its mask of one unified vector, rescaled; the task must be known.
 
-    A unified entry has the sign of the sum of the task vectors and the largest magnitude of those
-    that agree with it. A mask keeps the entries whose sign its task has. The rescaling, one number
-    a task, gives back the mean magnitude of the task vector.
+    A unified entry has the sign of the sum over tasks and the largest magnitude of those that agree
+    with it. A task's mask keeps the entries that have its sign. The rescaling, one number a task,
+    restores the mean magnitude of its task vector.
     """
-    # A pass of its own: the rescalings are those of whole task vectors.
+    # This takes a pass of its own: a rescaling is that of a whole task vector.
     scales = rescalers(lazy_vectors(task_vectors.values()))
-    return serve_masked(task_vectors, unified, [agrees] * len(scales), scales)
+    return serve_masked(task_vectors, unified, [sign_mask] * len(scales), scales)
 
 
 def unified(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "..."]:
-    """The sign of the sum times the largest magnitude that agrees with it; paper, Section 3.
+    """Return the sign of the sum times the largest magnitude that agrees; paper, Section 3.
 
     Entries that cancel exactly elect no sign and become zero.
     """
@@ -40,15 +40,15 @@ def unified(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "..."]:
     return (deltas * sign).amax(dim=0).clamp_(min=0).mul_(sign)
 
 
-def agrees(delta: Float[Tensor, "..."], merged: Float[Tensor, "..."]) -> Bool[Tensor, "..."]:
-    """Where a task's delta has the sign of the merged entry."""
+def sign_mask(delta: Float[Tensor, "..."], merged: Float[Tensor, "..."]) -> Bool[Tensor, "..."]:
+    """Return where a task's delta has the sign of the merged entry."""
     return (delta.sign() == merged.sign()) & (merged != 0)
 
 
 def rescalers(vectors: Sequence[LazyMapping]) -> list[float]:
-    """Of each task the sum of its magnitudes over that of its masked unified vector.
+    """Return for each task the sum of its magnitudes over that of its masked unified vector.
 
-    Over all layers together. A task that changed nothing gets zero.
+    Sums are over all layers. A task that changed nothing gets zero.
     """
     names = vectors[0].names if vectors else ()
     parts = [part for name in names for part in blocks(vectors, name, magnitudes)]
@@ -60,10 +60,10 @@ def rescalers(vectors: Sequence[LazyMapping]) -> list[float]:
 
 
 def magnitudes(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "2 tasks"]:
-    """Of each task the sum of its own magnitudes, and of the unified ones that its mask keeps."""
+    """Return each task's sum of magnitudes, and that of the unified entries its mask keeps."""
     deltas = deltas.reshape(len(deltas), -1)
     merged = unified(deltas)
-    agreeing = agrees(deltas, merged)
+    agreeing = sign_mask(deltas, merged)
     own = deltas.abs().sum(dim=1, dtype=torch.float64)
     kept = (merged.abs() * agreeing).sum(dim=1, dtype=torch.float64)
     return torch.stack([own, kept]).cpu()

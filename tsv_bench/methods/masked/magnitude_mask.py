@@ -15,12 +15,13 @@ __all__ = ["magnitude_mask"]
 
 
 def magnitude_mask(task_vectors: TaskVectors, *, density: float | int) -> ServedVectors:
-    """Each task is served the sum of the task vectors where its own is large: it must be known.
+    """Serve each task the sum of the task vectors where its own is large; the task must be known.
 
-    ``density`` is the share of the whole task vector's entries that a mask keeps, the largest.
+    ``density`` is the share of a whole task vector's entries that its mask keeps, the largest ones.
+    Raises ValueError for a density outside (0, 1].
     """
     check_share("density", density, "the share of entries that a mask keeps")
-    # A pass of its own: a mask's threshold is that of a whole task vector.
+    # These take passes of their own: a threshold is that of a whole task vector.
     thresholds = trim_thresholds(lazy_vectors(task_vectors.values()), density)
     return serve_masked(task_vectors, total, [partial(is_large, threshold=x) for x in thresholds])
 
@@ -28,6 +29,6 @@ def magnitude_mask(task_vectors: TaskVectors, *, density: float | int) -> Served
 def is_large(
     delta: Float[Tensor, "..."], merged: Float[Tensor, "..."], threshold: float
 ) -> Bool[Tensor, "..."]:
-    """Where a task's delta is not below its threshold, and not zero."""
+    """Return where a task's delta reaches its threshold and is not zero."""
     magnitudes = delta.abs()
     return (magnitudes >= threshold) & (magnitudes > 0)

@@ -1,6 +1,6 @@
-"""Masks of one merged vector: each task is served the entries that it keeps, a bit an entry.
+"""Masks of one merged vector: each task is served the entries that its mask keeps.
 
-TALL masks, https://arxiv.org/abs/2405.07813, their baseline, and EMR-Merging.
+For TALL masks (https://arxiv.org/abs/2405.07813), magnitude masks and EMR-Merging.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,13 +22,13 @@ from tsv_bench.task_vectors.lazy import (
 from tsv_bench.task_vectors.merge import merge_entries
 from tsv_bench.task_vectors.streaming import stream_parts
 
-# Of a task's delta and the merged one, entry by entry: whether the task keeps the merged entry.
+# Maps a task's delta and the merged one to whether the task keeps the merged entry.
 Keep = Callable[[Float[Tensor, "..."], Float[Tensor, "..."]], Bool[Tensor, "..."]]
 
 
 @dataclass(frozen=True)
 class Masks:
-    """What all tasks share, and which of its entries each of them keeps."""
+    """How to merge the task vectors, and which merged entries each task keeps."""
 
     vectors: Sequence[LazyMapping]
     merge: Callable[[Float[Tensor, "tasks ..."]], Float[Tensor, "..."]]
@@ -40,11 +40,14 @@ class Masks:
 
     @property
     def merged(self) -> LazyVector:
-        """The vector that the masks are of."""
+        """The vector that all tasks share."""
         return merge_entries(self.vectors, self.merge)
 
     def parts(self, name: str, pack: bool) -> list[Part]:
-        """Merged rows with their masks, tasks x rows; the latter as bits if ``pack``."""
+        """Return parts that compute merged rows and their masks [tasks, ...].
+
+        With ``pack`` the masks are bits, [tasks, bytes].
+        """
 
         def both(deltas: Float[Tensor, "tasks ..."]) -> tuple[Tensor, Tensor]:
             merged = self.merge(deltas)
@@ -56,7 +59,7 @@ class Masks:
 
 
 class MaskedVector(LazyVector):
-    """What one task is served: its mask of the merged vector, times ``scale``."""
+    """The merged vector under one task's mask, times ``scale``."""
 
     def __init__(self, masks: Masks, index: int, scale: float = 1.0) -> None:
         self.masks, self.index, self.scale = masks, index, scale
@@ -73,7 +76,7 @@ class MaskedVector(LazyVector):
 
 
 class PackedVector(LazyMapping):
-    """What one task is served, in memory: its bits, and the merged vector that tasks share."""
+    """The same in memory: one task's bits, and the merged vector that all tasks share."""
 
     reads_rows = False
 
@@ -108,7 +111,10 @@ def serve_masked(
     keeps: Sequence[Keep],
     scales: Sequence[float] | None = None,
 ) -> dict[str, MaskedVector]:
-    """Each task its mask of what ``merge`` makes of stacked deltas, entry by entry."""
+    """Serve each task the merged vector under its mask, times its scale (1 by default).
+
+    ``merge`` takes stacked deltas [tasks, ...] and merges entry by entry.
+    """
     masks = Masks(lazy_vectors(task_vectors.values()), merge, keeps)
     scales = [1.0] * len(task_vectors) if scales is None else scales
     return {
@@ -118,14 +124,14 @@ def serve_masked(
 
 
 def masked_rows(masks: Masks, pack: bool) -> Iterator[tuple[str, int, tuple[Tensor, Tensor]]]:
-    """One pass over all tasks: (name, first row, (merged rows, masks)); see `Masks.parts`."""
+    """Yield (name, first row, (merged rows, masks)) in one pass; see `Masks.parts`."""
     return stream_parts(part for name in masks.names for part in masks.parts(name, pack))
 
 
 def pack_vectors(
     served: Mapping[str, MaskedVector], done: Callable[[], object] = lambda: None
 ) -> dict[str, PackedVector]:
-    """All that is served, computed in one pass, in memory; ``done`` is called for every layer."""
+    """Compute all served vectors in one pass and keep them; calls ``done`` once a layer."""
     masks = next(iter(served.values())).masks
     merged: dict[str, list[Tensor]] = {}
     bits: dict[str, list[Tensor]] = {}

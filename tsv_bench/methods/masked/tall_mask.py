@@ -1,4 +1,4 @@
-"""TALL masks, which localize a task in a merged vector: https://arxiv.org/abs/2405.07813."""
+"""TALL masks, which find a task's entries in a merged vector: https://arxiv.org/abs/2405.07813."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,49 +16,56 @@ from tsv_bench.task_vectors.order_statistics import trim_thresholds
 __all__ = ["tall_mask_ta", "tall_mask_ties"]
 
 MEANING = "how many times its distance to the merged entry an entry that a task keeps exceeds"
-Lambdas = float | int | Mapping[str, float | int]  # one for all tasks, or one each, by task
+Lambdas = float | int | Mapping[str, float | int]  # one for all tasks, or task -> its own
 
 
 def tall_mask_ta(task_vectors: TaskVectors, *, mask_lambda: Lambdas) -> ServedVectors:
-    """Each task is served its TALL mask of the sum of the task vectors: it must be known.
+    """Serve each task the sum of the task vectors under its TALL mask; the task must be known.
 
-    ``mask_lambda`` as in `wanted`; one number, or one for each task.
+    ``mask_lambda`` is that of `tall_mask`: one number for all tasks, or one for each. Raises
+    ValueError for a negative one, or if tasks are missing.
     """
     lambdas = task_lambdas(mask_lambda, task_vectors)
-    return serve_masked(task_vectors, total, [partial(wanted, mask_lambda=x) for x in lambdas])
+    return serve_masked(task_vectors, total, [partial(tall_mask, mask_lambda=x) for x in lambdas])
 
 
 def tall_mask_ties(
     task_vectors: TaskVectors, *, density: float | int, mask_lambda: Lambdas
 ) -> ServedVectors:
-    """Each task is served its TALL mask of what TIES adds up: it must be known.
+    """Serve each task the TIES sum of the task vectors under its TALL mask; it must be known.
 
-    ``density`` is the share of a task vector's entries that TIES' trimming keeps; masks compare
-    the untrimmed task vectors with what TIES makes of them.
+    ``density`` is the share of a task vector's entries that TIES' trimming keeps. Masks compare the
+    untrimmed task vectors with the TIES sum. Raises ValueError as `tall_mask_ta`, and for a density
+    outside (0, 1].
     """
     lambdas = task_lambdas(mask_lambda, task_vectors)
     merge = agreeing_sum(lazy_vectors(task_vectors.values()), density)
-    return serve_masked(task_vectors, merge, [partial(wanted, mask_lambda=x) for x in lambdas])
+    return serve_masked(task_vectors, merge, [partial(tall_mask, mask_lambda=x) for x in lambdas])
 
 
-def wanted(
+def tall_mask(
     delta: Float[Tensor, "..."], merged: Float[Tensor, "..."], mask_lambda: float | int
 ) -> Bool[Tensor, "..."]:
-    """A task's TALL mask: where it is further from the pretrained than, ``mask_lambda`` times,
-    from the merged model. No task wants what it did not change."""
+    """Return where |delta| > mask_lambda |merged - delta|: a task's TALL mask.
+
+    A task never keeps an entry that it did not change.
+    """
     return delta.abs() > (merged - delta).abs_().mul_(mask_lambda)
 
 
 def agreeing_sum(
     vectors: Sequence[LazyMapping], density: float | int
 ) -> Callable[[Float[Tensor, "tasks ..."]], Float[Tensor, "..."]]:
-    """The rule of TIES that sums what agrees; a pass of its own finds the thresholds."""
+    """Return the TIES rule that sums agreeing entries; its thresholds take passes of their own."""
     check_share("density", density, "the share of entries that trimming keeps")
     return partial(merge_agreeing, thresholds=trim_thresholds(vectors, density), merge="sum")
 
 
 def task_lambdas(mask_lambda: Lambdas, tasks: Mapping[str, object]) -> list[float | int]:
-    """One for each task, in order. ValueError for one that is out of range or not given."""
+    """Return one lambda for each task, in order.
+
+    Raises ValueError if one is negative or no number, is missing, or is of no task.
+    """
     if isinstance(mask_lambda, Mapping):
         if odd := set(mask_lambda) ^ set(tasks):
             raise ValueError(

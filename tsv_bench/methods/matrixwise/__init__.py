@@ -1,1 +1,1 @@
-"""Methods that decompose matrices."""
+"""Methods that treat matrices as a whole: singular vectors, frequencies, least squares."""

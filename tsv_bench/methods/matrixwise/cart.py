@@ -26,11 +26,12 @@ def cart(
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
 ) -> ServedVectors:
-    """The mean, and ``centered_scale`` times what each task keeps of its difference from it.
+    """Serve every task the mean plus each task's difference from it, at low rank and scaled.
 
-    ``rank_fraction`` is the share of singular triplets of that difference that a task keeps. One
-    vector for all tasks. Matrices as `Matrices` has them, the others averaged. ``exclude`` null:
-    embeddings, output heads and text_projection.
+    ``rank_fraction`` is the share of singular triplets that a task keeps of its difference,
+    ``centered_scale`` the factor of the sum of differences. Layers that are no matrices are
+    averaged; ``exclude`` and ``split_qkv`` as in `tsv_merge`. Raises ValueError for knobs out of
+    range.
     """
     check_rank_fraction(rank_fraction)
     check_not_negative(
@@ -51,12 +52,12 @@ def centered_sum(
     centered_scale: float | int,
     svd: str = "gram",
 ) -> Float[Tensor, "m n"]:
-    """The mean and the scaled sum of the tasks' differences from it, each at low rank."""
+    """Return the mean plus the scaled sum of the tasks' differences from it, each at low rank."""
     num_tasks, m, n = deltas.shape
     rank = kept_rank(min(m, n), num_tasks, rank_fraction)
     center = mean(deltas)
     kept = torch.zeros_like(center)
-    for delta in deltas:  # one at a time: a second copy of all is too much
+    for delta in deltas:  # one at a time, to save a second copy of all
         difference = delta - center
         if difference.any():
             u, s, vh = truncated_svd(difference, rank, svd)

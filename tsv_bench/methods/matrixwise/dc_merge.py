@@ -1,4 +1,4 @@
-"""DC-Merge, task vectors merged in bases that cover all tasks: https://arxiv.org/abs/2603.06242."""
+"""DC-Merge, which merges in bases that cover all tasks: https://arxiv.org/abs/2603.06242."""
 
 import math
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ def dc_merge(
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
 ) -> ServedVectors:
-    """DC-Merge without smoothing: TIES on truncated task matrices, in bases that cover all tasks.
+    """Serve every task DC-Merge without smoothing: TIES on low-rank matrices in common bases.
 
-    ``density`` is the share of a task matrix's entries, in those bases, that trimming keeps. One
-    vector for all tasks. Matrices as `Matrices` has them, the others averaged. ``exclude`` null:
-    embeddings, output heads and text_projection.
+    ``density`` is the share of a task matrix's entries in those bases that trimming keeps, in
+    (0, 1]. Layers that are no matrices are averaged; ``svd``, ``exclude`` and ``split_qkv`` as in
+    `tsv_merge`. Raises ValueError for knobs out of range.
     """
     meaning = "the share of entries, in the cover bases, that trimming keeps of each task"
     check_share("density", density, meaning)
-    # Each task keeps an equal share of triplets: more would not fit into one basis.
+    # Each task keeps 1 / number of tasks of the triplets: more would not fit into one basis.
     rule = partial(merge_in_cover_bases, density=density)
     return merge_by_triplets(task_vectors, None, svd, exclude, split_qkv, rule)
 
@@ -46,25 +46,25 @@ def merge_in_cover_bases(
 ) -> Float[Tensor, "m n"]:
     """Merge the singular triplets that each task keeps of one matrix.
 
-    The polar factors of all left and of all right singular vectors are the bases. The tasks, in
-    these, are trimmed and merged as by TIES; of the result each task's own block counts, that of
-    the basis vectors nearest to its singular vectors.
+    The bases are the polar factors of all left and of all right singular vectors. In these bases
+    the tasks are trimmed and merged as by TIES. Only the blocks on the diagonal count, one a task:
+    those of the basis vectors nearest to its singular vectors.
     """
     num_tasks, m, rank = u.shape
     n = vh.shape[2]
-    # Singular vectors of a zero singular value are arbitrary: they must not turn the bases.
+    # Singular vectors of a zero singular value are arbitrary: they must not rotate the bases.
     real = s > singular_zero(s.dtype) * s[:, :1]
     left = polar_factor((u * real[:, None]).transpose(0, 1).reshape(m, -1))
     right = polar_factor((vh * real[:, :, None]).reshape(-1, n))
-    # The authors count all entries of square bases, which are zero beyond these.
+    # The authors count all entries of square bases; those beyond these are zero.
     num_kept = max(1, math.floor(round(density * min(m, n) ** 2, 6)))
     thresholds, own = [], u.new_empty(num_tasks, num_tasks, rank, rank)
-    for t in range(num_tasks):  # one at a time: in the bases a task is as large as its delta
+    for t in range(num_tasks):  # one at a time: in these bases a task is as large as its delta
         task = (left.mT @ u[t]) * s[t] @ (vh[t] @ right.mT)
         sizes = task.flatten().abs()
         thresholds.append(float(sizes.topk(min(num_kept, len(sizes))).values[-1]))
         blocks = task.reshape(num_tasks, rank, num_tasks, rank)
         own[t] = blocks.diagonal(dim1=0, dim2=2).movedim(-1, 0)
     merged = merge_agreeing(own, thresholds, "mean")
-    turned = left.reshape(m, num_tasks, rank).transpose(0, 1) @ merged
-    return turned.transpose(0, 1).reshape(m, -1) @ right
+    rotated = left.reshape(m, num_tasks, rank).transpose(0, 1) @ merged
+    return rotated.transpose(0, 1).reshape(m, -1) @ right

@@ -1,4 +1,4 @@
-"""The singular triplets of a layer, remembered or computed, and vectors made of them."""
+"""The singular triplets of a layer, recalled or computed, and vectors made of them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -24,12 +24,12 @@ from tsv_bench.task_vectors.streaming import stream_parts
 
 
 def is_real(s: Float[Tensor, "tasks k"]) -> Bool[Tensor, "tasks k"]:
-    """Whether a task's singular value is more than a rounding error of zero."""
+    """Return whether each singular value is more than a rounding error of zero."""
     return s > singular_zero(s.dtype) * s[:, :1]
 
 
 class CompressedVector(LazyVector):
-    """A task vector with every matrix at the rank that each of ``num_tasks`` tasks keeps."""
+    """A task vector with its matrices at the rank that each of ``num_tasks`` tasks keeps."""
 
     def __init__(
         self,
@@ -48,7 +48,10 @@ class CompressedVector(LazyVector):
         return self._matrices.split_qkv
 
     def factor_shapes(self, name: str) -> list[torch.Size] | None:
-        """Of u, s and vh, with a leading axis where the layer is several matrices; None: whole."""
+        """Return the shapes of u, s and vh, or None if the layer is stored whole.
+
+        A layer that holds several matrices has an axis for them in front.
+        """
         shape = self.shape(name)
         if not self._matrices.is_matrix(name, shape):
             return None
@@ -58,7 +61,7 @@ class CompressedVector(LazyVector):
         return [torch.Size([*lead, *size]) for size in ((m, rank), (rank,), (rank, n))]
 
     def factors(self, names: Iterable[str]) -> Iterator[tuple[str, list[Tensor]]]:
-        """These layers' names and factors: u [pieces, m, k], s [pieces, k], vh [pieces, k, n]."""
+        """Yield each layer's name and u [pieces, m, k], s [pieces, k], vh [pieces, k, n]."""
 
         def parts(name: str) -> list[Part]:
             layer = self._layer(name)
@@ -85,7 +88,7 @@ class CompressedVector(LazyVector):
 
 
 class Decomposition:
-    """The singular triplets of one layer, remembered ones and new ones."""
+    """The singular triplets of one layer of all tasks, recalled where kept, else computed."""
 
     def __init__(
         self,
@@ -103,8 +106,7 @@ class Decomposition:
         self.kind = svd + ("-split" if matrices.split_qkv else "")
 
     def read(self) -> list[Triplets | Tensor]:
-        """Of every task what is remembered, else the delta."""
-
+        """Return for each task its kept triplets, else its delta."""
         return [
             vector.recall(self.name, self.rank, self.kind) or vector[self.name]
             for vector in self.vectors
@@ -117,21 +119,21 @@ class Decomposition:
         Float[Tensor, "tasks pieces k"],
         Float[Tensor, "tasks pieces k n"],
     ]:
-        """Triplets of all tasks; new ones are left to whoever keeps them."""
+        """Return the triplets of all tasks, and offer the new ones to the vectors to keep."""
         new = [i for i, found in enumerate(read) if isinstance(found, Tensor)]
         if new:
             rank = max(self.rank, *(self.vectors[i].rank_ahead(self.full_rank) for i in new))
-            # A GPU is quickest with all at once; a CPU need not gather them first.
+            # A GPU is fastest with all at once; on a CPU there is no need to stack them first.
             at_once = len(new) if read[new[0]].is_cuda else 1
             groups = [new[i : i + at_once] for i in range(0, len(new), at_once)]
-            # Not a list: each delta can go when its triplets are there.
+            # A generator, so that each delta is freed once its triplets are computed.
             found = (self.decompose([read[i] for i in group], rank) for group in groups)
             for i, (u, s, vh) in zip(new, (f for group in found for f in group), strict=True):
                 read[i] = u[..., : self.rank], s[..., : self.rank], vh[..., : self.rank, :]
                 self.vectors[i].keep(self.name, (u, s, vh), self.kind)
-        # One after the other, and none kept twice: at full rank these are as large as the deltas.
+        # Stacked one by one, none kept twice: at full rank they are as large as the deltas.
         waiting = [list(parts) for parts in zip(*read, strict=True)]
-        read.clear()  # whoever has read them holds on to the list
+        read.clear()  # the caller still holds the list
         stacks = []
         while waiting:
             parts = waiting.pop(0)
@@ -139,10 +141,10 @@ class Decomposition:
         return tuple(stacks)
 
     def decompose(self, deltas: list[Float[Tensor, "..."]], rank: int) -> Iterator[Triplets]:
-        """The triplets of each delta, with a leading axis for its pieces."""
+        """Return the triplets of each delta, with an axis for its pieces in front."""
         together = stacked(deltas, len(deltas)) if len(deltas) > 1 else deltas[0][None]
         pieces = self.matrices.split(self.name, together)
-        if pieces.flatten()[:4096].any() or pieces.any():  # the second takes a while
+        if pieces.flatten()[:4096].any() or pieces.any():  # the whole check takes longer
             return zip(*truncated_svd(pieces, rank, self.svd), strict=True)
         *lead, m, n = pieces.shape
         sizes = ((m, rank), (rank,), (rank, n))

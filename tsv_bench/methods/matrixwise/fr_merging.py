@@ -1,4 +1,4 @@
-"""FR-Merging, the static part of FREE-Merging: https://arxiv.org/abs/2411.16815."""
+"""FR-Merging, FREE-Merging without its experts: https://arxiv.org/abs/2411.16815."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -34,12 +34,16 @@ def fr_merging(
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
 ) -> ServedVectors:
-    """The weighted sum of task matrices without their low frequencies; one vector for all tasks.
+    """Serve every task the weighted sum of task matrices without their low frequencies.
 
-    ``centre`` and ``radius`` as in `kept_frequencies`. ``weights``: "aligned" brings each layer's
-    mean magnitude to that of the task with the largest, "share" is a task's share of the mean
-    magnitudes of whole task vectors, "one" leaves the sum as it is. Matrices as `Matrices` has
-    them, the others averaged. ``exclude`` null: embeddings, output heads and text_projection.
+    ``centre`` and ``radius`` are those of `kept_frequencies`. ``weights`` is one of
+
+    - aligned: scale every task's filtered layer to the largest mean magnitude among the tasks
+    - share: weight a task by its share of the mean magnitudes of whole task vectors
+    - one: leave the sum as it is
+
+    Layers that are no matrices are averaged; ``exclude`` and ``split_qkv`` as in `tsv_merge`.
+    Raises ValueError for knobs out of range.
     """
     check_choice("centre", centre, CENTRES, "where frequencies are measured from")
     meaning = "a distance between frequencies, as a share of the matrix's smaller side"
@@ -47,7 +51,7 @@ def fr_merging(
     check_choice("weights", weights, WEIGHTS, "a way to weight tasks")
     matrices = Matrices.of(exclude, split_qkv)
     vectors = lazy_vectors(task_vectors.values())
-    # A pass of its own: these are shares of whole task vectors.
+    # This takes a pass of its own: shares are those of whole task vectors.
     shares = magnitude_shares(vectors) if weights == "share" else [1.0] * len(vectors)
     rule = partial(
         merge_filtered, centre=centre, radius=radius, shares=shares, align=weights == "aligned"
@@ -65,11 +69,11 @@ def merge_filtered(
     """Merge one layer's task matrices: filter each, weight it, add them up."""
     kept = kept_frequencies(*deltas.shape[1:], centre, radius).to(deltas.device)
     merged, largest = torch.zeros_like(deltas[0]), 0.0 if align else 1.0
-    for delta, share in zip(deltas, shares, strict=True):  # a second copy of all is too much
+    for delta, share in zip(deltas, shares, strict=True):  # saves a second copy of all
         filtered = passed(delta, kept)
         if align:
             magnitude = float(filtered.abs().mean())
-            if not magnitude:  # a task that has nothing left there stays at nothing
+            if not magnitude:  # nothing is left of the task
                 continue
             filtered.div_(magnitude)
             largest = max(largest, magnitude)
@@ -78,17 +82,17 @@ def merge_filtered(
 
 
 def passed(matrix: Float[Tensor, "m n"], kept: Bool[Tensor, "m half"]) -> Float[Tensor, "m n"]:
-    """The matrix of these frequencies alone: one half of them, the other is its mirror image."""
+    """Return the matrix with only these frequencies; ``kept`` is the half that `rfft2` computes."""
     return torch.fft.irfft2(torch.fft.rfft2(matrix).mul_(kept), s=matrix.shape)
 
 
 def kept_frequencies(
     m: int, n: int, centre: str, radius: float | int
 ) -> Bool[Tensor, "m {n//2+1}"]:
-    """Which frequencies pass an ideal high-pass filter; ``radius`` times min(m, n) steps away.
+    """Return which frequencies pass an ideal high-pass filter of radius * min(m, n) steps.
 
-    From "zero" on those at least so far from frequency zero (the paper's); from the "highest"
-    those at most so far from the highest frequency (what the authors' code does).
+    With centre "zero" those that far or further from frequency zero, as in the paper. With centre
+    "highest" those that near or nearer to the highest frequency, as in the authors' code.
     """
     rows = torch.fft.fftfreq(m, 1 / m, dtype=torch.float64)[:, None]
     cols = torch.fft.rfftfreq(n, 1 / n, dtype=torch.float64)
@@ -98,7 +102,7 @@ def kept_frequencies(
 
 
 def magnitude_shares(vectors: Sequence[LazyMapping]) -> list[float]:
-    """Each task's share of the mean magnitudes of all task vectors, all layers together."""
+    """Return each task's share of the sum of the task vectors' mean magnitudes over all layers."""
     names = vectors[0].names if vectors else ()
     parts = [part for name in names for part in blocks(vectors, name, magnitude_sums)]
     found = torch.zeros(len(vectors), dtype=torch.float64)
@@ -108,4 +112,5 @@ def magnitude_shares(vectors: Sequence[LazyMapping]) -> list[float]:
 
 
 def magnitude_sums(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, " tasks"]:
+    """Return each task's sum of magnitudes, in float64."""
     return deltas.reshape(len(deltas), -1).abs().sum(dim=1, dtype=torch.float64).cpu()

@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 def iso_c(
     task_vectors: TaskVectors, *, exclude: Sequence[str] | None = None, split_qkv: bool = False
 ) -> ServedVectors:
-    """Iso-C: the sum of the tasks' matrices, every singular value made their mean.
+    """Serve every task the sum of the tasks' matrices with all singular values at their mean.
 
-    One vector for all tasks. Matrices as `Matrices` has them, the others averaged. ``exclude``
-    null: embeddings, output heads and text_projection.
+    Layers that are no matrices are averaged; ``exclude`` and ``split_qkv`` as in `tsv_merge`.
+    Raises ValueError for knobs out of range.
     """
     matrices = Matrices.of(exclude, split_qkv)
     merged = merge_layers(task_vectors.values(), isotropic_sum, matrices=matrices)
@@ -42,10 +42,11 @@ def iso_cts(
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
 ) -> ServedVectors:
-    """Iso-CTS: Iso-C whose last singular vectors make room for each task's own.
+    """Serve every task Iso-C with its last singular vectors replaced by the tasks' own.
 
-    ``common_fraction`` is the share of directions that come from the sum, in [0, 1]; what is left
-    is shared out equally. One vector for all tasks, layers as in `iso_c`.
+    ``common_fraction`` is the share of directions that come from the sum, in [0, 1]; tasks share
+    the rest equally. Layers and other knobs as in `iso_c`. Raises ValueError for knobs out of
+    range.
     """
     check_range(
         "common_fraction", common_fraction, 0, 1,
@@ -58,10 +59,10 @@ def iso_cts(
 
 
 def isotropic_sum(deltas: Float[Tensor, "tasks m n"]) -> Float[Tensor, "m n"]:
-    """The sum with a flat spectrum; directions that it does not span stay zero."""
+    """Return the sum with a flat spectrum; directions that it does not span stay zero."""
     total = deltas.sum(dim=0)
     factor = polar_factor(total)
-    # The sum of the singular values of u s vh is the scalar product with u vh: no SVD is needed.
+    # The sum of singular values of u s vh is its scalar product with u vh: no SVD is needed.
     nuclear_norm = (factor * total).sum(dtype=torch.float64)
     return factor * (nuclear_norm / min(total.shape)).to(total.dtype)
 
@@ -69,32 +70,33 @@ def isotropic_sum(deltas: Float[Tensor, "tasks m n"]) -> Float[Tensor, "m n"]:
 def isotropic_subspaces(
     deltas: Float[Tensor, "tasks m n"], common_fraction: float | int
 ) -> Float[Tensor, "m n"]:
-    """Common directions of the sum beside each task's own, orthonormalized, all equally long."""
+    """Return the sum's leading directions and each task's own, orthonormal and equally scaled."""
     num_tasks, m, n = deltas.shape
     common, per_task = directions(min(m, n), num_tasks, common_fraction)
     u, s, vh = truncated_svd(deltas.sum(dim=0), common)
-    # Singular vectors of a zero singular value are arbitrary: none of them is a direction.
+    # Singular vectors of a zero singular value are arbitrary: they are no directions.
     spanned = s > singular_zero(s.dtype) * s[:1]
     u, s, vh = u[:, spanned], s[spanned], vh[spanned]
     found = [(u, s, vh)]
-    for delta in deltas if per_task else ():  # one at a time: a second copy of all is too much
+    for delta in deltas if per_task else ():  # one at a time, to save a second copy of all
         own_u, own_s, own_vh = truncated_svd(delta - u @ (u.mT @ delta), per_task)
-        # What is left of a task within the common directions is rounding, beside the task itself.
+        # A task within the common directions leaves only rounding, relative to the task itself.
         own = own_s > singular_zero(s.dtype) * torch.linalg.matrix_norm(delta)
         found.append((own_u[:, own], own_s[own], own_vh[own]))
     all_u, all_s, all_vh = zip(*found, strict=True)
     values = torch.cat(all_s)
-    level = values.sum() / (common + num_tasks * per_task)  # zeros count, as in the authors' mean
+    # The mean counts zeros, as in the authors' code.
+    level = values.sum() / (common + num_tasks * per_task)
     return polar_product(torch.cat(all_u, dim=1), level.expand(len(values)), torch.cat(all_vh))
 
 
 def directions(full_rank: int, num_tasks: int, common_fraction: float | int) -> tuple[int, int]:
-    """Common directions, and those of each task; ``full_rank`` together.
+    """Return the number of common directions and that of each task's own: ``full_rank`` together.
 
-    The authors round each task's share to the nearest whole number; all together never get more
-    than there are.
+    A task's share is rounded to the nearest whole number, as in the authors' code, but never to
+    more than there are.
     """
-    # 0.29 * 100 is 28.999999999999996; nine decimals are far finer than any fraction given.
+    # 0.29 * 100 is 28.999999999999996. Nine decimals are finer than any fraction that is given.
     left = full_rank - math.floor(round(full_rank * common_fraction, 9))
     per_task = min(round(left / num_tasks), full_rank // num_tasks)
     if left and not per_task:
@@ -102,7 +104,7 @@ def directions(full_rank: int, num_tasks: int, common_fraction: float | int) -> 
     return full_rank - num_tasks * per_task, per_task
 
 
-@cache  # once for each case, not once for each layer
+@cache  # warns once for each case, not once for each layer
 def _warn_that_no_task_has_its_own(
     full_rank: int, num_tasks: int, common_fraction: float | int
 ) -> None:

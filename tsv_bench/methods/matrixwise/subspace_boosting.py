@@ -1,8 +1,4 @@
-"""Task arithmetic with other singular values, its singular vectors as they are.
-
-Subspace Boosting: https://arxiv.org/abs/2506.16506. Singular value calibration (SVC):
-https://arxiv.org/abs/2602.05536.
-"""
+"""Subspace Boosting: https://arxiv.org/abs/2506.16506."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -28,11 +24,12 @@ def subspace_boosting(
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
 ) -> ServedVectors:
-    """Task arithmetic whose small singular values are raised; one vector for all tasks.
+    """Serve every task the sum of the task vectors with its small singular values raised.
 
-    ``boosting_threshold`` is the share of their sum, in [0, 1], that the leading singular values
-    reach together; those after them are raised to the last of these. Matrices as `Matrices` has
-    them, the others summed. ``exclude`` null: embeddings, output heads and text_projection.
+    The leading singular values that together reach ``boosting_threshold``, a share of the sum of
+    all in [0, 1], stay. The others are raised to the last of these. Layers that are no matrices are
+    summed; ``exclude`` and ``split_qkv`` as in `tsv_merge`. Raises ValueError for knobs out of
+    range.
     """
     check_range(
         "boosting_threshold", boosting_threshold, 0, 1,
@@ -49,11 +46,11 @@ def subspace_boosting(
 def boosted_sum(
     deltas: Float[Tensor, "tasks m n"], boosting_threshold: float | int
 ) -> Float[Tensor, "m n"]:
-    """The sum, no singular value below the one at which their running sum reaches its share."""
+    """Return the sum, its singular values at least the one whose running sum reaches the share."""
     merged = total(deltas)
     u, s, vh = truncated_svd(merged, min(merged.shape), "svd")
     before = int((s.cumsum(dim=0) < boosting_threshold * s.sum()).sum())
-    lowest = s[min(before, len(s) - 1)]  # a share of 1 is all of them, whatever rounding says
-    # Singular vectors of a zero singular value are arbitrary: there is nothing to raise.
+    lowest = s[min(before, len(s) - 1)]  # by rounding no running sum may reach a share of 1
+    # Singular vectors of a zero singular value are arbitrary: it must not be raised.
     spanned = s > singular_zero(s.dtype) * s[:1]
     return u * s.clamp(min=lowest).mul(spanned) @ vh

@@ -1,4 +1,4 @@
-"""Singular value calibration (SVC)."""
+"""Singular value calibration (SVC): https://arxiv.org/abs/2602.05536."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -26,11 +26,12 @@ def svc(
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
 ) -> ServedVectors:
-    """Task arithmetic whose singular values are freed of what tasks share; one vector for all.
+    """Serve every task the scaled sum with singular values corrected for what tasks share.
 
-    ``base_scale`` times the sum of the task vectors is what is calibrated; ``calibration_floor``
-    is the least that a task's coefficient counts, null: 1 / number of tasks. Matrices as
-    `Matrices` has them, the others are not calibrated. ``exclude`` as in `subspace_boosting`.
+    ``base_scale`` times the sum of the task vectors is calibrated. ``calibration_floor`` is the
+    least that a task's coefficient counts; null is 1 / number of tasks. Layers that are no matrices
+    are scaled sums; ``exclude`` and ``split_qkv`` as in `tsv_merge`. Raises ValueError for knobs
+    out of range.
     """
     check_positive("base_scale", base_scale, "the factor of the sum that is calibrated")
     if calibration_floor is not None:
@@ -52,18 +53,18 @@ def svc(
 def calibrated_sum(
     deltas: Float[Tensor, "tasks m n"], base_scale: float | int, floor: float | int
 ) -> Float[Tensor, "m n"]:
-    """The scaled sum, each singular value over the mean coefficient of its direction.
+    """Return the scaled sum, each singular value divided by the mean coefficient of its direction.
 
-    A task's coefficient says how much longer the merged response to the left singular vector is
-    than the task's own (Eq. 4), along the latter; it counts as ``floor`` at least.
+    A task's coefficient (Eq. 4) is the projection of the merged response to a left singular vector
+    onto the task's own response, relative to the latter's length; at least ``floor``.
     """
     merged = total(deltas).mul_(base_scale)
     u, s, vh = truncated_svd(merged, min(merged.shape), "svd")
     coefficients = torch.zeros_like(s)
-    for delta in deltas:  # one at a time: the responses of all are as large as the deltas
+    for delta in deltas:  # one at a time: all responses together are as large as the deltas
         response = u.mT @ delta
         length = torch.linalg.vector_norm(response, dim=1)
-        # Where a task has no response but rounding, that must not become a coefficient.
+        # A response that is only rounding must not become a coefficient.
         real = length > singular_zero(s.dtype) * torch.linalg.matrix_norm(delta)
         along = s * (vh * response).sum(dim=1)
         found = along / torch.where(real, length, 1).square() * real

@@ -24,7 +24,7 @@ from tsv_bench.task_vectors.streaming import IN_FLIGHT
 
 __all__ = ["tsv_compress", "tsv_merge"]
 
-WORK = 4  # times the deltas is what merging takes in memory, were all singular vectors kept
+WORK = 4  # memory that a merge takes if all singular vectors are kept, in sizes of the deltas
 
 
 def tsv_merge(
@@ -36,10 +36,12 @@ def tsv_merge(
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
 ) -> ServedVectors:
-    """TSV-M, Algorithm 1: one merged vector, served to every task.
+    """Serve every task the TSV-M merge, Algorithm 1.
 
-    Matrices as `Matrices` has them, the others averaged. ``exclude`` null: embeddings, output
-    heads and text_projection.
+    ``rank_fraction`` is the share of singular triplets that each task keeps of a matrix; null is
+    1 / number of tasks. ``svd`` and ``polar`` are routes of `truncated_svd` and `polar_factor`.
+    Layers that are no matrices are averaged: `Matrices` decides by ``exclude`` (null: embeddings,
+    output heads and text_projection) and ``split_qkv``. Raises ValueError for knobs out of range.
     """
     check_polar(polar)
     return merge_by_triplets(
@@ -55,7 +57,11 @@ def merge_by_triplets(
     split_qkv: bool,
     merge_one: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> ServedVectors:
-    """One vector for all: of each matrix what ``merge_one`` makes of the tasks' triplets."""
+    """Serve every task one vector, its matrices merged from the tasks' singular triplets.
+
+    ``merge_one`` takes u [tasks, m, k], s [tasks, k] and vh [tasks, k, n] of one matrix and returns
+    [m, n]. Other layers are averaged. Raises ValueError for knobs out of range.
+    """
     check_rank_fraction(rank_fraction)
     check_svd_route(svd)
     matrices = Matrices.of(exclude, split_qkv)
@@ -84,7 +90,7 @@ def merge_matrix(
     svd: str = "gram",
     polar: str = "eigen",
 ) -> Float[Tensor, "m n"]:
-    """Merge one layer's task matrices with the interference between tasks removed."""
+    """Merge one layer's task matrices without the interference between tasks."""
     num_tasks, m, n = deltas.shape
     rank = kept_rank(min(m, n), num_tasks, rank_fraction)
     return merge_triplets(*truncated_svd(deltas, rank, svd), polar)
@@ -98,12 +104,12 @@ def merge_triplets(
 ) -> Float[Tensor, "m n"]:
     """Merge the singular triplets that each task keeps of one matrix.
 
-    The singular vectors of all tasks, concatenated, are replaced by the nearest orthonormal set;
-    the singular values stay.
+    The concatenated singular vectors of all tasks are replaced by the nearest orthonormal set. The
+    singular values stay.
     """
     m, n = u.shape[1], vh.shape[2]
-    # Singular vectors of a zero singular value are arbitrary. In the concatenation they would
-    # turn those of other tasks, so that a task that changed nothing would change the result.
+    # Singular vectors of a zero singular value are arbitrary. Concatenated with those of other
+    # tasks they would rotate these: a task that changed nothing would change the result.
     real = is_real(s).flatten()
     u, s, vh = u.transpose(0, 1).reshape(m, -1), s.flatten(), vh.reshape(-1, n)  # side by side
     if not real.all():
@@ -119,10 +125,11 @@ def tsv_compress(
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
 ) -> ServedVectors:
-    """TSV-C: each task is served its own task vector, every matrix of it at low rank.
+    """Serve each task its own task vector with every matrix at low rank: TSV-C.
 
-    Matrices as `Matrices` has them; the others are whole. ``exclude`` null: embeddings and output
-    heads; so text_projection, which merging averages, is compressed as in the paper.
+    Knobs as in `tsv_merge`, but layers that are no matrices stay whole. ``exclude`` null excludes
+    embeddings and output heads: text_projection is compressed, as in the paper. Raises ValueError
+    for knobs out of range.
     """
     check_rank_fraction(rank_fraction)
     check_svd_route(svd)

@@ -23,9 +23,10 @@ def tsv_low_rank(
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
 ) -> ServedVectors:
-    """TSV-M without its polar factors: the sum of what each task keeps, served to every task.
+    """Serve every task TSV-M without its polar factors: the sum of the low-rank task matrices.
 
-    The paper's ablation of the removal of interference, Tables 4 to 6.
+    The paper's ablation without the removal of interference, Tables 4 to 6. Knobs as in
+    `tsv_merge`. Raises ValueError for those out of range.
     """
     return merge_by_triplets(task_vectors, rank_fraction, svd, exclude, split_qkv, sum_triplets)
 
@@ -38,10 +39,11 @@ def tsv_interference_only(
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
 ) -> ServedVectors:
-    """TSV-M at full rank: interference is removed, nothing is left out; served to every task.
+    """Serve every task TSV-M at full rank: interference is removed, no triplet is dropped.
 
-    By `merge_full_rank` with the default routes, by singular vectors with the others; the same but
-    for rounding. The paper's ablation of the low rank, Tables 4 to 6.
+    The paper's ablation without the low rank, Tables 4 to 6. The default routes use
+    `merge_full_rank`, others singular vectors; they differ by rounding only. Knobs as in
+    `tsv_merge`. Raises ValueError for those out of range.
     """
     if (svd, polar) != ("gram", "eigen"):
         knobs = {"svd": svd, "polar": polar, "exclude": exclude, "split_qkv": split_qkv}
@@ -54,25 +56,25 @@ def tsv_interference_only(
 def sum_triplets(
     u: Float[Tensor, "tasks m k"], s: Float[Tensor, "tasks k"], vh: Float[Tensor, "tasks k n"]
 ) -> Float[Tensor, "m n"]:
-    """The singular triplets of all tasks, concatenated and multiplied as they are."""
+    """Return the sum over tasks of u s vh."""
     m, n = u.shape[1], vh.shape[2]
     return (u * s[:, None]).transpose(0, 1).reshape(m, -1) @ vh.reshape(-1, n)
 
 
 def merge_full_rank(deltas: Float[Tensor, "tasks m n"]) -> Float[Tensor, "m n"]:
-    """TSV-M of one layer at full rank, without singular vectors where every delta has full rank.
+    """Merge one layer by TSV-M at full rank, without singular vectors if all deltas have full rank.
 
-    Of wide deltas, U_t is square then and the polar factor of all of them side by side is that
-    over sqrt(T), that of the stacked V_t is V (V^T V)^(-1/2); so the deltas' sum times
-    (T V^T V)^(-1/2) is left. Any orthonormal basis of a delta's rows serves as its V_t. Of square
-    deltas V^T V is T times the identity: the mean is left.
+    For T wide deltas of full rank each U_t is square, so the polar factor of [U_1 ... U_T] is that
+    matrix / sqrt(T). The polar factor of the stacked V_t is V (V^T V)^(-1/2). Their product is the
+    sum of the deltas times (T V^T V)^(-1/2), where V_t may be any orthonormal basis of the rows of
+    delta t. For square deltas V^T V is T times the identity, and the product is the mean.
     """
     if deltas.shape[1] > deltas.shape[2]:
         return merge_full_rank(deltas.mT).mT.contiguous()
     m, n = deltas.shape[1:]
     changed = [delta for delta in deltas if delta.any()]
     if len(changed) * m < n:
-        return merge_matrix(deltas, rank_fraction=1.0)  # few tasks: that takes no long
+        return merge_matrix(deltas, rank_fraction=1.0)  # few tasks: this is fast enough
     rows = deltas.new_empty(len(changed), m, n) if m < n else None
     for i, delta in enumerate(changed):
         root = row_root(delta)

@@ -16,9 +16,9 @@ from tsv_bench.task_vectors.streaming import watched
 __all__ = ["wudi"]
 
 SOLVERS = ("adam", "closed_form")
-BETAS, EPS = (0.9, 0.999), 1e-8  # torch's for Adam, as in the authors' code
-# Eigenvalues below this share of the largest are those of directions that no task has, or that
-# hardly change the objective; dividing by them would bring rounding into the merged matrix.
+BETAS, EPS = (0.9, 0.999), 1e-8  # torch.optim.Adam's defaults, as in the authors' code
+# Eigenvalues up to this share of the largest belong to directions that no task has or that hardly
+# change the objective. Dividing by them would magnify rounding errors.
 SMALLEST = 1e-10
 
 
@@ -32,12 +32,13 @@ def wudi(
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
 ) -> ServedVectors:
-    """Of each matrix what minimizes `interference`, from the sum on; one vector for all tasks.
+    """Serve every task matrices that minimize `interference`, starting from the sum.
 
-    ``solver`` "adam" takes ``iterations`` steps of at most about ``learning_rate`` an entry, or
-    ``relative_learning_rate`` times the root mean square of the layer's deltas; "closed_form" needs
-    none of these: of all minimizers it is the one nearest to the sum. Matrices as `Matrices` has
-    them, the others averaged. ``exclude`` null: embeddings, output heads and text_projection.
+    ``solver`` "adam" takes ``iterations`` steps of at most about ``learning_rate`` an entry, or, if
+    given, ``relative_learning_rate`` times the root mean square of the layer's deltas. With
+    "closed_form" none of these counts: it is the minimizer nearest to the sum. Layers that are no
+    matrices are averaged; ``exclude`` and ``split_qkv`` as in `tsv_merge`. Raises ValueError for
+    knobs out of range.
     """
     check_choice("solver", solver, SOLVERS, "a way to minimize interference")
     check_whole("iterations", iterations, "the number of Adam's steps", 0)
@@ -60,9 +61,9 @@ def wudi(
 def interference(
     merged: Float[Tensor, "m n"], deltas: Float[Tensor, "tasks m n"]
 ) -> Float[Tensor, ""]:
-    """Sum over tasks of ||(merged - delta) delta^T||^2 / ||delta||^2; paper, the loss of a layer.
+    """Return the sum over tasks of ||(merged - delta) delta^T||^2 / ||delta||^2, a layer's loss.
 
-    The rows of a delta stand for the inputs of its layer. Tasks that changed nothing count nothing.
+    The rows of a delta stand for inputs of the layer. Tasks that changed nothing count as zero.
     """
     squares = ((merged - deltas) @ deltas.mT).square().sum(dim=(1, 2))
     return (squares * inverse_squares(deltas)).sum()
@@ -75,17 +76,16 @@ def merge_matrix(
     learning_rate: float | int,
     relative_learning_rate: float | int | None = None,
 ) -> Float[Tensor, "m n"]:
-    """Merge one layer's task matrices: their sum, moved to where interference is low.
+    """Merge one layer's task matrices: move their sum to where interference is low.
 
-    Moved by d, interference changes by tr d a d^T - 2 tr r d^T, of which half the gradient is
-    d a - r: with ``a`` the sum of delta^T delta / ||delta||^2, the tasks need not be looked at
-    again.
+    A move by d changes the interference by tr d a d^T - 2 tr r d^T. Half its gradient is d a - r,
+    where a is the sum of delta^T delta / ||delta||^2, so that the deltas are read only once.
     """
     a, r = normal_equations(deltas)
     if solver == "closed_form":
         moved = solve(a, r)
     else:
-        unit = 1.0  # of the entries that Adam sees
+        unit = 1.0  # in which Adam sees the entries
         if relative_learning_rate is not None:
             unit, learning_rate = root_mean_square(deltas), relative_learning_rate
         moved = adam(a.to(deltas.dtype), (r / unit).to(deltas.dtype), iterations, learning_rate)
@@ -96,31 +96,32 @@ def merge_matrix(
 def normal_equations(
     deltas: Float[Tensor, "tasks m n"],
 ) -> tuple[Float[Tensor, "n n"], Float[Tensor, "m n"]]:
-    """a and r, in float64: r is a small difference where tasks hardly interfere."""
+    """Return a and r, in float64: r is a small difference of large terms."""
     n = deltas.shape[2]
     a = torch.zeros(n, n, dtype=torch.float64, device=deltas.device)
     r = torch.zeros(deltas.shape[1:], dtype=torch.float64, device=deltas.device)
     total = deltas.sum(dim=0).double()
     for delta, scale in zip(deltas, inverse_squares(deltas), strict=True):
         delta = delta.double()
-        gram = (delta.mT @ delta).mul_(scale)  # in place: of 4096 inputs it has 134 MB
+        gram = (delta.mT @ delta).mul_(scale)  # in place: for 4096 inputs it takes 134 MB
         a += gram
         r += (delta - total) @ gram
     return a, r
 
 
 def inverse_squares(deltas: Float[Tensor, "tasks m n"]) -> Float[Tensor, " tasks"]:
+    """Return 1 / ||delta||^2 of each task, in float64; 0 for a task that changed nothing."""
     squares = deltas.square().sum(dim=(1, 2), dtype=torch.float64)
     return torch.where(squares > 0, 1 / squares, 0.0)
 
 
 def root_mean_square(deltas: Float[Tensor, "tasks m n"]) -> float:
-    """Of all tasks' entries; 1 where these are all zero."""
+    """Return the root mean square of all tasks' entries, or 1 if they are all zero."""
     return float(deltas.square().mean(dtype=torch.float64).sqrt()) or 1.0
 
 
 def solve(a: Float[Tensor, "n n"], r: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
-    """The smallest d with d a = r."""
+    """Return the smallest d with d a = r."""
     values, vectors = torch.linalg.eigh(a)
     left_out = int((values <= SMALLEST * values[-1]).sum())  # ascending
     values, vectors = values[left_out:], vectors[:, left_out:]
@@ -130,7 +131,7 @@ def solve(a: Float[Tensor, "n n"], r: Float[Tensor, "m n"]) -> Float[Tensor, "m 
 def adam(
     a: Float[Tensor, "n n"], r: Float[Tensor, "m n"], iterations: int, learning_rate: float | int
 ) -> Float[Tensor, "m n"]:
-    """d after so many steps of Adam from zero towards d a = r."""
+    """Return d after ``iterations`` steps of Adam on tr d a d^T - 2 tr r d^T, from zero."""
     d, mean, square = (torch.zeros_like(r) for _ in range(3))
     steps = range(1, iterations + 1)
     for step in watched(steps, iterations, f"Adam, {r.shape[0]} x {r.shape[1]}"):
