@@ -265,7 +265,7 @@ class TestSwitch:
         [
             ("fer2013", "prompts", "papers", "prompts=papers; it takes one of: correct, paper"),
             ("fer2013", "prompts", "[paper]", "it takes one of: correct, paper"),
-            ("stl10", "prompts", "null", "prompts=None; it takes one of: all, two"),
+            ("stl10", "prompts", "null", "prompts=null; it takes one of: all, two"),
             ("emnist", "transpose", "no", "transpose=no; it takes one of: true, false"),
             ("emnist", "transpose", "1", "transpose=1; it takes one of: true, false"),
             ("eurosat", "test_split", "val", "test_split=val; it takes one of: test, train"),
