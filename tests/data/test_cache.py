@@ -178,7 +178,7 @@ test_cache.is_what_was_drawn(data, "train")
             assert other.poll() is None
             time.sleep(0.05)
         is_what_was_drawn(load(tmp_path / "data", task(source=never)), "train")
-        assert other.wait(60) == 0
+        assert other.wait() == 0
     finally:
         other.kill()
         other.wait()

@@ -217,7 +217,7 @@ def test_two_processes_at_once_leave_whole_entries_and_right_results(folder, max
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    errors = [process.communicate(timeout=120)[1] for process in processes]
+    errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     assert not [text for text in errors if "damaged" in text or "going on" in text]
 
