@@ -17,7 +17,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="offli
 # a core with another process wait for each other a hundred times as long as they compute.
 os.environ.update(MPLBACKEND="Agg", MATPLOTLIBRC=os.devnull, OMP_NUM_THREADS="1")
 
-import jaxtyping
+import jaxtyping  # noqa: E402
 
 # Before the first import of these modules; jaxtyping rewrites them as they load.
 CHECKED = [

@@ -7,7 +7,7 @@ standard deviations) is three of these.
 
 import numpy as np
 import pytest
-from made_up.runs import LABELS, make_correct, make_run
+from made_up.runs import make_correct, make_run
 
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.statistics import (
