@@ -2,13 +2,22 @@
 
 import ipaddress
 import os
+import signal
 import socket
 
+# What a user's shell may hold and a command reads: choices, accounts, proxies, another checkout.
+OUTSIDE = ("WANDB_", "HF_", "HYDRA_", "TSV_BENCH_", "GIT_")
+NAMES = {"COLUMNS", "LINES", "PYTHONWARNINGS", "RANK", "LOCAL_RANK", "WORLD_SIZE"}
+for name in list(os.environ):
+    if name.startswith(OUTSIDE) or name in NAMES or name.lower().endswith("_proxy"):
+        del os.environ[name]
 # Set before any library reads them.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="offline")
-os.environ["MPLBACKEND"] = "Agg"
+# One thread, in the processes that tests start, too: matrices are small, and threads that share
+# a core with another process wait for each other a hundred times as long as they compute.
+os.environ.update(MPLBACKEND="Agg", MATPLOTLIBRC=os.devnull, OMP_NUM_THREADS="1")
 
-import jaxtyping
+import jaxtyping  # noqa: E402
 
 # Before the first import of these modules; jaxtyping rewrites them as they load.
 # Not where what a user gave is checked, with a message of its own: matrices.py, methods/*.py.
@@ -28,8 +37,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from stand_ins import chromium  # noqa: E402
 
-# Small matrices: more threads only cost, and two is what CI has.
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+torch.set_num_threads(1)
 
 
 def pytest_addoption(parser):
@@ -50,6 +58,14 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Ctrl-C ends a test, as in a terminal; shells start background jobs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

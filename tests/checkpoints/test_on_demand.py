@@ -1,21 +1,18 @@
 """Fine-tuning on demand: what is made, when it is made again, and what a kill costs."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import made_up.tasks
+import made_up.finetuning
 import pytest
 import torch
 from made_up.finetuning import SETTINGS, source
 from made_up.tasks import NUM_IMAGES, backbone, load, task
 from safetensors.torch import load_file
+from stand_ins.processes import Started
 
 from tsv_bench.models import accuracy, finetuning, zero_shot_head
 from tsv_bench.models.training import Recipe
@@ -178,28 +175,10 @@ def test_killed_run_is_resumed_to_the_same_bits(tmp_path):
     whole = source(tmp_path / "whole").checkpoint(backbone(), task(), load)
 
     # One that saves after each step, and does not get beyond the tenth.
-    code = f"""
-import pathlib, time, torch
-import made_up.finetuning, made_up.tasks
-from tsv_bench.models import finetuning
-torch.set_num_threads({torch.get_num_threads()})
-def slow(num_rows, batch_size, step, seed):
-    if step == 10:
-        pathlib.Path("at-ten").touch()
-        time.sleep(600)
-    return batch_rows(num_rows, batch_size, step, seed)
-finetuning.batch_rows, batch_rows = slow, finetuning.batch_rows
-source = made_up.finetuning.source(pathlib.Path("killed"), save_every=0)
-source.checkpoint(made_up.tasks.backbone(), made_up.tasks.task(), made_up.tasks.load)
-"""
-    env = {**os.environ, "PYTHONPATH": str(Path(made_up.tasks.__file__).parents[1])}
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env)
-    try:
-        while not (tmp_path / "at-ten").exists():
-            assert process.poll() is None
-            time.sleep(0.1)
-    finally:
-        process.send_signal(signal.SIGKILL)
+    hold = (finetuning.__name__, "batch_rows", 11)
+    with Started(tmp_path, made_up.finetuning.make, Path("killed"), hold=hold) as process:
+        process.wait_until_held()
+        process.send(signal.SIGKILL)
         process.wait()
     assert not list((tmp_path / "killed").rglob("*.safetensors"))
     assert len(list((tmp_path / "killed").rglob("*.resume"))) == 1

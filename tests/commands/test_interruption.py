@@ -8,6 +8,7 @@ from stand_ins.commands import SMALL, checkpoints, interrupt, numbers, start, ts
 
 from tsv_bench.checkpoints.checkpoint import load_record
 
+STEP = ("tsv_bench.models.finetuning", "batch_rows")  # called at each of a task's four steps
 COMMAND = ["--multirun", "method=weight_average,individual", *SMALL]
 
 
@@ -15,9 +16,10 @@ COMMAND = ["--multirun", "method=weight_average,individual", *SMALL]
 def two_at_once(tmp_path_factory):
     """The folder of two commands that ran at the same time, and what they printed."""
     folder = tmp_path_factory.mktemp("two")
-    processes = [start(folder, *COMMAND) for _ in range(2)]
-    printed = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], printed
+    with start(folder, *COMMAND) as first, start(folder, *COMMAND) as second:
+        codes = first.wait(), second.wait()
+    printed = [(process.out, process.err) for process in (first, second)]
+    assert codes == (0, 0), printed
     return folder, printed
 
 
@@ -34,16 +36,16 @@ def test_two_commands_at_once_give_one_valid_set_of_files(two_at_once):
 
 
 def test_what_was_killed_then_interrupted_is_finished_as_if_never_stopped(two_at_once, tmp_path):
-    process = start(tmp_path, *COMMAND)
-    interrupt(process, "fine-tune Signs", signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    with start(tmp_path, *COMMAND, hold=(*STEP, 3)) as process:
+        interrupt(process, "fine-tune Signs", signal.SIGKILL)
+    assert process.code == -signal.SIGKILL
     assert checkpoints(tmp_path) == []
 
-    process = start(tmp_path, *COMMAND)
-    err = interrupt(process, "fine-tune Shapes", signal.SIGINT)  # Ctrl-C
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    command = err.strip().splitlines()[-1].partition("go on with: ")[2]
+    with start(tmp_path, *COMMAND, hold=(*STEP, 4 + 3)) as process:
+        interrupt(process, "fine-tune Shapes", signal.SIGINT)  # Ctrl-C
+    assert process.code == 130
+    assert "Traceback" not in process.err
+    command = process.err.strip().splitlines()[-1].partition("go on with: ")[2]
     assert shlex.split(command)[1:] == COMMAND  # to be pasted into a shell
     assert [path.stem.partition("-")[0] for path in checkpoints(tmp_path)] == ["signs"]
 

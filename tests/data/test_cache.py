@@ -1,27 +1,18 @@
 """Caches of data: whole or built again, aloud, and never built twice."""
 
 import logging
-import os
-import subprocess
-import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from made_up.tasks import NUM_IMAGES, SIZE, task, tints
+from made_up.tasks import NUM_IMAGES, SIZE, SOURCE, build, task, tints, to_pixels
 from PIL import Image
+from stand_ins.processes import Started
 
 from tsv_bench.data import cache, load_split
 from tsv_bench.data.task import SPLITS
-
-TESTS = str(Path(__file__).parents[1])
-
-
-def to_pixels(image):
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def load(folder, task, split="train", to_pixels=to_pixels):
@@ -155,33 +146,15 @@ def test_build_that_fails_leaves_nothing(tmp_path):
 @pytest.mark.slow
 def test_two_processes_build_the_same_data(tmp_path):
     """The other one starts first, and is slow; we come while it is at work."""
-    code = f"""
-import pathlib, time
-import made_up.tasks, test_cache
-def slow(split):
-    pathlib.Path("begun").touch()
-    time.sleep(0.3)
-    yield from made_up.tasks.tints(split, num_images=made_up.tasks.NUM_IMAGES, seed=0)
-slow.__module__, slow.__qualname__ = {__name__!r}, "never"
-data = test_cache.load(pathlib.Path("data"), made_up.tasks.task(source=slow))
-test_cache.is_what_was_drawn(data, "train")
-"""
 
     def never(split):
         pytest.fail("drawn, though the other process was at it")
 
-    never.__qualname__ = "never"
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([TESTS, str(Path(__file__).parent)])}
-    other = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env)
-    try:
-        while not (tmp_path / "begun").exists():
-            assert other.poll() is None
-            time.sleep(0.05)
+    never.__module__, never.__qualname__ = SOURCE.__module__, SOURCE.__qualname__
+    with Started(tmp_path, build, tmp_path / "data") as other:
+        other.wait_until(lambda: "Tints: train images" in other.err)
         is_what_was_drawn(load(tmp_path / "data", task(source=never)), "train")
-        assert other.wait(60) == 0
-    finally:
-        other.kill()
-        other.wait()
+        assert other.wait() == 0
 
 
 def test_source_that_yields_nothing_is_named(tmp_path):

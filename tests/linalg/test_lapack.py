@@ -124,7 +124,13 @@ def test_torch_takes_over_where_the_others_cannot_be_had(monkeypatch, caplog):
 
 def test_other_threads_run_meanwhile():
     """The interpreter's lock is let go of: a pure Python loop goes on during one long call."""
-    matrix, stop, ticks = gram(1500), threading.Event(), []
+    # Other processes may keep the loop waiting during one call, not during each of twenty.
+    assert any(longest_pause(gram(1500)) < 0.5 for _ in range(20))
+
+
+def longest_pause(matrix):
+    """The longest time in which a loop in another thread stands still, as a share of the call."""
+    stop, ticks = threading.Event(), []
 
     def tick():
         while not stop.is_set():
@@ -135,10 +141,9 @@ def test_other_threads_run_meanwhile():
     ticker.start()
     with one_thread():
         start = time.perf_counter()
-        LeadingEigenvectors(matrix, 1500)
+        LeadingEigenvectors(matrix, len(matrix))
         end = time.perf_counter()
     stop.set()
     ticker.join()
     during = [start, *(t for t in ticks if start < t < end), end]
-    longest = max(b - a for a, b in zip(during, during[1:], strict=False))
-    assert longest < 0.5 * (end - start)
+    return max(b - a for a, b in zip(during, during[1:], strict=False)) / (end - start)

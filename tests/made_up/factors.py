@@ -1,13 +1,8 @@
-"""Small checkpoint files whose singular triplets are kept; alone, a process that merges them.
-
-.venv/bin/python tests/made_up/factors.py FOLDER MAX_BYTES OUTPUT, and a line on stdin to begin
-"""
-
-import sys
-from pathlib import Path
+"""Small checkpoint files whose singular triplets are kept, and what a process merges of them."""
 
 import torch
 from safetensors.torch import save_file
+from stand_ins.processes import LONGEST
 
 from tsv_bench import methods
 from tsv_bench.state_dicts.factor_cache import FactorCache
@@ -46,17 +41,13 @@ def vectors(folder, tasks, factors=None):
     }
 
 
-def main(folder, max_bytes, output):
+def sweep(folder, max_bytes, output, barrier):
+    """Merge them at every fraction, as soon as all who are to begin at once are here."""
     torch.set_num_threads(1)
-    factors = FactorCache(folder / "factors", int(max_bytes))
-    print("ready", flush=True)
-    sys.stdin.readline()
+    factors = FactorCache(folder / "factors", max_bytes)
+    barrier.wait(LONGEST)
     served = {}
     for fraction in FRACTIONS:  # every one replaces the entries of the one before
         merged = methods.tsv_merge(vectors(folder, range(4), factors), rank_fraction=fraction)
         served |= {f"{fraction} {name}": delta for name, delta in merged["0"].items()}
     save_file(served, output)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -117,21 +117,21 @@ def test_an_interrupted_merge_leaves_what_was_there(folder, single, output, requ
 
 
 def test_control_c_stops_the_command(tmp_path):
-    """The command runs in its own process and has seconds of work left when Ctrl-C comes."""
-    base = {f"layers.{i}.weight": torch.randn(400, 300) for i in range(100)}
+    """In a process of its own, in the tenth of a hundred layers."""
+    base = {f"layers.{i}.weight": torch.randn(40, 30) for i in range(100)}
     save(base, tmp_path / "base.safetensors")
     for task in TASKS:
-        state = {name: weight + 0.01 * torch.randn(400, 300) for name, weight in base.items()}
+        state = {name: weight + 0.01 * torch.randn(40, 30) for name, weight in base.items()}
         save(state, tmp_path / f"{task}.safetensors")
     (tmp_path / "out.safetensors").write_bytes(b"what was there")
     before = {p.name for p in tmp_path.iterdir()}
-    process = start(
+    with start(
         tmp_path, "pretrained=base.safetensors", "output=out.safetensors", "overwrite=true",
         f"finetuned={{a: {files()['a']}, b: {files()['b']}}}", "threads=1", "cache.folder=null",
-        command="merge",
-    )  # fmt: skip
-    err = interrupt(process, "merging:   0%|", signal.SIGINT)  # later counts may be skipped
-    assert process.returncode == 130 and "100/100" not in err
-    assert "Traceback" not in err and "tsv-merge: interrupted" in err
+        command="merge", hold=(tsv_method.__name__, "merge_triplets", 10),
+    ) as process:  # fmt: skip
+        interrupt(process, "merging:   0%|", signal.SIGINT)  # later counts may be skipped
+    assert process.code == 130 and "100/100" not in process.err
+    assert "Traceback" not in process.err and "tsv-merge: interrupted" in process.err
     assert {p.name for p in tmp_path.iterdir()} == before
     assert (tmp_path / "out.safetensors").read_bytes() == b"what was there"

@@ -1,144 +1,88 @@
 """Fine-tuning in two processes that torchrun starts, on the CPU; and what one alone does."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import made_up.tasks
+import made_up.trainings
 import pytest
 import torch
 from made_up.finetuning import SETTINGS, source
 from made_up.tasks import backbone, load, task
+from made_up.trainings import NUM_STEPS
 from safetensors.torch import load_file
 from stand_ins.commands import small
+from stand_ins.processes import Started
 
 from tsv_bench.checkpoints.checkpoint import load_record
+from tsv_bench.models import finetuning
 from tsv_bench.models.distributed import ALONE, join_group, take_own_gpu
 
-# Each process says what it does, in one line of json. Its writes are seen by the interpreter's
-# audit events: files opened to be written, folders made, files renamed.
-SCRIPT = """
-import hashlib, json, os, sys, time, torch
-from dataclasses import replace
-from pathlib import Path
-
-written, steps = [], []
-
-def audit(event, args):
-    writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
-    if writes or event in ("os.mkdir", "os.rename"):
-        written.append(str(args[0]))
-
-sys.addaudithook(audit)
-torch.set_num_threads(1)
-from made_up.tasks import backbone, load, task
-from made_up.finetuning import SETTINGS, source
-from tsv_bench.checkpoints import on_demand
-from tsv_bench.models import distributed, finetuning
-
-resumed = sys.argv[1] == "resumed"
-group = distributed.join_group("cpu")
-inside = str(Path.cwd())
-
-def watched(num_rows, batch_size, step, seed):
-    steps.append(step)
-    if training == "killed" and step == 10 and not resumed:
-        Path(f"{group.rank}.pid").write_text(str(os.getpid()))
-        time.sleep(600)
-    return batch_rows(num_rows, batch_size, step, seed)
-
-def hashed(*args, **settings):
-    visual = train_tower(*args, **settings)
-    state = torch.cat([tensor.flatten() for tensor in visual.state_dict().values()])
-    hashes.append(hashlib.sha256(state.numpy().tobytes()).hexdigest())
-    return visual
-
-finetuning.batch_rows, batch_rows = watched, finetuning.batch_rows
-on_demand.finetune, train_tower = hashed, on_demand.finetune
-runs = {
-    "whole": {},
-    "parts": {"accumulate": 3},
-    "float16": {"precision": "float16"},
-}
-for training in ("killed", "again") if resumed else (*runs, "killed"):
-    steps, hashes, before = [], [], len(written)
-    made = source(
-        Path("killed" if training == "again" else training),
-        finetuning=replace(SETTINGS, **runs.get(training, {})),
-        save_every=0 if training == "killed" else 600,
-    )
-    found = made.checkpoint(backbone(), task(), load)
-    own = [path for path in written[before:] if os.path.abspath(path).startswith(inside)]
-    seen = {
-        "training": training, "rank": group.rank, "steps": steps, "hashes": hashes,
-        "sha256": found.sha256, "wrote": own, "processes": group.size,
-    }
-    sys.stdout.write(json.dumps(seen) + "\\n")
-    sys.stdout.flush()
-
-if resumed:  # and then the command, as a process of its own would find it
-    from tsv_bench.cli import finetune
-    on_demand.finetune, finetuning.batch_rows = train_tower, batch_rows
-    sys.argv = ["tsv-finetune", *sys.argv[2:]]
-    finetune.main()
-"""
+TRAININGS = ("whole", "parts", "float16")
 
 
-def torchrun(folder, *arguments):
-    here = Path(made_up.tasks.__file__).parents[1]
-    path = os.pathsep.join([str(here), str(here.parent)])
-    return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        + [*arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def said(out):
+def said(*outputs):
     """Training and rank to what that process said of it."""
-    lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    lines = [json.loads(s) for out in outputs for s in out.splitlines() if s.startswith("{")]
     return {(line["training"], line["rank"]): line for line in lines}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """What two processes made, and said; they were killed before the last's eleventh step."""
+    """What two processes made, and said; they were killed before the last's eleventh step.
+
+    This process does what torchrun's does, but for seconds of imports.
+    """
     folder = tmp_path_factory.mktemp("torchrun")
-    (folder / "script.py").write_text(SCRIPT)
-    process = torchrun(folder, "script.py", "killed")
-    pids = [folder / f"{rank}.pid" for rank in (0, 1)]
-    while not all(path.exists() and path.read_text() for path in pids):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    os.kill(int(pids[0].read_text()), signal.SIGKILL)  # the one that writes; torchrun ends the rest
-    out, err = process.communicate()
-    assert process.returncode != 0, err
-    return folder, said(out)
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    joined = {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }  # fmt: skip
+    names, hold = [*TRAININGS, "killed"], (finetuning.__name__, "batch_rows", 3 * NUM_STEPS + 11)
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        processes = []
+        for rank in (0, 1):
+            for name, value in (joined | {"RANK": str(rank), "LOCAL_RANK": str(rank)}).items():
+                patch.setenv(name, value)
+            started = Started(folder, made_up.trainings.train, *names, hold=hold)
+            processes.append(stack.enter_context(started))
+        for process in processes:
+            process.wait_until_held()
+        for process in processes:  # the one that writes first
+            process.send(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL, process.err
+    return folder, said(*(process.out for process in processes))
 
 
 @pytest.fixture(scope="module")
 def resumed(trained):
-    """What they said when started again, and what the command prints after it."""
+    """What they said when torchrun started them again, and what the command printed after it."""
     folder, _ = trained
     assert len(list((folder / "killed").rglob("*.resume"))) == 1
     assert not list((folder / "killed").rglob("*.safetensors"))
-    process = torchrun(folder, "script.py", "resumed", "task=signs", *small("task", ["signs"]))
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    return said(out), err
+    code = "import sys, made_up.trainings; made_up.trainings.resume(*sys.argv[1:])"
+    (folder / "script.py").write_text(code)
+    tests = Path(made_up.trainings.__file__).parents[1]
+    process = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        + ["script.py", "task=signs", *small("task", ["signs"])],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    return said(process.stdout), process.stderr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("training", "changes"), [("whole", {}), ("parts", {"accumulate": 3})])
-def test_two_processes_make_the_weights_of_one(trained, training, changes, tmp_path):
+@pytest.mark.parametrize("training", ["whole", "parts"])
+def test_two_processes_make_the_weights_of_one(trained, training, tmp_path):
     folder, _ = trained
     alone = load_file(source(tmp_path).checkpoint(backbone(), task(), load).path)
     [path] = (folder / training).rglob("tints-*.safetensors")
@@ -150,13 +94,13 @@ def test_two_processes_make_the_weights_of_one(trained, training, changes, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("training", ["whole", "parts", "float16"])
+@pytest.mark.parametrize("training", TRAININGS)
 def test_both_have_the_same_bits_and_only_the_first_writes(trained, training):
     _, said = trained
     first, second = said[training, 0], said[training, 1]
     assert first["hashes"] == second["hashes"] and len(first["hashes"]) == 1
     assert first["sha256"] == second["sha256"]
-    assert first["steps"] == second["steps"] == list(range(24))
+    assert first["steps"] == second["steps"] == list(range(NUM_STEPS))
     assert second["wrote"] == [] and first["wrote"]
 
 
@@ -165,7 +109,7 @@ def test_killed_processes_are_resumed_to_the_same_bits(trained, resumed):
     folder, before = trained
     found, _ = resumed
     for rank in (0, 1):
-        assert found["killed", rank]["steps"] == list(range(10, 24))
+        assert found["killed", rank]["steps"] == list(range(10, NUM_STEPS))
         assert found["killed", rank]["sha256"] == before["whole", rank]["sha256"]
         assert found["again", rank]["steps"] == []  # it is there
     assert found["killed", 1]["wrote"] == found["again", 1]["wrote"] == []

@@ -28,7 +28,6 @@ def execute(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(tsv_bench.__file__).parents[1]))
     # Nothing of a user's IPython and Jupyter settings.
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
 
     def run(name):
         notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)

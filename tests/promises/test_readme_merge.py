@@ -11,7 +11,7 @@ from stand_ins.commands import tsv
 
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SECTION = README.split("## Merge your own checkpoints")[1].split("\n## ")[0]
 COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^    (tsv-merge .*)$", SECTION, re.M)]
 

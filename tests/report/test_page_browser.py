@@ -17,6 +17,8 @@ from tsv_bench.report.tables.table import build_tables
 from tsv_bench.report.text.render import make_sheets
 
 pytestmark = pytest.mark.browser
+TIMEOUT = 300_000  # milliseconds, for what takes a few unless it is broken
+expect.set_options(timeout=TIMEOUT)
 METHODS = ("zero_shot", "task_arithmetic", "ties", "tsv_merge", "tsv_compress", "individual")
 NASTY = "</script><img src=x onerror=\"document.title='broken'\"><b>x</b>"
 
@@ -53,7 +55,7 @@ def load(browser):
 
     def opened(path, width=1280, **how):
         contexts.append(browser.new_context(viewport={"width": width, "height": 800}, **how))
-        contexts[-1].set_default_timeout(10_000)
+        contexts[-1].set_default_timeout(TIMEOUT)
         page = contexts[-1].new_page()
         page.on("console", lambda message: troubles.append(message.text))
         page.on("pageerror", lambda error: troubles.append(str(error)))

@@ -3,13 +3,12 @@
 import contextlib
 import io
 import logging
-import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from stand_ins.processes import Started
 
 from tsv_bench.benchmark.runs import find_runs, load_correct
 from tsv_bench.cli import analyze, bench, fetch, finetune, merge, report
@@ -73,36 +72,29 @@ def tsv(folder, command, *arguments):
     return Result(code, out.getvalue(), err.getvalue())
 
 
-# Shells start background jobs with SIGINT ignored, and their children inherit it.
+# For a new interpreter. Shells start background jobs with SIGINT ignored; children inherit it.
 PROCESS = (
     "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
     "runpy.run_module('tsv_bench.cli.{}', run_name='__main__', alter_sys=True)"
 )
 
 
-def start(folder, *arguments, command="bench"):
-    """A command in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-c", PROCESS.format(command), *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(bench.__file__).parents[2])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def start(folder, *arguments, command="bench", hold=None):
+    """A command in a process of its own; ``hold`` as in `stand_ins.processes`."""
+    return Started(folder, run, command, arguments, hold=hold)
+
+
+def run(command, arguments):
+    sys.argv = [f"tsv-{command}", *arguments]
+    COMMANDS[command].main()
 
 
 def interrupt(process, text, number):
-    """Send a signal once stderr shows ``text``; what stderr held altogether."""
-    seen = ""
-    while text not in seen:
-        part = process.stderr.read(1)
-        assert part, f"ended without {text!r}: {seen}"
-        seen += part
-    os.killpg(process.pid, number)
-    with process:
-        return seen + process.stderr.read()
+    """Send a signal to a held process, which has shown ``text`` by then, and wait for its end."""
+    process.wait_until_held()
+    assert text in process.err
+    process.send(number)
+    process.wait()
 
 
 def runs(folder):

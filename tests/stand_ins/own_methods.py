@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SECTION = README.split("## Your own method")[1].split("\n## ")[0]
 [CODE] = re.findall(r"^```python\n(.*?)^```", SECTION, re.M | re.S)
 [YAML] = re.findall(r"^```yaml\n(.*?)^```", SECTION, re.M | re.S)

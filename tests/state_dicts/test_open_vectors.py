@@ -3,8 +3,6 @@
 import errno
 import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import made_up.factors
@@ -13,6 +11,7 @@ import torch
 from made_up.factors import FRACTIONS, MATRICES, vectors
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from stand_ins.processes import SERVER, Started
 
 from tsv_bench import methods
 from tsv_bench.methods.matrixwise import decomposition
@@ -204,21 +203,15 @@ def test_folder_of_another_user_is_read(folder, cache, decomposed, caplog, monke
 
 @pytest.mark.parametrize("max_bytes", [PLENTY, 30_000])  # 30 kB are a third of the entries
 def test_two_processes_at_once_leave_whole_entries_and_right_results(folder, max_bytes):
-    script = Path(made_up.factors.__file__)
-    outputs = [folder / f"merged{i}" for i in range(2)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, folder, str(max_bytes), output],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
+    outputs, barrier = [folder / f"merged{i}" for i in range(2)], SERVER.Barrier(2)
+    first, second = (
+        Started(folder, made_up.factors.sweep, folder, max_bytes, output, barrier)
         for output in outputs
-    ]  # fmt: skip
-    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 2
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    errors = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    )
+    with first, second:
+        codes = first.wait(), second.wait()
+    errors = first.err, second.err
+    assert codes == (0, 0), errors
     assert not [text for text in errors if "damaged" in text or "going on" in text]
 
     for output in outputs:

@@ -19,7 +19,7 @@ from tsv_bench.task_vectors.merge import mean, merge_entries
 from tsv_bench.task_vectors.streaming import gather, stream, stream_parts
 from tsv_bench.task_vectors.task_vector import TaskVector
 
-TIMEOUT = 20  # seconds, for what takes none unless it is broken
+TIMEOUT = 300  # seconds, for what takes none unless it is broken
 METHODS = {
     "weight_average": methods.weight_average,
     "task_arithmetic": methods.task_arithmetic,
