@@ -1,4 +1,4 @@
-"""Fine-tuning in two processes that torchrun starts, on the CPU; and what one alone does."""
+"""Fine-tuning in two processes of torchrun on the CPU, and in one alone."""
 
 import json
 import os
@@ -19,8 +19,8 @@ from stand_ins.commands import small
 from tsv_bench.checkpoints.checkpoint import load_record
 from tsv_bench.models.distributed import ALONE, join_group, take_own_gpu
 
-# Each process says what it does, in one line of json. Its writes are seen by the interpreter's
-# audit events: files opened to be written, folders made, files renamed.
+# Each process prints what it did as one line of json. Audit events of the interpreter tell what it
+# wrote: files opened for writing, folders made, files renamed.
 SCRIPT = """
 import hashlib, json, os, sys, time, torch
 from dataclasses import replace
@@ -103,14 +103,14 @@ def torchrun(folder, *arguments):
 
 
 def said(out):
-    """Training and rank to what that process said of it."""
+    """Return by training and rank what that process printed."""
     lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
     return {(line["training"], line["rank"]): line for line in lines}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """What two processes made, and said; they were killed before the last's eleventh step."""
+    """Return what two processes made and printed. The last training is killed at step 10."""
     folder = tmp_path_factory.mktemp("torchrun")
     (folder / "script.py").write_text(SCRIPT)
     process = torchrun(folder, "script.py", "killed")
@@ -126,7 +126,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def resumed(trained):
-    """What they said when started again, and what the command prints after it."""
+    """Return what they printed when started again, and what the command prints after that."""
     folder, _ = trained
     assert len(list((folder / "killed").rglob("*.resume"))) == 1
     assert not list((folder / "killed").rglob("*.safetensors"))
