@@ -22,7 +22,7 @@ from tsv_bench.state_dicts.state_dict import open_state_dict
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """Names of the tasks that are trained."""
+    """Record the labels of the trainings."""
     trained = []
 
     def counted(*args, label, **kwargs):
@@ -59,7 +59,7 @@ def test_fine_tuned_tower_is_better_and_the_backbone_is_as_it_was(tmp_path):
     assert all(torch.equal(param, before[name]) for name, param in tiny.pretrained.items())
     assert not any(param.requires_grad for param in tiny.visual.parameters())
 
-    # The scores are those of the weights on the disk.
+    # The scores are those of the weights on disk.
     tower = backbone().visual
     tower.load_state_dict(dict(open_state_dict(found.path)))
     correct = accuracy.correct_images(tower, head, load("test"), "cpu")
@@ -104,7 +104,7 @@ def test_other_settings_make_other_checkpoints(tmp_path, trainings):
 
 
 def test_checkpoints_made_before_a_setting_existed_are_still_found(tmp_path):
-    """The file's name as it was before there were ``accumulate`` and ``precision``."""
+    """The file's name is that from before ``accumulate`` and ``precision`` existed."""
     assert source(tmp_path).path(backbone(), task()).name == "tints-69148324.safetensors"
     others = [replace(SETTINGS, accumulate=2), replace(SETTINGS, precision="bfloat16")]
     paths = {source(tmp_path, finetuning=f).path(backbone(), task()) for f in [SETTINGS, *others]}
@@ -161,7 +161,7 @@ def test_two_who_want_the_same_checkpoint_train_once(tmp_path, trainings):
     def want():
         found.append(source(tmp_path).checkpoint(backbone(), task(), load))
 
-    # Threads, each with a lock file of its own open: to the lock they are like processes.
+    # Each thread opens the lock file itself: for the lock that is as good as processes.
     threads = [threading.Thread(target=want) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -174,7 +174,7 @@ def test_two_who_want_the_same_checkpoint_train_once(tmp_path, trainings):
 def test_killed_run_is_resumed_to_the_same_bits(tmp_path):
     whole = source(tmp_path / "whole").checkpoint(backbone(), task(), load)
 
-    # One that saves after each step, and does not get beyond the tenth.
+    # A process that saves its state after each step and does not get beyond the tenth.
     hold = (finetuning.__name__, "batch_rows", 11)
     with Started(tmp_path, made_up.finetuning.make, Path("killed"), hold=hold) as process:
         process.wait_until_held()

@@ -14,7 +14,7 @@ CLASSES, DIM = 5, 7
 
 
 class Trap:
-    """Unpickled without care it makes a folder."""
+    """A pickle that makes a folder if its code is executed."""
 
     def __init__(self, path):
         self.path = path
@@ -42,7 +42,7 @@ def test_weights_of_a_head_are_read_without_its_code(path, weights, module):
 
 
 def test_heads_of_before_torch_1_6_are_refused(path, weights):
-    """Their classes are looked up in another way, which torch does not offer without code."""
+    """The old format looks classes up in a way that torch does not offer without executing code."""
     pickle_as(Head(weights), path, _use_new_zipfile_serialization=False)
     with pytest.raises(ValueError, match=f"{path} is a whole module in torch's old.*heads=text"):
         read_head(path)

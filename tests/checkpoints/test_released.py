@@ -1,4 +1,4 @@
-"""Sources of checkpoints: each spells backbones and tasks its own way, and says what it has."""
+"""Released checkpoints: each source spells backbones and tasks its own way."""
 
 import dataclasses
 import logging
@@ -26,7 +26,7 @@ from tsv_bench.state_dicts.state_dict import open_state_dict
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "checkpoints"
 OTHERS = ["tall_masks", "fusion_bench", "crisostomi"]
-# What the facts about the paper's benchmark have of each: repository, file and generation.
+# Repository, file and generation, as the publishers have them.
 SPELLED = {
     ("tall_masks", "vit_b32", "cars"): (
         "nik-dim/tall_masks", "single_task/ViT-B-32/CarsVal/nonlinear_finetuned.pt", "fixed"
@@ -55,7 +55,7 @@ SPELLED = {
 
 
 def source_of(name, **changes):
-    """As a command line would make it of the yaml."""
+    """Make the source of its yaml, as a command does."""
     return instantiate(OmegaConf.merge(OmegaConf.load(CONF / f"{name}.yaml"), changes))
 
 
@@ -70,14 +70,14 @@ def tuned():
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
-    """A small tower under the name of one of the paper's."""
+    """Return a small backbone under the name of one of the paper's."""
     path = backbones.save(backbones.clip(), tmp_path_factory.mktemp("clip") / "clip")
     return dataclasses.replace(backbones.load(path), name="vit_b16", label="ViT-B/16")
 
 
 @pytest.fixture
 def said(caplog):
-    """Warnings since the test began, each of which is said once a process."""
+    """Return a function that returns the warnings since the test began."""
     released._say.cache_clear()
     caplog.set_level(logging.WARNING)
     return lambda: [record.getMessage() for record in caplog.records]
@@ -134,7 +134,7 @@ def test_a_repository_of_the_hub_is_fetched_and_used(backbone, tuned, tmp_path, 
         assert [asked for asked, _ in loopback.contents()] == [name]
     assert not said()
 
-    # The cache calls a file by its hash, and so nothing has to be read for that.
+    # In the cache a file's name is its hash, so nothing is read to hash it.
     monkeypatch.setattr(files, "sha256", lambda path: pytest.fail("read"))
     found = source.checkpoint(backbone, cars, pytest.fail)
     assert found.sha256 == sha256(path)
@@ -177,7 +177,7 @@ def test_a_local_copy_of_a_repository_needs_no_hub(source, backbone, tuned, tmp_
 
 @pytest.fixture
 def reference(tuned, tmp_path):
-    """A folder like that of the paper's code, of two tasks."""
+    """Make a folder as the paper's code writes it, with two tasks."""
     for name in ("Cars", "DTD"):
         write(tuned, "paper", tmp_path / "ViT-B-16" / f"{name}Val" / "nonlinear_finetuned.pt")
     return tmp_path

@@ -1,4 +1,4 @@
-"""The user's own checkpoints: told by their content, refused before a long run begins."""
+"""A user's own checkpoints: recognized by their content, refused before a long run begins."""
 
 import made_up.tasks
 import pytest

@@ -1,4 +1,4 @@
-"""Caches of data: whole or built again, aloud, and never built twice."""
+"""Caches of data: whole, or built again with a warning, and never built twice."""
 
 import logging
 from functools import partial
@@ -16,7 +16,7 @@ from tsv_bench.data.task import SPLITS
 
 
 def load(folder, task, split="train", to_pixels=to_pixels):
-    """As a new process does, that has opened nothing yet."""
+    """Load a split as a new process does, which has opened nothing yet."""
     cache._opened.clear()
     return load_split(task, split, folder=folder, image_size=SIZE, to_pixels=to_pixels)
 
@@ -103,7 +103,7 @@ def test_damaged_pixels_are_decoded_again_aloud(tmp_path, caplog, name, damage):
     load(tmp_path, task())
     damage(only(tmp_path, name))
     is_what_was_drawn(load(tmp_path, task()), "train")
-    # Pixels without their .npz were never finished: nothing is wrong with that.
+    # Pixels without their .npz were never finished, which is no damage.
     if (name, damage) != ("train.npz", Path.unlink):
         assert "decoded images of tints" in caplog.text and "decoding them again" in caplog.text
     caplog.clear()
@@ -182,7 +182,7 @@ def test_fingerprint_changes_with_what_decides_the_images():
     renamed = task(source=settled().source, class_names=["one", "two", "three"])
     others = [settled(seed=1), settled(num_images={**NUM_IMAGES, "val": 21}), renamed, task()]
     assert len({made.fingerprint for made in [settled(), *others]}) == 5
-    # What the heads are made of decides no image.
+    # What heads are made of determines no image.
     reworded = task(source=settled().source, templates=["the {}"], epochs=9)
     assert reworded.fingerprint == settled().fingerprint
 

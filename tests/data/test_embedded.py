@@ -1,4 +1,4 @@
-"""The embedded suite: what is drawn, and that it is the same for the same seed."""
+"""The embedded suite: its images, and that the same seed gives the same ones."""
 
 from itertools import combinations
 from pathlib import Path
@@ -28,7 +28,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf" / "task"
 EVERY = {path.stem: OmegaConf.load(path)[path.stem] for path in sorted(CONF.glob("*.yaml"))}
 TASKS = {name: task for name, task in EVERY.items() if ".sources." in task.source._target_}
 DRAWN = sorted(name for name, task in TASKS.items() if task.source._target_.endswith(".drawn"))
-CAMERA = "tilted"  # where any would do
+CAMERA = "tilted"  # any would do
 SETTINGS = {
     "task": "shapes",
     "num_classes": 3,
@@ -36,7 +36,7 @@ SETTINGS = {
     "camera": CAMERA,
     "seed": 0,
 }
-# Classes each generator knows, by its own lists; digits are 0 to 9, counts 1 to 8.
+# The number of classes of each generator, by its own lists. Digits are 0 to 9, counts 1 to 8.
 NUM_CLASSES = {
     "digits": 10,
     "street": 10,
@@ -74,7 +74,7 @@ def test_every_task_has_a_generator_for_pretraining():
 @pytest.mark.parametrize("name", DRAWN)
 def test_images_depend_on_task_split_seed_and_index_only(name):
     def draw(split="train", num_images=6, seed=0):
-        # One class: labels are shuffled over all that is drawn.
+        # One class alone, because labels are shuffled over all images of a draw.
         return [image for image, _ in drawn(name, split, num_images, 1, CAMERA, seed)]
 
     first = draw()
@@ -94,7 +94,7 @@ def test_classes_are_balanced_and_in_no_order(num_images):
 
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_no_image_is_in_two_splits(name):
-    """Exactly the images of the digits; a sample of every drawn task."""
+    """Compare all images of the digits, and a sample of every drawn task."""
     if name == "digits":
         splits = {split: [image for image, _ in scanned(split)] for split in SPLITS}
     else:
@@ -112,8 +112,8 @@ def test_digits_are_scikit_learns_each_once():
     bunch = load_digits()
     images, labels = zip(*(pair for split in SPLITS for pair in scanned(split)), strict=True)
     assert np.array_equal(np.bincount(labels), np.bincount(bunch.target))
-    # Enlarged from 8 to 28 pixels inside a border of one: the mean grey of an image stays, up to
-    # bicubic overshoot that is cut off. Compared as sorted lists, for rows are shuffled.
+    # An image is enlarged from 8 to 28 pixels inside a border of one, so its mean grey stays, but
+    # for clipped overshoot of the bicubic filter. Rows are shuffled, so the lists are sorted.
     assert all(image.shape == (30, 30, 3) and image.dtype == np.uint8 for image in images)
     found = sorted(image[1:-1, 1:-1, 0].mean() for image in images)
     expected = sorted(image.mean() * 255 / 16 for image in bunch.images)

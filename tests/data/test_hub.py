@@ -1,4 +1,4 @@
-"""Data of the hub and of folders: every form and quirk of the twenty, at the size of a test."""
+"""Data from the hub and from folders: small data sets with every form of the twenty."""
 
 import io
 import logging
@@ -28,7 +28,7 @@ TRAIN, VAL = (rows.tolist() for rows in splits.train_and_val_rows(30))
 
 
 def is_split(source, split, rows, own="train", labels=label, **settings):
-    """``source`` yields these rows of the data set's split ``own``, in this order."""
+    """Check that ``source`` yields these rows of the data set's split ``own``, in this order."""
     assert source.num_images(split) == len(rows)
     images, found = zip(*source(split), strict=True)
     assert list(found) == [labels(row) for row in rows]
@@ -37,7 +37,7 @@ def is_split(source, split, rows, own="train", labels=label, **settings):
 
 
 def is_whole(source, test="test", **settings):
-    """All three splits are as they should be, for a data set with ``SIZES``."""
+    """Check all three splits of a data set with ``SIZES``."""
     is_split(source, "train", TRAIN, **settings)
     is_split(source, "val", VAL, **settings)
     is_split(source, "test", range(8), test, **settings)
@@ -70,7 +70,7 @@ def test_a_validation_split_of_its_own_is_used_when_named(tmp_path):
     own = hub_data(tmp_path, sizes, splits={"train": "train", "val": "valid", "test": "test"})
     is_split(own, "val", range(5), "valid")
     is_split(own, "train", range(30))
-    is_whole(hub_data(tmp_path, sizes))  # PCAM, RenderedSST2: theirs is not to be used
+    is_whole(hub_data(tmp_path, sizes))  # the paper uses no val split of the data set
 
 
 def test_food101_has_its_test_images_in_a_split_named_validation(tmp_path):
@@ -117,7 +117,7 @@ Numbers.
 
 @pytest.mark.parametrize("extra", [True, False], ids=["all is here", "only what was fetched"])
 def test_svhn_has_a_configuration_and_an_extra_split(tmp_path, extra):
-    """Its README gives the names of the classes; other files that it names need not be here."""
+    """The README has the names of the classes. Not all files that it lists are here."""
     sizes = {**SIZES, **({"extra": 12} if extra else {})}
     pattern = "cropped_digits/{split}-{shard}.parquet"
     plain = datasets.Value("int64")
@@ -220,7 +220,7 @@ def test_nothing_is_written_beside_the_data_nor_in_the_caches_of_libraries(tmp_p
 
 def test_fingerprint_changes_with_the_files_of_a_folder_but_not_with_its_place(tmp_path):
     a, b = (write_folders(tmp_path / name, SIZES) for name in "ab")
-    for path in a.rglob("*.png"):  # the same time, as a faithful copy has
+    for path in a.rglob("*.png"):  # a copy may keep the time
         stamp = path.stat().st_mtime_ns
         os.utime(b / path.relative_to(a), ns=(stamp, stamp))
     assert describe(hub_data(a, SIZES)) == describe(hub_data(b, SIZES))

@@ -1,4 +1,4 @@
-"""Data that lie there are compared with what a task expects before any image is looked at."""
+"""Data on disk are compared with what a task expects before any image is opened."""
 
 import made_up.tasks
 import pytest
@@ -15,14 +15,14 @@ FOUND, EXPECTED = "label 1 is 'bee cell'", "'cat/dog' expected"
 
 @pytest.fixture(autouse=True)
 def no_image(monkeypatch):
-    """The files hold none, and looking at one ends the test."""
+    """Write files without images, and fail if one is opened."""
     monkeypatch.setattr("made_up.hub_data.encoded", lambda *_, **__: b"no image")
     monkeypatch.setattr(hub, "decode", lambda *_: pytest.fail("an image was decoded"))
     monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("an image was opened"))
 
 
 def written(folder, write, sizes):
-    """The data set's folder; parquet files have their bytes as an argument."""
+    """Return the data set's folder. Parquet files get their bytes as an argument."""
     more = {"content": jpeg} if write is write_parquet else {}
     return write(folder / "data", sizes, **more)
 

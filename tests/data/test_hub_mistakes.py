@@ -106,7 +106,7 @@ def test_configuration_is_named_with_those_that_are_there(tmp_path, named, messa
 
 @pytest.mark.parametrize("label", [-1, 3, None])
 def test_label_out_of_range_is_named_with_its_row(tmp_path, label):
-    """-1 is what the hub's data sets give where labels are kept secret."""
+    """Data sets of the hub have the label -1 if the labels are kept secret."""
     write_parquet(
         tmp_path,
         SIZES,
@@ -239,4 +239,4 @@ def test_task_keeps_what_is_expected_of_it():
     assert (made.sizes, made.variant) == (TASK_SIZES, "as in the paper")
     plain = made_up.tasks.task(source=hub_data("made/pets", SIZES))
     assert (plain.sizes, plain.variant) == (None, "")
-    assert made.fingerprint == plain.fingerprint  # none of it decides an image
+    assert made.fingerprint == plain.fingerprint  # neither determines an image

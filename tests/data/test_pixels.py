@@ -22,7 +22,7 @@ NUM_IMAGES = {"train": 27, "val": 3, "test": 8}
 
 
 def to_pixels(image, size=4):
-    """A geometry whose result depends on which of height and width comes first."""
+    """Return a geometry whose result changes if height and width are exchanged."""
     resized = functional.resize(
         image.convert("RGB"), [size, size], functional.InterpolationMode.BICUBIC
     )
@@ -30,7 +30,7 @@ def to_pixels(image, size=4):
 
 
 def load(folder, task, split="train", to_pixels=to_pixels):
-    """As a new process does, that has opened nothing yet."""
+    """Load a split as a new process does, which has opened nothing yet."""
     cache._opened.clear()
     return load_split(task, split, folder=folder, image_size=4, to_pixels=to_pixels)
 
@@ -44,7 +44,7 @@ def forgotten():
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The labels of the decoded images' places: one entry for each that was decoded."""
+    """Record every image that is decoded."""
     calls = []
     monkeypatch.setattr(hub, "decode", lambda *image: calls.append(image) or decode(*image))
     return calls
@@ -65,11 +65,11 @@ def test_images_of_the_hub_are_decoded_in_the_order_of_the_split(tmp_path, write
         found = load(tmp_path / "cache", made, split)
         images, labels = zip(*made.source(split), strict=True)
         expected = torch.stack([to_pixels(image) for image in images])
-        # EMNIST lies on its side: exchanged after the transform, as the reference does.
+        # EMNIST is stored transposed; the reference transposes it after the transform.
         assert torch.equal(found.images, expected.mT if transpose else expected)
         assert not torch.equal(found.images, expected.mT if not transpose else expected)
         assert found.labels.tolist() == list(labels)
-    # No second copy of what lies on disk already.
+    # There is no second copy of data that lie on disk already.
     (home,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
     assert {path.name for path in home.iterdir()} == {"pixels-4"}
 
@@ -103,7 +103,7 @@ def test_the_file_is_that_of_numpy_to_the_bit(tmp_path):
 
 
 def test_few_images_are_held_at_a_time_however_many_there_are(tmp_path):
-    """The images read ahead of the last one written stay below a bound."""
+    """The number of images that are read ahead of the last written one is bounded."""
     held, most, lock = set(), [0], threading.Lock()
 
     class Tracked(Undecoded):

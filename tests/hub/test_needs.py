@@ -1,4 +1,4 @@
-"""What is needed from the hub: fetched once, whole, resumed, and known without a network."""
+"""Fetching from the hub: once, whole, continued if it was interrupted, and known offline."""
 
 import threading
 from types import SimpleNamespace

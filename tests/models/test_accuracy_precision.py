@@ -1,4 +1,4 @@
-"""Evaluation in half precision: the embedded backbone on embedded test sets, beside float32."""
+"""Evaluation in half precision beside float32: the embedded backbone on embedded test sets."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def mini():
 
 @pytest.fixture(scope="module")
 def tested(mini):
-    """Task to head and test split: 500 images each."""
+    """Return each task's head and test split of 500 images."""
     found = {}
     for name in TASKS:
         task = instantiate(OmegaConf.load(CONF / "task" / f"{name}.yaml")[name])
@@ -37,7 +37,7 @@ def tested(mini):
 
 @pytest.fixture(scope="module")
 def correct(mini, tested):
-    """By device and precision, which images are right; computed once."""
+    """Return which images are right, by device and precision; computed once."""
     known = {}
 
     def find(device, precision):
@@ -76,7 +76,7 @@ def test_half_precision_agrees_with_float32_to_a_tenth_of_a_point(
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16", None])
 def test_tower_computes_in_the_precision_and_the_head_in_float32(precision, device):
-    """Features so near each other that only float32, from there on, tells which is nearer."""
+    """Two classes are so near each other that only float32 tells which is nearer."""
     visual, computed = nn.Sequential(nn.Flatten(), nn.Linear(108, 8)).to(device), []
     visual.register_forward_hook(lambda module, _, out: computed.append(out.dtype))
     images = torch.randint(0, 256, (30, 3, 6, 6), dtype=torch.uint8)

@@ -24,7 +24,7 @@ TEXTS = ["a red tint", "a green tint", "a blue tint", "red", "green", "blue"]
 
 @pytest.fixture(scope="module")
 def mini(tmp_path_factory):
-    """An untrained mini that knows the words of TEXTS, and its file."""
+    """Return an untrained mini that knows the words of TEXTS, and its file."""
     torch.manual_seed(5)
     ids, _ = compact_tokens("mini", TEXTS)
     model = build_mini("mini", len(ids)).eval()
@@ -93,7 +93,7 @@ def test_round_trip_keeps_the_weights_to_float16(mini):
 
 
 def test_compact_vocabulary_computes_what_the_whole_one_does(mini):
-    """Rows put back in their places: open_clip's own model, with its own tokens."""
+    """With its rows put back in place the model is open_clip's, with open_clip's tokens."""
     _, ids, path = mini
     tensors = load_file(path)
     whole = open_clip.create_model("mini").eval()

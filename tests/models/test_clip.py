@@ -1,4 +1,4 @@
-"""CLIP backbones from files and the hub: the right network, whole, held only while it is used."""
+"""CLIP backbones from files and the hub: the right weights, in memory only while in use."""
 
 import logging
 import re
@@ -47,7 +47,7 @@ def test_image_and_text_features_are_those_of_open_clip(small, tmp_path, suffix)
     images = torch.randn(3, 3, 32, 32)
     assert torch.equal(backbone.visual(images), small.encode_image(images))
     tokens = open_clip.get_tokenizer(backbones.SMALL)(PROMPTS)
-    # The places after the end of text are left out: other sums, rounded otherwise.
+    # Without the padding sums are rounded differently.
     torch.testing.assert_close(
         backbone.encode_text(PROMPTS), small.encode_text(tokens), rtol=1e-5, atol=1e-6
     )

@@ -1,4 +1,4 @@
-"""CLIP weights and architectures that do not go together, and what a user reads then."""
+"""Messages about CLIP weights and architectures that do not fit each other."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def path(small, tmp_path):
 
 
 def test_plain_gelu_is_refused(small, path):
-    """open_clip itself loads the same file into it, and the features are others."""
+    """open_clip loads the same file into the plain architecture; its features are wrong."""
     plain = backbones.clip(backbones.PLAIN)
     plain.load_state_dict(small.state_dict())
     images = torch.randn(3, 3, 32, 32)
@@ -68,7 +68,7 @@ def test_another_backbones_weights_are_refused(tmp_path):
 
 
 def test_weights_of_another_backbone_of_the_paper_are_named(tmp_path):
-    """They differ in two shapes only; nothing but the header is read."""
+    """Both differ in two shapes alone, and only the header is read."""
     path = backbones.save_shapes("ViT-B-16", tmp_path / "b16.safetensors")
     message = (
         r"'visual.positional_embedding' is \[197, 768\], expected \[50, 768\] \(2 such\). "

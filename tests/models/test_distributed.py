@@ -1,4 +1,4 @@
-"""Fine-tuning in two processes that torchrun starts, on the CPU; and what one alone does."""
+"""Fine-tuning in two processes of torchrun on the CPU, and in one alone."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Steps of fine-tuning: in parts, in half precision, taken up after a kill, out of memory."""
+"""Steps of fine-tuning: in parts, in half precision, resumed after a kill, out of memory."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from tsv_bench.models import finetuning
 
 
 def weights(folder, stop=None, tower=None, **changes):
-    """What fine-tuning with these settings gives, in one go or killed before the step ``stop``."""
+    """Return the fine-tuned weights; with ``stop`` training is killed before it and resumed."""
     tiny = replace(backbone(), visual=tower or backbone().visual)
     made = source(folder, finetuning=replace(SETTINGS, **changes), save_every=0)
     if stop is not None:

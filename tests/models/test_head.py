@@ -18,7 +18,7 @@ TEMPLATES = ["a photo of a {}.", "a {}, seen from very far away.", "{}"]
 
 @pytest.fixture(autouse=True)
 def built(monkeypatch):
-    """Nothing is built yet; the names of the tasks whose heads are."""
+    """Forget all heads, and record the names of tasks whose heads are built."""
     names, build = [], head.build_head
     monkeypatch.setattr(head, "_built", {})
     monkeypatch.setattr(
@@ -42,7 +42,7 @@ def tasks(*names, **settings):
 
 
 def forget():
-    """What another process knows."""
+    """Forget the heads in memory, as another process has none."""
     head._built.clear()
 
 

@@ -28,7 +28,7 @@ def test_loss_of_a_case_done_by_hand():
     captions, scale = torch.tensor([4, 4, 9]), 2.0
     # Cosines times the scale, of image i with text j.
     logits = np.array([[2.0, 2.0, 0.0], [0.0, 0.0, 2.0], [-2.0, -2.0, 0.0]])
-    # Of both images with caption 4, both texts with it are right, half each.
+    # Two texts have caption 4: each is half the target of each image with that caption.
     target = np.array([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
 
     def cross_entropy(logits):
@@ -50,7 +50,7 @@ def test_loss_of_distinct_captions_is_that_of_clip():
 
 
 def corpus(num_images=12, seed=0, subjects=SUBJECTS):
-    """What ``draw_corpus`` draws, without its processes."""
+    """Return what ``draw_corpus`` draws, in this process."""
     drawn = [pretraining.draw_subject((subject, num_images, SHARES, seed)) for subject in subjects]
     images = torch.from_numpy(np.concatenate([images for images, _ in drawn]))
     return images.permute(0, 3, 1, 2).contiguous(), [c for _, captions in drawn for c in captions]
@@ -91,7 +91,7 @@ def test_augmentation_is_the_generators():
 
 
 def pretrained(path, stop=None, **settings):
-    """A mini after two steps of pretraining; stopped before step ``stop``."""
+    """Pretrain a mini for two steps, or stop before step ``stop``."""
     images, captions = corpus()
     ids, tokens = compact_tokens("mini", captions)
     torch.manual_seed(0)

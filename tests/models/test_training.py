@@ -1,4 +1,4 @@
-"""The training loop: its rates, its batches, and going on where it was stopped."""
+"""The training loop: learning rates, batches, and resuming."""
 
 import math
 import weakref
@@ -40,7 +40,7 @@ def test_every_epoch_is_a_permutation_without_repeats():
         torch.cat([batch_rows(22, 5, 4 * epoch + b, seed=3) for b in range(4)])
         for epoch in range(3)
     ]
-    for rows in epochs:  # two of the 22 are left out, others every time
+    for rows in epochs:  # two of the 22 rows are left out, others in every epoch
         assert len(rows.unique()) == len(rows) == 20 and 0 <= rows.min() and rows.max() < 22
     assert not torch.equal(epochs[0], epochs[1]) and not torch.equal(epochs[1], epochs[2])
     left_out = [frozenset(range(22)) - set(rows.tolist()) for rows in epochs]
@@ -66,7 +66,7 @@ def test_generators_of_other_seeds_and_steps_draw_other_numbers():
 
 
 class Problem:
-    """A small regression whose batches are drawn by the step."""
+    """Return a small regression whose batches depend on the step."""
 
     def __init__(self):
         self.model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -139,7 +139,7 @@ def test_damaged_state_is_named(tmp_path, content):
 
 
 def test_gradient_is_clipped_before_the_step(tmp_path):
-    """AdamW's first step has no scale, so the clipping is seen in the moments."""
+    """AdamW's first step does not depend on the gradient's scale, but its moments do."""
     problem = Problem()
     made = recipe(steps=1, clip=1e-3)
     problem.train(tmp_path / "state", lambda s: 1e6 * problem.loss_at(s), made, save_every=0)
@@ -181,7 +181,7 @@ def test_progress_is_logged_with_its_step(tmp_path):
 
 @pytest.mark.parametrize("num_parts", [2, 3])
 def test_parts_of_a_batch_give_the_weights_of_the_whole_batch(tmp_path, num_parts):
-    """In float64, where 12 steps differ by 1e-15 for rounding and by 1e-2 for a wrong share."""
+    """In float64 rounding changes 12 steps by 1e-15, and a wrong share changes them by 1e-2."""
 
     def trained(losses):
         problem = Problem()
@@ -212,7 +212,7 @@ def test_parts_cover_a_batch_once_and_evenly():
 
 
 def test_graph_of_a_part_is_dropped_before_the_next_is_asked_for(tmp_path):
-    """What accumulation is for: one part's activations at a time."""
+    """Accumulation holds the activations of one part at a time."""
     problem, losses = Problem(), []
 
     def parts(step):
@@ -227,7 +227,7 @@ def test_graph_of_a_part_is_dropped_before_the_next_is_asked_for(tmp_path):
 
 
 def scaler():
-    """So high that the first steps overflow."""
+    """Start with a scale so high that the first steps overflow."""
     return torch.amp.GradScaler("cpu", init_scale=2.0**127)
 
 

@@ -35,9 +35,9 @@ def main(config: DictConfig) -> None:
 
 
 def listed(needs: Sequence[hub.Need], check: bool) -> tuple[list[hub.State], dict[hub.Need, str]]:
-    """Return the state of each need, and by need the message of an error that kept it from us.
+    """Return the state of each need, and the error message of each that the hub did not list.
 
-    With ``check`` the files here are hashed and the hub is not asked. Raises NoNetwork if the hub
+    With ``check`` the files here are hashed, and the hub is not asked. Raises NoNetwork if the hub
     cannot be reached.
     """
     if check:

@@ -12,6 +12,7 @@ from tsv_bench.hub.needs import (
     fetch,
     local_folder,
     look_up,
+    reading,
     require,
     state,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "fetch",
     "local_folder",
     "look_up",
+    "reading",
     "require",
     "state",
 ]

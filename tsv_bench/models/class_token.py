@@ -45,7 +45,10 @@ def _first_token(
     v_x: None = None,
     attn_mask: None = None,
 ) -> Tensor:
-    """Return the first token of the output, [batch, 1, width] for x [batch, tokens, width]."""
+    """Return the first token of the block's output, [batch, 1, width].
+
+    ``x`` is the block's input, [batch, tokens, width].
+    """
     assert k_x is None and v_x is None and attn_mask is None
     seen, first = block.ln_1(x), x[:, :1]
     first = first + block.ls_1(block.attention(seen[:, :1], seen, seen))

@@ -41,7 +41,7 @@ def device_batches(images: Tensor, batch_size: int, device: str) -> Iterator[Ten
 
 
 def copy_async(tensor: Tensor, device: str) -> Tensor:
-    """Return a copy on the device; a copy to a GPU does not wait for the work queued there."""
+    """Return the tensor on the device; a copy to a GPU does not wait for the work queued there."""
     if torch.device(device).type == "cuda" and not tensor.is_cuda:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

@@ -18,6 +18,9 @@ from tqdm import tqdm
 from tsv_bench.data.embedded import GENERATORS, image_rng
 from tsv_bench.models.training import batch_rows, step_generator
 
+MAX_SHIFT = 2  # pixels by which a batch is moved
+GREY = 0.15  # share of the images that lose their color
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
@@ -80,9 +83,9 @@ def contrastive_loss(images: Tensor, texts: Tensor, captions: Tensor, scale: Ten
 
 
 def augment(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Shift the batch by up to 2 pixels, grey 15% of its images, warp and relight a ``share``.
+    """Shift a batch, make some of its images grey, warp and relight a ``share`` of them, add noise.
 
-    Images are normalized, [batch, 3, size, size].
+    Images are normalized, [batch, 3, size, size]. Each draws its own values but for the shift.
     """
     num = len(images)
 
@@ -90,12 +93,13 @@ def augment(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
         drawn = torch.rand(num, generator=generator) * (high - low) + low
         return drawn.to(images.device)
 
-    shift = torch.randint(-2, 3, (2,), generator=generator).tolist()
+    shift = torch.randint(-MAX_SHIFT, MAX_SHIFT + 1, (2,), generator=generator).tolist()
     images = torch.roll(images, shift, dims=(2, 3))
-    grey = (uniform(0, 1) < 0.15).float().view(-1, 1, 1, 1)
+    grey = (uniform(0, 1) < GREY).float().view(-1, 1, 1, 1)
     images = torch.lerp(images, images.mean(dim=1, keepdim=True), grey)
 
     warped = (uniform(0, 1) < share).float()
+    # Turns are in radians, moves in half widths of the image.
     turn, shear = uniform(-0.22, 0.22) * warped, uniform(-0.12, 0.12) * warped
     scale = 1 / (1 + uniform(-0.25, 0.12) * warped)
     cos, sin = turn.cos() * scale, turn.sin() * scale

@@ -74,7 +74,7 @@ def train(
     ]
     params = [p for _, p in named]
     optimizer = torch.optim.AdamW(
-        [some for some in param_groups if some["params"]],
+        [g for g in param_groups if g["params"]],
         lr=recipe.rate,
         betas=tuple(recipe.betas),
         eps=recipe.eps,

@@ -1,4 +1,4 @@
-"""What a run's accuracies are divided by, and what is said when that is not known."""
+"""The accuracies that a run's are divided by, and the message if there are none."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is wrong on a command line is found before Hydra sees it, with the nearest right name."""
+"""Mistakes on a command line are found before Hydra sees them, with the nearest right name."""
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -9,7 +9,7 @@ MINI8 = ["digits", "street", "signs", "textures", "land", "greek", "symbols", "s
 
 
 def tasks(*arguments):
-    """The suite's tasks that Hydra composes from the checked arguments."""
+    """Return the suite's tasks that Hydra composes from the checked arguments."""
     overrides = checked_here(*arguments)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return list(compose("bench", overrides).suite.tasks)

@@ -1,4 +1,4 @@
-"""Switches of a task: what each value sets, what the table says of it, and wrong values."""
+"""Switches of a task: what a value sets, how tables call it, and wrong values."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -83,7 +83,7 @@ def test_other_values_are_refused_beside_those_there_are(switches, keys, message
 
 
 def test_interpolations_are_those_of_the_task_as_it_was_chosen():
-    """A switch replaces prompts; what the data set calls its classes stays."""
+    """A switch may replace prompts; the data set's names of the classes stay."""
     node = OmegaConf.create({"task": {
         **TASK, "prompts": "paper", "switches": {"prompts": PROMPTS},
         "source": {"class_names": "${..class_names}"},

@@ -1,4 +1,4 @@
-"""A setting that changes nothing beside the others is a warning, of the commands that take it."""
+"""Every command that takes a setting warns if it has no effect beside the others."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from tsv_bench.data import cache
 from tsv_bench.methods.served import void_patterns
 
 NO_EFFECT = "has no effect"
-# Of each knob that counts only sometimes, two values that differ where it counts.
+# For each knob that counts only sometimes, two values with different results where it counts.
 VALUES = {
     "threshold": (-0.5, 0.5),
     "iterations": (1, 30),
@@ -28,7 +28,7 @@ VALUES = {
     "relative_learning_rate": (0.03, 0.3),
 }
 UNMET = {"solver": "closed_form", "drop": "linear", "relative_learning_rate": 0.05}
-ROUNDING = {"svd"}  # the same but for rounding where it counts
+ROUNDING = {"svd"}  # whose results differ only by rounding
 RULES = [
     (name, knob, other, wanted)
     for name in options("method")
@@ -53,7 +53,7 @@ def served(name, vectors, knobs):
 
 @pytest.mark.parametrize(("name", "knob", "other", "wanted"), RULES)
 def test_what_the_yaml_says_of_a_knob_is_true(name, knob, other, wanted):
-    """Where the condition is not met two values give the same, else not."""
+    """Two values give the same result if the condition is not met, and others if it is."""
     node = OmegaConf.load(CONF / "method" / f"{name}.yaml")
     assert {knob, other} < set(node)
     vectors = random_vectors(3)

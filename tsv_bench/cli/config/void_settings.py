@@ -1,9 +1,11 @@
-"""Warnings about settings that have no effect, as ``only_if`` in the configuration says.
+"""Warnings about settings that have no effect.
 
-only_if:
-  threshold: {drop: threshold}   # threshold counts if drop is "threshold"
-  seed: {density: {not: 1}}      # seed counts if density is not 1
-  alphas: in tsv-bench           # alphas never count here; the text says where they do
+``only_if`` in the configuration says when a setting counts:
+
+    only_if:
+      threshold: {drop: threshold}   # threshold counts if drop is "threshold"
+      seed: {density: {not: 1}}      # seed counts if density is not 1
+      alphas: in tsv-bench           # alphas never count here; the text says where they do
 """
 
 import logging
