@@ -55,8 +55,6 @@ VAGUE_NAMES = {"utils", "common", "helpers", "base", "core", "manager"}
 MAX_LINES = 300
 MAX_FILES = 12  # in a folder, beside its __init__.py
 TABLES = {"classnames.py", "templates.py"}  # long because the data sets are
-APART = {"commands", "promises"}  # tests of whole commands, and of what the repository says
-HELPERS = {"made_up", "stand_ins", "golden"}
 
 
 def module_of(path):
@@ -210,32 +208,6 @@ def test_no_folder_is_full():
             files.setdefault(str(path.parent.relative_to(ROOT)), []).append(path.name)
     full = {folder: len(names) for folder, names in files.items() if len(names) > MAX_FILES}
     assert not full, f"more than {MAX_FILES} files; is it two rooms?"
-
-
-def module_tested(path):
-    """The module that a test file is for: the longest whose name its own begins with; or None."""
-    folder = path.parent.relative_to(ROOT / "tests").parts
-    name = path.stem.removeprefix("test_")
-    words = name.split("_")
-    for count in range(len(words), 0, -1):
-        module = ".".join([*folder, "_".join(words[:count])])
-        if module in MODULES:
-            return module
-    return None
-
-
-def test_every_test_file_mirrors_a_module():
-    """tests/a/test_b.py is for tsv_bench/a/b.py; test_b_mistakes.py and the like too."""
-    astray = []
-    for path in TESTS:
-        top = path.relative_to(ROOT / "tests").parts[0]
-        if path.name == "conftest.py" or top in APART:
-            continue
-        if top in HELPERS:
-            assert not path.name.startswith("test_"), f"{path.name} stands among the helpers"
-        elif not path.name.startswith("test_") or module_tested(path) is None:
-            astray.append(str(path.relative_to(ROOT)))
-    assert not astray, "no module of these names; move them, or rename them with it"
 
 
 def test_no_file_names_a_place_of_one_machine():

@@ -227,24 +227,18 @@ class HubData:
         if Path(self.repo).expanduser().is_dir():
             return []
         if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", self.repo):
-            raise OSError(
-                f"there is no folder {self.repo}, and no data set of the hub is named so."
-            )
+            raise OSError(f"there is no folder {self.repo}; no data set of the hub is named so.")
         from tsv_bench.hub import Need
 
         # The README has the names of classes and splits.
         patterns = (*self.patterns, "README.md") if self.patterns else ()
         return [
             Need(
-                what=f"data of {self.repo.rpartition('/')[2]}",
-                repo=self.repo,
-                kind="dataset",
-                patterns=patterns,
-                revision=self.revision,
-                num_bytes=self.num_bytes,
+                what=f"data of {self.repo.rpartition('/')[2]}", repo=self.repo, kind="dataset",
+                patterns=patterns, revision=self.revision, num_bytes=self.num_bytes,
                 licence=self.licence,
             )
-        ]
+        ]  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
         """Return what determines images and labels, as plain data for the task's fingerprint.

@@ -9,7 +9,7 @@ from made_up.vectors import randn, random_vectors, read
 from tsv_bench import methods
 from tsv_bench.methods.masked.masked_vector import MaskedVector, pack_vectors
 from tsv_bench.task_vectors import lazy
-from tsv_bench.task_vectors.bits import num_mask_bytes, pack_bits, unpack_bits
+from tsv_bench.task_vectors.bits import num_mask_bytes
 from tsv_bench.task_vectors.lazy import PlainLayers
 from tsv_bench.task_vectors.task_vector import TaskVector
 
@@ -29,21 +29,6 @@ def serve(name, vectors):
 def subtracted(vectors):
     zeros = {name: torch.zeros_like(delta) for name, delta in vectors["task0"].items()}
     return {task: TaskVector(zeros, vector) for task, vector in vectors.items()}
-
-
-@pytest.mark.parametrize("num_entries", [0, 1, 7, 8, 9, 64, 1001])
-def test_bits_come_back(num_entries):
-    kept = torch.rand(3, num_entries) < 0.5
-    packed = pack_bits(kept)
-    assert packed.dtype == torch.uint8 and packed.shape == (3, -(-num_entries // 8))
-    for bits, expected in zip(packed, kept, strict=True):
-        assert torch.equal(unpack_bits(bits, num_entries), expected)
-
-
-def test_the_first_entry_is_the_lowest_bit():
-    assert pack_bits(torch.tensor([[True, False, False, True, *[False] * 4, True]])).tolist() == [
-        [9, 1]
-    ]
 
 
 @every
