@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import shutil
 import signal
 import socket
 
@@ -35,6 +36,7 @@ jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from filelock import FileLock  # noqa: E402
 from stand_ins import chromium  # noqa: E402
 
 torch.set_num_threads(1)
@@ -53,6 +55,30 @@ def pytest_collection_modifyitems(config, items):
         if item.get_closest_marker("browser") and not chromium.find():
             reason = f"needs a Chromium on the PATH, as one of: {', '.join(chromium.NAMES)}"
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def fine_tuned(tmp_path_factory):
+    """A folder with data, heads and checkpoints of the two small tasks, to begin a copy from.
+
+    The first worker that asks for it makes it for all of a test run.
+    """
+    from stand_ins.commands import SMALL, tsv
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder = folder / "fine-tuned"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            making = folder.with_suffix(".making")
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir()
+            made = tsv(making, "bench", "method=individual", *SMALL)
+            assert made.code == 0, made.err
+            shutil.rmtree(making / "runs")
+            making.rename(folder)
+    return folder
 
 
 @pytest.fixture(autouse=True)

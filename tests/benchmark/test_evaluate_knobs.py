@@ -8,7 +8,7 @@ import pytest
 import torch
 from made_up.merges import made, merge, same, write_checkpoints
 from made_up.vectors import random_vectors
-from stand_ins.commands import SMALL, TASKS, runs, tsv
+from stand_ins.commands import SMALL, TASKS, begin_from, runs, tsv
 
 from tsv_bench import methods
 from tsv_bench.benchmark.evaluate import choose_knob
@@ -69,7 +69,8 @@ def test_each_task_gets_the_candidate_that_its_mask_is_best_with(name):
         assert torch.equal(served[task]["proj"], expected[task]["proj"])
 
 
-def test_the_benchmark_chooses_and_says_what(tmp_path):
+def test_the_benchmark_chooses_and_says_what(fine_tuned, tmp_path):
+    begin_from(fine_tuned, tmp_path)
     methods_ = ["individual", "tall_mask_ta", "consensus_ta", "tsv_compress"]
     alphas = "method.alphas=[0.3,0.6]"
     for name in methods_:

@@ -13,7 +13,7 @@ import stand_ins.own_methods
 import torch
 from made_up.merges import pretrained, write_checkpoints
 from safetensors.torch import load_file
-from stand_ins.commands import PROCESS, SMALL, checkpoints, runs, tsv
+from stand_ins.commands import PROCESS, SMALL, begin_from, checkpoints, runs, tsv
 
 from tsv_bench.benchmark.runs import find_runs, load_correct
 from tsv_bench.cli import bench
@@ -41,9 +41,10 @@ def console_script(folder, command, *arguments):
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory):
+def compared(fine_tuned, tmp_path_factory):
     """(folder, what the README's comparison printed on two small tasks)."""
-    folder = stand_ins.own_methods.write(tmp_path_factory.mktemp("own"))
+    folder = begin_from(fine_tuned, tmp_path_factory.mktemp("own"))
+    stand_ins.own_methods.write(folder)
     return folder, console_script(folder, "bench", *README_RUN, *SMALL).stdout
 
 

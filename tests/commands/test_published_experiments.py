@@ -6,13 +6,11 @@ import shutil
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from stand_ins.commands import SMALL, TASKS, checkpoints, runs, tsv
+from stand_ins.commands import SMALL, TASKS, begin_from, checkpoints, runs, tsv
 
 from tsv_bench.cli.config.overrides import CONF
 
-FEW = [f"suite.tasks.{t}.source.num_images.{s}={n}" for t in TASKS
-       for s, n in (("val", 10), ("test", 20))]  # fmt: skip
-CUT = ["backbone=mini", "suite=mini8", *SMALL, *FEW]
+CUT = ["backbone=mini", "suite=mini8", *SMALL]
 EXPERIMENTS = ("table_2", "table_3", "ablation")
 
 
@@ -27,9 +25,9 @@ def times(folder):
 
 
 @pytest.fixture(scope="module")
-def ablation(tmp_path_factory):
+def ablation(fine_tuned, tmp_path_factory):
     """(folder, what `experiment=ablation` with our own checkpoints printed)."""
-    folder = tmp_path_factory.mktemp("ablation")
+    folder = begin_from(fine_tuned, tmp_path_factory.mktemp("ablation"))
     result = tsv(folder, "bench", "experiment=ablation", "checkpoints=finetune", *CUT)
     assert result.code == 0, result.err
     return folder, result

@@ -2,7 +2,7 @@
 
 import pytest
 from hydra import compose, initialize_config_dir
-from stand_ins.commands import SMALL, TASKS, tsv
+from stand_ins.commands import SMALL, TASKS, begin_from, tsv
 
 from tsv_bench.benchmark.runs import find_runs, load_correct
 from tsv_bench.cli.config import tasks
@@ -36,9 +36,9 @@ def test_the_small_suites_are_beginnings_of_the_larger_ones():
 
 
 @pytest.fixture(scope="module")
-def sweeps(tmp_path_factory):
+def sweeps(fine_tuned, tmp_path_factory):
     """(the Runs of a sweep over two fractions, those without a cache, what the cache did)."""
-    folder = tmp_path_factory.mktemp("sweep")
+    folder = begin_from(fine_tuned, tmp_path_factory.mktemp("sweep"))
     kept = []
     arguments = ["experiment=rank_sweep", FEW, "method.alphas=[1.0]", *SMALL]
     with pytest.MonkeyPatch.context() as patch:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from stand_ins.commands import SMALL, runs, tsv
+from stand_ins.commands import SMALL, begin_from, runs
 from stand_ins.wandb_files import of_type, own_folders, records, summary, values
 from wandb.wandb_agent import Agent
 
@@ -67,8 +67,8 @@ def test_every_pair_is_a_command_line_that_tsv_bench_accepts(started):
 
 
 @pytest.mark.slow
-def test_an_agents_job_is_one_wandb_run_with_its_parameters(tmp_path, monkeypatch):
-    assert tsv(tmp_path, "bench", "method=individual", *SMALL).code == 0
+def test_an_agents_job_is_one_wandb_run_with_its_parameters(fine_tuned, tmp_path, monkeypatch):
+    begin_from(fine_tuned, tmp_path)
     program = tmp_path / "bin" / "tsv-bench"  # of this checkout, installed or not
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -m tsv_bench.cli.bench \"$@\"\n")

@@ -11,7 +11,7 @@ import pytest
 import wandb
 from made_up.tracked import PRETRAINED, RUN, SERVED, tracker
 from PIL import Image
-from stand_ins.commands import SMALL, numbers, runs, tsv
+from stand_ins.commands import SMALL, begin_from, numbers, runs, tsv
 from stand_ins.wandb_files import of_type, own_folders, records, summary, values
 
 from tsv_bench.benchmark import weights
@@ -136,9 +136,9 @@ def test_a_server_that_cannot_be_reached_is_not_waited_for_long(tmp_path, monkey
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(fine_tuned, tmp_path_factory):
     """Make a folder with data and checkpoints, and the Run that tracker=none leaves."""
-    folder = tmp_path_factory.mktemp("made")
+    folder = begin_from(fine_tuned, tmp_path_factory.mktemp("made"))
     result = tsv(folder, "bench", *BENCH)
     assert result.code == 0, result.err
     return folder
