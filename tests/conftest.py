@@ -21,13 +21,13 @@ os.environ.update(MPLBACKEND="Agg", MATPLOTLIBRC=os.devnull, OMP_NUM_THREADS="1"
 import jaxtyping  # noqa: E402
 
 # Before the first import of these modules; jaxtyping rewrites them as they load.
-# Not where what a user gave is checked, with a message of its own: matrices.py, methods/*.py.
+# Where shapes are written. Not where what a user gave is checked, with a message of its own.
 CHECKED = [
     f"tsv_bench.{name}"
     for name in (
         "linalg",
-        "task_vectors.bits", "task_vectors.lazy", "task_vectors.merge",
-        "task_vectors.order_statistics", "task_vectors.streaming", "task_vectors.task_vector",
+        "task_vectors.bits", "task_vectors.merge", "task_vectors.order_statistics",
+        "task_vectors.task_vector",
         "methods.entrywise", "methods.matrixwise", "methods.masked",
         "analysis.measures",
     )
@@ -79,6 +79,15 @@ def fine_tuned(tmp_path_factory):
             shutil.rmtree(making / "runs")
             making.rename(folder)
     return folder
+
+
+@pytest.fixture
+def without_shape_checks(monkeypatch):
+    """For tests of every method that ask for other things: shapes take two thirds of their time.
+
+    The tests of each method check the shapes of its functions.
+    """
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from made_up.vectors import close, random_vectors, read
 from tsv_bench import methods
 from tsv_bench.task_vectors.lazy import PlainLayers
 
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
 
