@@ -20,7 +20,8 @@ demo: install ## fine-tune, merge and compare on the embedded suite; minutes on 
 
 test: install ## lint, then all tests
 	@.venv/bin/ruff check .
-	@.venv/bin/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+	@# Bytecode is kept: the processes that tests start would compile all that they import.
+	@PYTHONDONTWRITEBYTECODE= .venv/bin/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 lint: install ## ruff only
 	@.venv/bin/ruff check .

@@ -81,35 +81,35 @@ def test_help_and_configuration_are_shown(command, flags, monkeypatch, capsys, t
 @pytest.mark.parametrize("method", options("method"))
 class TestMethod:
     def test_config_fits_its_function(self, method):
-        serve = instantiate(composed("bench", f"method={method}").method.serve)
+        serve = instantiate(composed("merge", f"method={method}").method.serve)
         assert serve.func is getattr(methods, method)
         inspect.signature(serve.func).bind({}, **serve.keywords)
-        chosen = make_method(composed("bench", f"method={method}")).by_default()
+        chosen = make_method(composed("merge", f"method={method}")).by_default()
         assert dict(chosen.serve({})) == {}
 
     def test_name_is_the_file_name_and_texts_are_there(self, method):
-        node = composed("bench", f"method={method}").method
+        node = composed("merge", f"method={method}").method
         assert node.name == method
         assert node.label and "arXiv:" in node.paper
 
     def test_every_knob_reaches_the_function(self, method):
         """Each one offered is passed on from where a user sets it, and none is kept back."""
-        node = composed("bench", f"method={method}").method
+        node = composed("merge", f"method={method}").method
         knobs = set(node) - NOT_KNOBS
         taken = set(inspect.signature(getattr(methods, method)).parameters) - {"task_vectors"}
         assert knobs == taken == {key for key in node.serve if not key.startswith("_")}
         for knob in knobs:
-            changed = composed("bench", f"method={method}", f"method.{knob}=changed")
+            changed = composed("merge", f"method={method}", f"method.{knob}=changed")
             assert changed.method.serve[knob] == "changed"
 
     def test_a_knob_that_would_not_reach_it_is_refused(self, method):
         for key in ("method.knob", "method.serve.knob"):
-            config = composed("bench", f"method={method}", f"+{key}=1")
+            config = composed("merge", f"method={method}", f"+{key}=1")
             with pytest.raises((ValueError, TypeError), match="knob"):
                 make_method(config)
 
     def test_alphas_are_those_of_the_paper_to_the_last_digit(self, method):
-        alphas = composed("bench", f"method={method}").method.alphas
+        alphas = composed("merge", f"method={method}").method.alphas
         grids = {
             **dict.fromkeys(TENTHS, [k / 10 for k in range(1, 31)]),
             **dict.fromkeys(THIRTIETHS, [k / 30 for k in range(1, 31)]),
