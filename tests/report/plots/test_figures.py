@@ -88,7 +88,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def large():
-    return table_of(seeds=(0, 1, 2), num_tasks=20, num_more=20, fractions=FRACTIONS)
+    return table_of(seeds=(0, 1, 2), num_tasks=20, num_more=10, fractions=FRACTIONS)
 
 
 @pytest.fixture(scope="module")
