@@ -14,6 +14,7 @@ for name in list(os.environ):
         del os.environ[name]
 # Set before any library reads them.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="offline")
+os.environ["PYTHONIOENCODING"] = "utf-8"  # of started processes: the locale may have no such signs
 # One thread, in the processes that tests start, too: matrices are small, and threads that share
 # a core with another process wait for each other a hundred times as long as they compute.
 os.environ.update(MPLBACKEND="Agg", MATPLOTLIBRC=os.devnull, OMP_NUM_THREADS="1")

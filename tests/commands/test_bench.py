@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from stand_ins.commands import SMALL, TASKS, checkpoints, numbers, runs, small, tsv
+from stand_ins.wandb_files import own_folders
 
 from tsv_bench import files
 from tsv_bench.cli.config import objects
@@ -171,8 +172,7 @@ def test_finetune_with_other_settings_makes_another_checkpoint(copy):
 
 
 def test_wandb_offline_leaves_a_run(copy, tmp_path, monkeypatch):
-    for name in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
-        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name.lower()))
+    own_folders(monkeypatch, tmp_path)
     arguments = ["method=weight_average", "overwrite=true", "tracker=wandb", *SMALL]
     result = tsv(copy, "bench", *arguments, f"tracker.dir={tmp_path}")
     assert result.code == 0 and "W&B did not take" not in result.err

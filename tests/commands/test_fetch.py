@@ -235,7 +235,8 @@ def test_an_interrupted_fetch_is_taken_up_again(hub, tmp_path):
     hub.add("model", WEIGHTS, {"open_clip_model.safetensors": large})
     hub.hold("open_clip_model.safetensors", after=11 * 2**20)
     program = [sys.executable, "-c", stand_ins.commands.PROCESS.format("fetch"), "backbone=vit_b32"]
-    settings = {"cwd": tmp_path, "env": hub.environment(tmp_path / "home"), "text": True}
+    settings = {"cwd": tmp_path, "env": hub.environment(tmp_path / "home")}
+    settings["encoding"] = "utf-8"
     with subprocess.Popen(
         program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **settings
     ) as process:
@@ -261,6 +262,6 @@ def test_datasets_itself_reads_from_the_loopback_hub(hub, tmp_path):
     read = "import datasets; print(datasets.load_dataset('owner/rows', split='train')['label'][:])"
     found = subprocess.run(
         [sys.executable, "-c", read],
-        env=hub.environment(tmp_path / "home"), capture_output=True, text=True,
+        env=hub.environment(tmp_path / "home"), capture_output=True, encoding="utf-8",
     )  # fmt: skip
     assert found.stdout.strip() == "[0, 1, 2]", found.stderr

@@ -34,7 +34,7 @@ def console_script(folder, command, *arguments):
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(Path(bench.__file__).parents[2])},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     return done

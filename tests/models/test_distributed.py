@@ -74,7 +74,7 @@ def resumed(trained):
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     assert process.returncode == 0, process.stderr
     return said(process.stdout), process.stderr

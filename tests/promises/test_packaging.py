@@ -17,7 +17,7 @@ COMMANDS = ("tsv-bench", "tsv-finetune", "tsv-pretrain", "tsv-report")
 
 def run(*command, cwd):
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
