@@ -254,7 +254,7 @@ def test_light_and_dark(load, path, system):
     assert button.get_attribute("aria-pressed") == str(other == "dark").lower()
 
     # The choice is kept; the browser stores it a moment later.
-    assert any(page.reload() and look(page) == other for _ in range(20))
+    assert any((page.reload(), look(page))[1] == other for _ in range(20))
 
 
 def look(page):
