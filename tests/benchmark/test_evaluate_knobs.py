@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from made_up.chosen_by_task import tall
 from made_up.merges import made, merge, same, write_checkpoints
 from made_up.vectors import random_vectors
 from stand_ins.commands import SMALL, TASKS, begin_from, runs, tsv
@@ -13,25 +14,7 @@ from stand_ins.commands import SMALL, TASKS, begin_from, runs, tsv
 from tsv_bench import methods
 from tsv_bench.benchmark.evaluate import choose_knob
 from tsv_bench.methods.forms import Packed
-from tsv_bench.methods.method import Choice, Method
 from tsv_bench.state_dicts.state_dict import open_state_dict
-
-
-def choice(**changes):
-    settings = {
-        "knob": "mask_lambda",
-        "candidates": [0.2, 0.4, 0.6],
-        "default": 0.4,
-        "serve": methods.tall_mask_ta,
-    }
-    return Choice(**settings | changes)
-
-
-def tall(mask_lambda=None, **changes):
-    return Method(
-        name="tall_mask_ta", label="TALL", alphas=[1.0], knobs={"mask_lambda": mask_lambda},
-        serve=partial(methods.tall_mask_ta, mask_lambda=mask_lambda), choice=choice(**changes),
-    )  # fmt: skip
 
 
 class Judge:
