@@ -20,6 +20,7 @@ os.environ["PYTHONIOENCODING"] = "utf-8"  # of started processes: the locale may
 os.environ.update(MPLBACKEND="Agg", MATPLOTLIBRC=os.devnull, OMP_NUM_THREADS="1")
 
 import jaxtyping  # noqa: E402
+from stand_ins import shape_checks  # noqa: E402
 
 # Before the first import of these modules; jaxtyping rewrites them as they load.
 # Where shapes are written. Not where what a user gave is checked, with a message of its own.
@@ -33,13 +34,15 @@ CHECKED = [
         "analysis.measures",
     )
 ]  # fmt: skip
-jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
+jaxtyping.install_import_hook(CHECKED, f"{shape_checks.__name__}.check")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from filelock import FileLock  # noqa: E402
-from stand_ins import chromium  # noqa: E402
+from stand_ins import chromium, composing  # noqa: E402
 
+composing.read_quickly()
+composing.compose_once()
 torch.set_num_threads(1)
 
 
@@ -50,7 +53,8 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     # Whole commands and what is slow first: a worker that ended early would wait for the other.
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (item.path not in slow, item.path.parent.name != "commands"))
+    first = ("commands", "report", "promises")
+    items.sort(key=lambda item: (item.path not in slow, item.path.parent.name not in first))
     for item in items:
         if item.get_closest_marker("network") and not config.getoption("--network"):
             item.add_marker(pytest.mark.skip(reason="needs --network"))
@@ -92,6 +96,16 @@ def without_shape_checks(monkeypatch):
     The tests of each method check the shapes of its functions.
     """
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture(scope="module")
+def few_resamples():
+    """For tests of how intervals are shown; test_statistics and its coverage ask what they are."""
+    from tsv_bench.report.tables import statistics
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "NUM_RESAMPLES", 100)
+        yield
 
 
 @pytest.fixture(autouse=True)

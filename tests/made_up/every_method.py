@@ -33,6 +33,11 @@ METHODS = {path.stem: by_default(path) for path in sorted((CONF / "method").glob
     ),
 }
 ONE_EACH = ["individual", "tsv_compress"]
+# Of what is not a matrix these have the mean, the others their own rule.
+OTHERS_ARE_AVERAGED = [
+    "cart", "dc_merge", "fr_merging", "iso_c", "iso_cts", "tsv_low_rank", "tsv_merge",
+    "tsv_merge_svd", "wudi", "wudi_closed_form",
+]  # fmt: skip
 MASKS = ["magnitude_mask", "tall_mask_ta", "tall_mask_ties", "emr"]  # of each its own, made of all
 # How often a method reads every float64 delta before the first layer is served. A threshold of a
 # whole vector takes four, each settles 16 of 64 bits.

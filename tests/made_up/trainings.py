@@ -61,7 +61,9 @@ def train(*names):
             "training": name, "rank": group.rank, "steps": steps, "hashes": hashes,
             "sha256": found.sha256, "wrote": own, "processes": group.size,
         }  # fmt: skip
-        print(json.dumps(said), flush=True)
+        # In one piece, since torchrun's processes share their output.
+        sys.stdout.write(f"{json.dumps(said)}\n")
+        sys.stdout.flush()
     finetuning.batch_rows, on_demand.finetune = batch_rows, train_tower
 
 

@@ -74,3 +74,62 @@ def test_there_are_knobs_that_are_numbers():
 def test_no_method_takes_what_is_not_a_number(name, knob, value):
     with pytest.raises(ValueError, match=f"^{knob}={value} is not "):
         METHODS[name]({}, **{knob: value})
+
+
+OUT_OF_RANGE = [
+    ("breadcrumbs", {"density": 0}, r"density=0 is not in \(0, 1\]"),
+    ("breadcrumbs", {"density": 1.5}, r"density=1.5 is not in \(0, 1\]"),
+    ("breadcrumbs", {"outlier_fraction": -0.1}, r"outlier_fraction=-0.1 is not in \[0, 0.85\]"),
+    (
+        "breadcrumbs",
+        {"density": 0.5, "outlier_fraction": 0.6},
+        r"outlier_fraction=0.6 is not in \[0, 0.5\]",
+    ),
+    ("cart", {"centered_scale": -1.0}, "centered_scale=-1.0 is not a number from 0 on"),
+    ("cart", {"rank_fraction": 0.0}, "at least one and at most all"),
+    ("cart", {"rank_fraction": 1.5}, "at least one and at most all"),
+    ("cart", {"svd": "qr"}, "svd='qr'"),
+    *(
+        (consensus, knobs, message)
+        for consensus in ("consensus_ta", "consensus_ties")
+        for knobs, message in (
+            ({"mask_lambda": -0.1}, "mask_lambda=-0.1 is not a number from 0 on"),
+            ({"min_tasks": 0}, "min_tasks=0 is not a whole number from 1 on"),
+        )
+    ),
+    ("consensus_ties", {"density": 20}, r"density=20 is not in \(0, 1\]"),
+    ("dare_ta", {"density": 0}, r"density=0 is not in \(0, 1\]"),
+    ("dare_ties", {"density": 1.5}, r"density=1.5 is not in \(0, 1\]"),
+    ("dare_ties", {"merge": "max"}, "merge='max'"),
+    ("dare_ties", {"trim_density": 2}, r"trim_density=2 is not in \(0, 1\]"),
+    ("dc_merge", {"density": 0}, r"density=0 is not in \(0, 1\]"),
+    ("dc_merge", {"density": 1.5}, r"density=1.5 is not in \(0, 1\]"),
+    ("dc_merge", {"svd": "qr"}, "svd='qr'"),
+    ("fr_merging", {"centre": "middle"}, "centre='middle'.*'highest', 'zero'"),
+    ("fr_merging", {"exclude": "proj"}, "exclude='proj'"),
+    ("fr_merging", {"radius": -1}, "radius=-1 is not a number from 0 on"),
+    ("fr_merging", {"weights": "equal"}, "weights='equal'.*'aligned', 'share'"),
+    ("lata", {"drop": "cubic"}, "drop='cubic'.*'linear', 'logarithmic'"),
+    ("lata_threshold", {"threshold": 1.5}, r"threshold=1.5 is not in \[-1, 1\]"),
+    ("ties", {"density": 0}, r"density=0 is not in \(0, 1\]"),
+    ("ties", {"density": 20}, r"density=20 is not in \(0, 1\]"),
+    ("ties", {"merge": "max"}, "merge='max'.*'mean', 'sum'"),
+    ("tsv_compress", {"rank_fraction": 1.5}, "at least one and at most all"),
+    ("tsv_interference_only", {"exclude": "proj"}, "exclude='proj'"),
+    ("tsv_interference_only", {"polar": "qr"}, "polar='qr'.*'eigen', 'svd'"),
+    ("tsv_low_rank", {"rank_fraction": 1.5}, "at least one and at most all"),
+    ("tsv_low_rank", {"svd": "qr"}, "svd='qr'"),
+    ("tsv_merge", {"polar": "qr"}, "polar='qr'.*'eigen', 'svd'"),
+    ("tsv_merge", {"rank_fraction": 0.0}, "at least one and at most all"),
+    ("wudi", {"exclude": "proj"}, "exclude='proj'"),
+    ("wudi", {"iterations": -1}, "iterations=-1 is not a whole number"),
+    ("wudi", {"learning_rate": 0.0}, "learning_rate=0.0 is not a positive number"),
+    ("wudi", {"relative_learning_rate": -1.0}, "relative_learning_rate=-1.0 is not a positive"),
+    ("wudi", {"solver": "sgd"}, "solver='sgd'.*'adam', 'closed_form'"),
+]
+
+
+@pytest.mark.parametrize(("name", "knobs", "message"), OUT_OF_RANGE)
+def test_knobs_out_of_range_are_refused_before_anything_is_read(name, knobs, message):
+    with pytest.raises(ValueError, match=message):
+        METHODS[name]({}, **knobs)

@@ -15,6 +15,8 @@ from tsv_bench.models.accuracy import correct_images
 from tsv_bench.models.devices import chosen_precision
 
 TASKS = ("signs", "shapes", "street", "land", "textures", "greek", "symbols")
+# float16 takes a CPU five times as long.
+TASKS_OF = {"bfloat16": TASKS, "float16": TASKS[:3]}
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
@@ -42,11 +44,12 @@ def correct(mini, tested):
 
     def find(device, precision):
         if (device, precision) not in known:
-            heads = {task: head for task, (head, _) in tested.items()}
+            tasks = TASKS_OF.get(precision, TASKS)
+            heads = {task: tested[task][0] for task in tasks}
             evaluate = Evaluator(mini, heads, device, precision=precision)
             zero = {name: torch.zeros_like(param) for name, param in mini.pretrained.items()}
-            splits = {task: split for task, (_, split) in tested.items()}
-            known[device, precision] = evaluate.correct(dict.fromkeys(TASKS, zero), 1.0, splits)
+            splits = {task: tested[task][1] for task in tasks}
+            known[device, precision] = evaluate.correct(dict.fromkeys(tasks, zero), 1.0, splits)
         return known[device, precision]
 
     return find
@@ -66,11 +69,11 @@ def test_half_precision_agrees_with_float32_to_a_tenth_of_a_point(
     pretrained tower is the hard case: of fine-tuned ones fewer images lie near a boundary.
     """
     half, full = correct(device, precision), correct("cpu", "float32")
-    accuracy = [sum(hits[task].mean() for task in TASKS) / len(TASKS) for hits in (half, full)]
+    accuracy = [sum(hits[task].mean() for task in half) / len(half) for hits in (half, full)]
     assert abs(accuracy[0] - accuracy[1]) <= 0.001
     assert 0.5 < accuracy[1] < 0.9  # neither all nor nothing, where any precision agrees
-    changed = sum((half[task] != full[task]).sum() for task in TASKS)
-    assert changed <= moved * sum(len(full[task]) for task in TASKS)
+    changed = sum((half[task] != full[task]).sum() for task in half)
+    assert changed <= moved * sum(len(full[task]) for task in half)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -1,9 +1,11 @@
 """Every yaml composes with its command, and fits the Python that it configures."""
 
+import copy
 import inspect
 
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, get_method, instantiate
 from omegaconf import OmegaConf
@@ -54,6 +56,13 @@ def test_every_yaml_composes_with_its_command(group, option):
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
+def test_both_parsers_of_yaml_read_the_same():
+    """Tests read these files by libyaml, users by the parser that is written in Python."""
+    for path in CONF.rglob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        assert yaml.load(text, yaml.loader.SafeLoader) == yaml.load(text, yaml.CSafeLoader), path
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_composes_and_leaves_no_log_file(command):
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -98,13 +107,15 @@ class TestMethod:
         knobs = set(node) - NOT_KNOBS
         taken = set(inspect.signature(getattr(methods, method)).parameters) - {"task_vectors"}
         assert knobs == taken == {key for key in node.serve if not key.startswith("_")}
-        for knob in knobs:
-            changed = composed("merge", f"method={method}", f"method.{knob}=changed")
-            assert changed.method.serve[knob] == "changed"
+        changes = {knob: f"{knob} changed" for knob in knobs}
+        lines = [f"method.{knob}='{text}'" for knob, text in changes.items()]
+        changed = composed("merge", f"method={method}", *lines)
+        assert {knob: changed.method.serve[knob] for knob in knobs} == changes
 
     def test_a_knob_that_would_not_reach_it_is_refused(self, method):
         for key in ("method.knob", "method.serve.knob"):
-            config = composed("merge", f"method={method}", f"+{key}=1")
+            config = copy.deepcopy(composed("merge", f"method={method}"))
+            OmegaConf.update(config, key, 1, force_add=True)  # as by the command line's +
             with pytest.raises((ValueError, TypeError), match="knob"):
                 make_method(config)
 

@@ -13,8 +13,8 @@ import tsv_bench
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# What the tests are run with; beartype is named to jaxtyping's hook as a string.
-TOOLS = {"beartype", "build", "hatchling", "ipykernel", "pip", "pytest-benchmark", "pytest-xdist"}
+# What the tests are run with.
+TOOLS = {"build", "hatchling", "ipykernel", "pip", "pytest-benchmark", "pytest-xdist"}
 TOOLS |= {"ruff"}
 
 

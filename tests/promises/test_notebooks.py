@@ -21,63 +21,80 @@ def test_no_outputs_are_committed(path):
         assert not cell.get("outputs") and cell.get("execution_count") is None, cell.id
 
 
-@pytest.fixture
-def execute(tmp_path, monkeypatch):
-    """A function of a notebook's name that runs it; what it displayed, and what it printed."""
-    # The kernel imports the package that is tested here, installed or not.
-    monkeypatch.setenv("PYTHONPATH", str(Path(tsv_bench.__file__).parents[1]))
-    # Nothing of a user's IPython and Jupyter settings.
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the notebooks that need checkpoints leave them."""
+    return tmp_path_factory.mktemp("notebooks")
 
-    def run(name):
-        notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+
+@pytest.fixture(scope="module")
+def shown(folder):
+    """Name -> (what a notebook displayed, what it printed); one kernel runs them all in turn.
+
+    A kernel of its own imports for five seconds, so names are forgotten in between instead.
+    """
+    for method in ("zero_shot", "task_arithmetic", "tsv_merge", "individual"):
+        for seed in (0, 1):
+            save_run(*make_run(method, seed, tasks=("digits", "land")), folder / "runs")
+    parts = {
+        "01_quickstart": {},
+        "01_quickstart of one's own": {"TSV_BENCH_RUNS": str(folder / "runs")},
+        "02_rank_and_interference": {"TSV_BENCH_FOLDER": str(folder)},
+        "03_your_own_method": {"TSV_BENCH_FOLDER": str(folder)},
+    }
+    whole = nbformat.v4.new_notebook()
+    for name, variables in parts.items():
+        variables = {"TSV_BENCH_RUNS": "", "TSV_BENCH_FOLDER": ""} | variables
+        forget = f"%reset -f\nimport os\nfor name, value in {variables}.items():\n"
+        forget += "    os.environ.update({name: value}) if value else os.environ.pop(name, None)\n"
+        forget += "del name, value"
+        notebook = nbformat.read(NOTEBOOKS / f"{name.split()[0]}.ipynb", as_version=4)
+        whole.cells += [nbformat.v4.new_code_cell(forget, metadata={"part": name})]
+        whole.cells += notebook.cells
+    with pytest.MonkeyPatch.context() as patch:
+        # The kernel imports the package that is tested here, installed or not.
+        patch.setenv("PYTHONPATH", str(Path(tsv_bench.__file__).parents[1]))
+        # Nothing of a user's IPython and Jupyter settings.
+        patch.setenv("IPYTHONDIR", str(folder / "ipython"))
         # Where a reader's would run, so that ../results is what it is for them.
         resources = {"metadata": {"path": str(NOTEBOOKS)}}
-        NotebookClient(notebook, timeout=300, resources=resources).execute()
-        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-        errors = [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr"]
-        assert not errors, "warnings or progress bars among the results"
-        printed = "".join(o.text for o in outputs if o.output_type == "stream")
-        return [output.data for output in outputs if "data" in output], printed
-
-    return run
+        NotebookClient(whole, timeout=300, resources=resources).execute()
+    found = {}
+    for cell in whole.cells:
+        name = cell.metadata.get("part", name)
+        found.setdefault(name, []).extend(cell.get("outputs", []))
+    return {name: read(outputs) for name, outputs in found.items()}
 
 
-def test_quickstart_shows_the_runs_that_are_committed(execute):
-    shown, printed = execute("01_quickstart")
+def read(outputs):
+    errors = [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr"]
+    assert not errors, "warnings or progress bars among the results"
+    printed = "".join(o.text for o in outputs if o.output_type == "stream")
+    return [output.data for output in outputs if "data" in output], printed
+
+
+@pytest.mark.slow
+def test_quickstart_shows_the_runs_that_are_committed(shown):
+    shown, printed = shown["01_quickstart"]
     assert "mini on mini8" in shown[0]["text/markdown"] and "| TSV-M |" in shown[0]["text/markdown"]
     assert sum("image/png" in data for data in shown) == 4
     assert printed.startswith("TSV-M - Task Arithmetic: +")
 
 
-def test_quickstart_shows_ones_own_runs(execute, tmp_path, monkeypatch):
-    for method in ("zero_shot", "task_arithmetic", "tsv_merge", "individual"):
-        for seed in (0, 1):
-            save_run(*make_run(method, seed, tasks=("digits", "land")), tmp_path / "runs")
-    monkeypatch.setenv("TSV_BENCH_RUNS", str(tmp_path / "runs"))
-    shown, _ = execute("01_quickstart")
+def test_quickstart_shows_ones_own_runs(shown):
+    shown, _ = shown["01_quickstart of one's own"]
     assert "2 tasks" in shown[0]["text/markdown"] and "| TIES |" not in shown[0]["text/markdown"]
     assert sum("image/png" in data for data in shown) == 4
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where the first notebook that needs checkpoints leaves them for the next."""
-    return tmp_path_factory.mktemp("notebooks")
-
-
-@pytest.mark.slow
-def test_rank_and_interference_are_measured(execute, folder, monkeypatch):
-    monkeypatch.setenv("TSV_BENCH_FOLDER", str(folder))
-    shown, printed = execute("02_rank_and_interference")
+def test_rank_and_interference_are_measured(shown):
+    shown, printed = shown["02_rank_and_interference"]
     assert sum("image/png" in data for data in shown) == 4
     assert "at most 0.0000" in printed
 
 
-@pytest.mark.slow
-def test_a_method_of_ones_own_is_compared_and_merges_files(execute, folder, monkeypatch):
-    monkeypatch.setenv("TSV_BENCH_FOLDER", str(folder))
-    shown, printed = execute("03_your_own_method")
+def test_a_method_of_ones_own_is_compared_and_merges_files(shown, folder):
+    shown, printed = shown["03_your_own_method"]
     lines = [line for line in printed.splitlines() if "normalized" in line]
     labels = ("Zero-shot", "Task Arithmetic", "Agreement", "TSV-M")
     assert [line.startswith(label) for label, line in zip(labels, lines, strict=True)] == 4 * [True]

@@ -1,6 +1,7 @@
 """What README and results/ show is what tsv-report renders from the Runs beside it."""
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,14 @@ ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = ROOT / "results" / "embedded"
 
 
+@cache
+def tables_of(name):
+    return read_tables(ROOT / "results" / name / "runs")
+
+
 @pytest.fixture(scope="module")
 def table():
-    (table,) = [t for t in read_tables(EMBEDDED / "runs") if t.suite == "mini8"]
+    (table,) = [t for t in tables_of("embedded") if t.suite == "mini8"]
     return table
 
 
@@ -37,7 +43,7 @@ def test_readme_shows_the_rendered_table(table):
 
 
 def test_results_are_rendered_from_the_runs(table):
-    tables = read_tables(EMBEDDED / "runs")
+    tables = tables_of("embedded")
     shown = (EMBEDDED / "README.md").read_text(encoding="utf-8")
     for rendered in tables:
         # All but the heading: title, provenance, table, comparisons.
@@ -49,7 +55,7 @@ def test_results_are_rendered_from_the_runs(table):
 @pytest.mark.parametrize("name, layout", [("leaderboard", "leaderboard"), ("rank_sweep", "runs")])
 def test_other_results_are_rendered_from_their_runs(name, layout):
     folder = ROOT / "results" / name
-    tables = read_tables(folder / "runs")
+    tables = tables_of(name)
     stem = "table" if layout == "runs" else layout
     for end, render in (("md", render_markdown), ("csv", render_csv)):
         assert (folder / f"{stem}.{end}").read_text(encoding="utf-8") == render(tables, layout)
@@ -58,7 +64,7 @@ def test_other_results_are_rendered_from_their_runs(name, layout):
 def test_the_leaderboard_is_whole():
     """All methods, of three seeds, at one commit; every image of the README's Runs the same."""
     folder = ROOT / "results" / "leaderboard"
-    [table] = read_tables(folder / "runs")
+    [table] = tables_of("leaderboard")
     assert {row.method for row in table.rows} == set(options("method"))
     assert all(row.seeds == (0, 1, 2) for row in table.rows)
     assert len({run.commit for run in table.runs}) == 1

@@ -17,6 +17,8 @@ from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.table import build_tables
 from tsv_bench.report.text.render import make_sheets
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 def page_of(evaluated):
     tables = build_tables(evaluated)

@@ -16,7 +16,7 @@ from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.table import build_tables
 from tsv_bench.report.text.render import make_sheets
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("few_resamples")]
 TIMEOUT = 300_000  # milliseconds, for what takes a few unless it is broken
 expect.set_options(timeout=TIMEOUT)
 METHODS = ("zero_shot", "task_arithmetic", "ties", "tsv_merge", "tsv_compress", "individual")

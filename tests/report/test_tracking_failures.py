@@ -49,6 +49,11 @@ def apart(tmp_path, monkeypatch):
     yield
     monkeypatch.undo()
     wandb.teardown()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collected():
+    yield
     gc.collect()  # what warns of it, here and not in another module's tests
 
 

@@ -83,19 +83,3 @@ def test_entries_as_large_as_one_that_stays_do_so_too():
     assert band_pass(delta, 0.1, 0.1).tolist() == [0, 2, -2, 2, 0, 0, 0, 0, 0, 0]
     assert band_pass(delta, 0.2, 0.2).tolist() == [0, 2, -2, 2, 0, 0, 0, 0, 0, 0]
     assert band_pass(torch.full((7,), -3.0), 0.2, 0.2).tolist() == [-3] * 7
-
-
-@pytest.mark.parametrize(
-    ("density", "outliers", "message"),
-    [
-        (0, 0.1, r"density=0 is not in \(0, 1\]"),
-        (1.5, 0.1, r"density=1.5 is not in \(0, 1\]"),
-        (float("nan"), 0.1, "density=nan"),
-        (0.5, -0.1, r"outlier_fraction=-0.1 is not in \[0, 0.5\]"),
-        (0.5, 0.6, r"outlier_fraction=0.6 is not in \[0, 0.5\]"),
-        (0.5, float("nan"), "outlier_fraction=nan"),
-    ],
-)
-def test_knobs_out_of_range_are_refused(density, outliers, message):
-    with pytest.raises(ValueError, match=message):
-        methods.breadcrumbs({}, density=density, outlier_fraction=outliers)

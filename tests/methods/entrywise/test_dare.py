@@ -143,25 +143,3 @@ def test_trimming_that_trims_nothing_is_told_once(caplog):
         methods.dare_ties({}, density=0.15, trim_density=1.0, seed=0)
     assert len(caplog.records) == 1
     assert "trim_density=0.2 trims next to nothing" in caplog.text
-
-
-@both
-@pytest.mark.parametrize(
-    ("knobs", "message"),
-    [
-        ({"density": 0, "seed": 0}, r"density=0 is not in \(0, 1\]"),
-        ({"density": 1.5, "seed": 0}, r"density=1.5 is not in \(0, 1\]"),
-        ({"density": float("nan"), "seed": 0}, "density=nan"),
-        ({"density": 0.5, "seed": True}, "seed=True is not a whole number"),
-    ],
-)
-def test_knobs_out_of_range_are_refused(dare, knobs, message):
-    with pytest.raises(ValueError, match=message):
-        dare({}, **knobs)
-
-
-def test_knobs_of_ties_are_checked_too():
-    with pytest.raises(ValueError, match=r"trim_density=2 is not in \(0, 1\]"):
-        methods.dare_ties({}, density=0.5, trim_density=2, seed=0)
-    with pytest.raises(ValueError, match="merge='max'"):
-        methods.dare_ties({}, density=0.5, trim_density=0.2, merge="max", seed=0)

@@ -96,16 +96,3 @@ def test_layers_in_blocks_have_the_similarity_of_the_whole(monkeypatch):
     monkeypatch.setattr("tsv_bench.task_vectors.lazy.BLOCK", 64)
     for found, expected in zip(similarities(vectors), whole, strict=True):
         assert found == pytest.approx(expected, abs=2e-9)  # the last of its decimals
-
-
-@pytest.mark.parametrize(
-    ("knobs", "message"),
-    [
-        ({"drop": "cubic", "threshold": 0.95}, "drop='cubic'.*'linear', 'logarithmic'"),
-        (by_threshold(1.5), r"threshold=1.5 is not in \[-1, 1\]"),
-        (by_threshold(float("nan")), "threshold=nan"),
-    ],
-)
-def test_knobs_out_of_range_are_refused(knobs, message):
-    with pytest.raises(ValueError, match=message):
-        methods.lata({}, **knobs)

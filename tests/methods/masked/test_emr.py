@@ -33,11 +33,6 @@ def test_emr_is_its_definition(num_tasks):
     torch.testing.assert_close(served, reference(vectors), **close)
 
 
-def test_one_task_is_served_unchanged():
-    vectors = random_vectors(1)
-    torch.testing.assert_close(read(methods.emr(vectors)), vectors, **close)
-
-
 def test_tasks_that_touch_different_entries_are_each_served_their_own():
     masks = torch.randint(3, (50,))
     vectors = {f"{t}": {"a": randn(50) * (masks == t)} for t in range(3)}

@@ -62,27 +62,3 @@ def test_a_scale_of_zero_is_the_weight_average():
     vectors = random_vectors(3)
     merged, average = methods.cart(vectors, centered_scale=0), methods.weight_average(vectors)
     torch.testing.assert_close(dict(merged["task0"]), dict(average["task0"]), **close)
-
-
-def test_what_is_not_a_matrix_is_averaged():
-    vectors = random_vectors(3)
-    merged, average = methods.cart(vectors)["task0"], methods.weight_average(vectors)["task0"]
-    for name in ("text_projection", "conv1.weight", "bias", "logit_scale"):
-        torch.testing.assert_close(merged[name], average[name], rtol=0, atol=0)
-    assert not torch.allclose(merged["proj"], average["proj"])
-
-
-@pytest.mark.parametrize(
-    ("knobs", "message"),
-    [
-        ({"rank_fraction": 0.0}, "at least one and at most all"),
-        ({"rank_fraction": 1.5}, "at least one and at most all"),
-        ({"centered_scale": -1.0}, "centered_scale=-1.0 is not a number from 0 on"),
-        ({"centered_scale": float("nan")}, "centered_scale=nan"),
-        ({"centered_scale": float("inf")}, "centered_scale=inf"),
-        ({"svd": "qr"}, "svd='qr'"),
-    ],
-)
-def test_knobs_out_of_range_are_refused(knobs, message):
-    with pytest.raises(ValueError, match=message):
-        methods.cart({}, **knobs)

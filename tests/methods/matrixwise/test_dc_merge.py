@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from made_up.vectors import close, randn, random_vectors
+from made_up.vectors import close, randn
 from torch.linalg import qr, svd
 
-from tsv_bench import methods
 from tsv_bench.linalg.svd import truncated_svd
 from tsv_bench.methods.matrixwise.dc_merge import merge_in_cover_bases
 
@@ -104,24 +103,3 @@ def test_task_that_changed_nothing_adds_no_directions():
     torch.testing.assert_close(
         merge_in_cover_bases(*triplets, 0.1), merge_in_cover_bases(*others, 0.1), **close
     )
-
-
-def test_what_is_not_a_matrix_is_averaged():
-    vectors = random_vectors(3)
-    merged, average = methods.dc_merge(vectors)["task0"], methods.weight_average(vectors)["task0"]
-    for name in ("text_projection", "conv1.weight", "bias", "logit_scale"):
-        torch.testing.assert_close(merged[name], average[name], rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("knobs", "message"),
-    [
-        ({"density": 0}, r"density=0 is not in \(0, 1\]"),
-        ({"density": 1.5}, r"density=1.5 is not in \(0, 1\]"),
-        ({"density": float("nan")}, "density=nan"),
-        ({"svd": "qr"}, "svd='qr'"),
-    ],
-)
-def test_knobs_out_of_range_are_refused(knobs, message):
-    with pytest.raises(ValueError, match=message):
-        methods.dc_merge({}, **knobs)

@@ -139,18 +139,3 @@ def test_one_task_with_all_frequencies_is_served_unchanged(weights):
     vectors = random_vectors(1)
     served = methods.fr_merging(vectors, **everything, weights=weights)
     torch.testing.assert_close(read(served), vectors, **close)
-
-
-@pytest.mark.parametrize(
-    ("knobs", "message"),
-    [
-        ({"centre": "middle"}, "centre='middle'.*'highest', 'zero'"),
-        ({"radius": -1}, "radius=-1 is not a number from 0 on"),
-        ({"radius": float("nan")}, "radius=nan"),
-        ({"weights": "equal"}, "weights='equal'.*'aligned', 'share'"),
-        ({"exclude": "proj"}, "exclude='proj'"),
-    ],
-)
-def test_knobs_out_of_range_are_refused(knobs, message):
-    with pytest.raises(ValueError, match=message):
-        methods.fr_merging({}, **{"centre": "zero", "radius": 0.1, "weights": "one"} | knobs)

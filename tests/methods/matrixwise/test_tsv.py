@@ -96,14 +96,6 @@ def test_identical_tasks_merge_to_what_each_of_them_keeps(shape, route):
     torch.testing.assert_close(merged, u[:, :8] * s[:8] @ vh[:8], **close)
 
 
-def test_what_is_not_a_matrix_is_averaged():
-    vectors = random_vectors(3)
-    merged, mean = methods.tsv_merge(vectors)["task0"], methods.weight_average(vectors)["task0"]
-    for name in ("text_projection", "conv1.weight", "bias", "logit_scale"):
-        torch.testing.assert_close(merged[name], mean[name], rtol=0, atol=0)
-    assert not torch.allclose(merged["proj"], mean["proj"])
-
-
 @pytest.mark.parametrize(("rank_fraction", "rank"), [(None, 3), (0.25, 3), (0.5, 6), (1.0, 12)])
 def test_compression_error_is_the_tail_of_the_spectrum(rank_fraction, rank):
     vectors = random_vectors(4)

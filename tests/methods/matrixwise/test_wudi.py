@@ -184,19 +184,3 @@ def test_every_step_within_a_layer_is_shown():
     observer.reset(token)
     expected = [(i, 3, f"Adam, {size}") for size in ("6 x 4", "3 x 7") for i in (1, 2, 3)]
     assert sorted(seen) == sorted(expected)
-
-
-@pytest.mark.parametrize(
-    ("knobs", "message"),
-    [
-        ({"solver": "sgd"}, "solver='sgd'.*'adam', 'closed_form'"),
-        ({"iterations": -1}, "iterations=-1 is not a whole number"),
-        ({"learning_rate": 0.0}, "learning_rate=0.0 is not a positive number"),
-        ({"learning_rate": float("nan")}, "learning_rate=nan"),
-        ({"relative_learning_rate": -1.0}, "relative_learning_rate=-1.0 is not a positive number"),
-        ({"exclude": "proj"}, "exclude='proj'"),
-    ],
-)
-def test_knobs_out_of_range_are_refused(knobs, message):
-    with pytest.raises(ValueError, match=message):
-        methods.wudi({}, **{"solver": "adam", **few} | knobs)

@@ -23,6 +23,8 @@ from tsv_bench.report.plots.labels import spread, within
 from tsv_bench.report.plots.style import NothingToPlot, color_and_marker, save_figure
 from tsv_bench.report.tables.table import build_tables
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 PLOTS = [plot_methods, plot_tasks, plot_alphas, plot_radar, plot_ranks, plot_sizes]
 TASK_KNOWN = ("tsv_compress", "individual")
 FRACTIONS = (0.01, 0.05, 0.1, 0.5)

@@ -179,5 +179,5 @@ def test_resamples_of_few_outcomes_are_those_of_images():
 
 def test_more_outcomes_than_bits_of_an_integer():
     outcomes = draw(0.5, 50, num_seeds=70)
-    means = statistics.resampled_means(outcomes, np.random.default_rng(0))
+    means = statistics.resampled_means(outcomes, np.random.default_rng(0), num_resamples=2000)
     np.testing.assert_allclose(means.mean(axis=0), outcomes.mean(axis=-1), atol=5e-3)

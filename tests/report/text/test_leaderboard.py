@@ -19,6 +19,8 @@ from tsv_bench.report.text.render import (
     render_terminal,
 )
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 MASKS = {"task_known": True, "stored_bytes": 8_000_000, "peak_memory": 2_500_000_000}
 
 

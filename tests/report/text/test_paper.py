@@ -22,6 +22,8 @@ from tsv_bench.report.text.render import (
 from tsv_bench.report.text.sheet import Sheet, latex
 from tsv_bench.report.write_report import write_report
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 def vision_tables(*cells, **changes):
     """Build tables of Runs, each given as (method, suite, backbone, generation)."""

@@ -12,6 +12,8 @@ from tsv_bench.report.text.render import render_csv, render_markdown, render_ter
 from tsv_bench.report.text.runs import shorten
 from tsv_bench.report.write_report import write_report
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 NAMES_OF_20 = (
     "SUN397", "Stanford Cars", "RESISC45", "EuroSAT", "SVHN", "GTSRB", "MNIST", "DTD",
     "Flowers102", "PCAM", "FER2013", "Oxford-IIIT Pet", "STL10", "CIFAR100", "CIFAR10",

@@ -188,7 +188,8 @@ def _estimate(
         # In a resample of few images the individual model may have none right. The ratio, and
         # perhaps the interval, is then infinite: so few images bound it no better.
         with np.errstate(divide="ignore", invalid="ignore"):
-            resampled.append(statistic(resampled_means(outcomes, rng)).mean(axis=-1))
+            means = resampled_means(outcomes, rng, NUM_RESAMPLES)
+            resampled.append(statistic(means).mean(axis=-1))
     return _summary(np.mean(by_seed, axis=0), np.mean(resampled, axis=0))
 
 
@@ -199,7 +200,7 @@ def _summary(by_seed: np.ndarray, resampled: np.ndarray) -> Estimate:
 
 
 def resampled_means(
-    outcomes: np.ndarray, rng: np.random.Generator, num_resamples: int = NUM_RESAMPLES
+    outcomes: np.ndarray, rng: np.random.Generator, num_resamples: int
 ) -> np.ndarray:
     """Draw images, the last axis of ``outcomes``, with replacement and return the means.
 
