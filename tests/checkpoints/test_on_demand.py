@@ -86,6 +86,14 @@ def test_checkpoint_that_is_there_is_not_made_again(tmp_path, trainings):
     assert len(trainings) == 2 and again == first  # the same bits
 
 
+def test_a_state_that_is_not_needed_any_more_goes(tmp_path, trainings):
+    """A kill came between the checkpoint and this."""
+    path = source(tmp_path).checkpoint(backbone(), task(), load).path
+    path.with_suffix(".resume").write_bytes(b"left")
+    source(tmp_path).checkpoint(backbone(), task(), load)
+    assert not path.with_suffix(".resume").exists()
+
+
 def test_other_settings_make_other_checkpoints(tmp_path, trainings):
     sources = [
         source(tmp_path),

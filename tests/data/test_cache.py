@@ -129,7 +129,7 @@ def test_what_a_killed_build_left_is_cleared_aloud(tmp_path, caplog):
     (left / "train").mkdir(parents=True)
     (left / "train" / "data-00000-of-00001.arrow").write_bytes(b"half")
     is_what_was_drawn(load(tmp_path, task()), "train")
-    assert "half built" in caplog.text and "tints" in caplog.text
+    assert "left it half written" in caplog.text and "tints" in caplog.text
     assert not left.exists()
 
 

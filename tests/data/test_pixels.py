@@ -211,7 +211,7 @@ def test_what_a_killed_process_left_is_cleared_aloud(tmp_path, caplog):
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
     load(tmp_path / "cache", made, "val")
-    assert not left.exists() and "left half written" in caplog.text
+    assert not left.exists() and "left it half written" in caplog.text
 
 
 @pytest.fixture

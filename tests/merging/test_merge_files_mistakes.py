@@ -269,10 +269,14 @@ def test_a_folder_that_a_merge_has_written_is_replaced_and_no_other(folder):
     settings = {"base": "base", "output": "out"}
     [before] = made(folder, "tsv_merge", **settings)
     assert "output out is there already" in raised(folder, **settings)
-    (folder / "out" / "left.txt").write_text("left from before")
+    (folder / "out" / "notes.txt").write_text("mine")
     [after] = made(folder, "tsv_merge", alpha=0.1, overwrite=True, **settings)
     assert not torch.equal(before["visual.proj"], after["visual.proj"])
-    assert not (folder / "out" / "left.txt").exists()
+    assert (folder / "out" / "notes.txt").read_text() == "mine"
+
+    (folder / "base" / "notes.txt").write_text("of the base")  # would be copied
+    message = raised(folder, overwrite=True, **settings)
+    assert "output out has a file 'notes.txt' that no merge has written, and gets" in message
 
     save_sharded(folder / "mine", content=finetuned(3))
     (folder / "notes").mkdir()
@@ -280,6 +284,9 @@ def test_a_folder_that_a_merge_has_written_is_replaced_and_no_other(folder):
     for own in ("mine", "notes"):
         message = raised(folder, base="base", output=own, overwrite=True)
         assert f"output {own} is a folder that no merge has written, so overwrite=true" in message
+    (folder / "own.safetensors").write_text("mine")
+    message = raised(folder, output="own.safetensors", overwrite=True)
+    assert "own.safetensors is a file that no merge has written, so overwrite=true" in message
 
 
 def test_a_folder_that_holds_an_input_is_not_replaced(folder):

@@ -6,11 +6,21 @@ import signal
 
 import pytest
 import torch
-from made_up.merges import TASKS, files, made, merge, pretrained, same, write_checkpoints
+from made_up.merges import (
+    TASKS,
+    files,
+    made,
+    merge,
+    merge_again,
+    pretrained,
+    same,
+    write_checkpoints,
+)
 from made_up.state_dicts import save, save_sharded
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from stand_ins.commands import interrupt, start, tsv
+from stand_ins.processes import Started
 
 from tsv_bench.methods.matrixwise import tsv as tsv_method
 from tsv_bench.state_dicts.state_dict import open_state_dict
@@ -116,22 +126,82 @@ def test_an_interrupted_merge_leaves_what_was_there(folder, single, output, requ
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
-def test_control_c_stops_the_command(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_command_and_leaves_nothing(tmp_path, number):
     """In a process of its own, in the tenth of a hundred layers."""
     base = {f"layers.{i}.weight": torch.randn(40, 30) for i in range(100)}
     save(base, tmp_path / "base.safetensors")
     for task in TASKS:
         state = {name: weight + 0.01 * torch.randn(40, 30) for name, weight in base.items()}
         save(state, tmp_path / f"{task}.safetensors")
-    (tmp_path / "out.safetensors").write_bytes(b"what was there")
-    before = {p.name for p in tmp_path.iterdir()}
+    save_file({"was": torch.ones(3)}, tmp_path / "out.safetensors", {"tsv_bench": "{}"})
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     with start(
         tmp_path, "pretrained=base.safetensors", "output=out.safetensors", "overwrite=true",
         f"finetuned={{a: {files()['a']}, b: {files()['b']}}}", "threads=1", "cache.folder=null",
         command="merge", hold=(tsv_method.__name__, "merge_triplets", 10),
     ) as process:  # fmt: skip
-        interrupt(process, "merging:   0%|", signal.SIGINT)  # later counts may be skipped
-    assert process.code == 130 and "100/100" not in process.err
-    assert "Traceback" not in process.err and "tsv-merge: interrupted" in process.err
-    assert {p.name for p in tmp_path.iterdir()} == before
-    assert (tmp_path / "out.safetensors").read_bytes() == b"what was there"
+        interrupt(process, "merging:   0%|", number)  # later counts may be skipped
+    assert process.code == 128 + number and "100/100" not in process.err
+    how = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+    assert "Traceback" not in process.err and f"tsv-merge: {how}. What was" in process.err
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def held_merge(folder, hold):
+    """A merge of the two checkpoints to out.safetensors, which waits at a named call."""
+    tuned = ", ".join(f"{task}: {path}" for task, path in files().items())
+    arguments = ["pretrained=base.safetensors", f"finetuned={{{tuned}}}", "threads=1"]
+    return start(
+        folder, *arguments, "output=out.safetensors", "cache.folder=null", command="merge",
+        hold=hold,
+    )  # fmt: skip
+
+
+def test_of_merges_to_one_output_one_writes_it_and_a_kill_leaves_nothing(folder, caplog):
+    before = {p.name for p in folder.iterdir()}
+    with held_merge(folder, (tsv_method.__name__, "merge_triplets", 1)) as process:
+        process.wait_until_held()
+        with pytest.raises(ValueError, match="another process is writing .*out.safetensors now"):
+            made(folder, "tsv_merge", "out.safetensors", overwrite=True)
+        made(folder, "tsv_merge", "other.safetensors")
+        process.send(signal.SIGKILL)
+        process.wait()
+    assert {p.name for p in folder.iterdir()} > before | {"other.safetensors"}, "what was killed"
+    made(folder, "tsv_merge", "out.safetensors")
+    assert {p.name for p in folder.iterdir()} == before | {"other.safetensors", "out.safetensors"}
+    assert "a process that was killed left it half written" in caplog.text
+
+
+def test_what_appears_during_a_merge_is_kept_and_so_is_the_merge(folder, single, monkeypatch):
+    """A folder with a thesis in it was deleted, once."""
+    merge_triplets = tsv_method.merge_triplets
+
+    def meanwhile(*arguments, **settings):
+        (folder / "out").mkdir(exist_ok=True)
+        (folder / "out" / "thesis.tex").write_text("thesis")
+        return merge_triplets(*arguments, **settings)
+
+    monkeypatch.setattr(tsv_method, "merge_triplets", meanwhile)
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match=r"out has appeared .* is in .*out-\d"):
+            made(folder, "tsv_merge", "out", base="safetensors", overwrite=overwrite)
+        (folder / "out" / "thesis.tex").unlink()
+        (folder / "out").rmdir()
+    for name in ("out-2", "out-3"):
+        same(open_state_dict(folder / name), single)
+
+
+def test_a_merge_that_was_killed_in_replacing_a_folder_is_taken_back(folder):
+    before = made(folder, "tsv_merge", "out", base="safetensors")[0]
+    (folder / "out" / "README.md").write_text("mine")
+    with Started(folder, merge_again, hold=("os", "rename", 4)) as process:
+        process.wait_until_held()
+        process.send(signal.SIGKILL)
+        process.wait()
+    assert len(list((folder / "out").iterdir())) < 7
+    [after] = made(folder, "tsv_merge", "out", base="safetensors", alpha=0.5, overwrite=True)
+    assert not torch.equal(before["visual.proj"], after["visual.proj"])
+    assert len(list((folder / "out").iterdir())) == 7
+    assert (folder / "out" / "README.md").read_text() == "mine"
+    assert not list(folder.glob(".*"))

@@ -13,7 +13,7 @@ TESTED_IN = {
     "analysis/test_figures.py": "analysis.depth",
     "benchmark/test_evaluator.py": "models.devices scores",
     "checkpoints/test_on_demand.py": "checkpoints.checkpoint",
-    "commands/test_analyze.py": "analysis.analyze_files analysis.records cli.analyze",
+    "commands/test_analyze.py": "analysis.records cli.analyze",
     "commands/test_bench.py": "cli.bench cli.multirun cli.launch cli.finetune cli.report "
     "cli.config.objects cli.config.checkpoint_files",
     "commands/test_fetch.py": "cli.fetch cli.config.needs hub.cache",

@@ -101,13 +101,9 @@ def begin(folder, files, environment, hold, function, arguments):
 
 
 def wait_in(module, name, call, path):
-    """Let the function wait for Ctrl-C from its ``call``-th call on; the file is there by then."""
+    """Let the function wait for a signal from its ``call``-th call on; then the file is there."""
     module, calls, came = importlib.import_module(module), itertools.count(1), threading.Event()
     work = getattr(module, name)
-
-    def interrupted(*received):
-        came.set()
-        signal.default_int_handler(*received)
 
     def held(*arguments, **settings):
         if next(calls) >= call:
@@ -115,5 +111,15 @@ def wait_in(module, name, call, path):
             came.wait(LONGEST)
         return work(*arguments, **settings)
 
-    signal.signal(signal.SIGINT, interrupted)
+    def handle(number, handler):
+        """As signal.signal, and any signal that is handled ends the waiting."""
+
+        def handled(*received):
+            came.set()
+            handler(*received)
+
+        return before(number, handled if callable(handler) else handler)
+
+    before, signal.signal = signal.signal, handle
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     setattr(module, name, held)

@@ -2,15 +2,17 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from stand_ins.disk import Disk
 
 from tsv_bench.state_dicts.safetensors_file import DTYPES
 from tsv_bench.state_dicts.state_dict import open_state_dict
-from tsv_bench.state_dicts.writer import Shards, StateDictWriter
+from tsv_bench.state_dicts.writer import MADE_BY, Shards, StateDictWriter
 
 
 def state():
@@ -81,13 +83,13 @@ def test_every_dtype(tmp_path, dtype):
 
 def test_order_is_kept_unless_alignment_forbids_it(tmp_path):
     def order(*names):
-        tensors = {name: state()[name] for name in names}
-        with StateDictWriter(tmp_path / "a", single(tensors), {}) as writer:
+        tensors, path = {name: state()[name] for name in names}, tmp_path / "-".join(names)
+        with StateDictWriter(path, single(tensors), {}) as writer:
             fill(writer, tensors)
-        same(load_file(tmp_path / "a"), tensors)
-        with (tmp_path / "a").open("rb") as file:
+        same(load_file(path), tensors)
+        with path.open("rb") as file:
             assert int.from_bytes(file.read(8), "little") % 8 == 0
-        return list(open_state_dict(tmp_path / "a"))
+        return list(open_state_dict(path))
 
     assert order("w", "half", "flag") == ["w", "half", "flag"]
     assert order("half", "step", "w") == ["half", "step", "w"]  # 24 bytes of halves
@@ -132,25 +134,86 @@ def test_folder_with_index_and_other_files(tmp_path):
     assert index["metadata"] == {"total_size": size}
     for path in found.files:
         with safe_open(path, framework="pt") as file:
-            assert file.metadata() == {"format": "pt"}
+            names = sorted(p.name for p in (tmp_path / "out").iterdir())
+            assert sorted(json.loads(file.metadata().pop("tsv_bench.files"))) == names
+            assert file.metadata()["format"] == "pt"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "out"]
 
 
+def written(output, shards=None, tensors=None, **options):
+    """Write an output as a merge does."""
+    tensors = tensors or state()
+    with StateDictWriter(output, shards or sharded(), {MADE_BY: "{}"}, **options) as writer:
+        fill(writer, tensors)
+    return tensors
+
+
 @pytest.mark.parametrize("linked", [False, True])
-def test_folder_is_replaced_whole(tmp_path, linked):
-    folder = tmp_path / "real"
+def test_a_merges_files_are_replaced_and_a_users_stay(tmp_path, linked):
+    folder, config = tmp_path / "real", tmp_path / "config.json"
+    config.write_text("{}")
     folder.mkdir()
-    (folder / "stale.safetensors").write_text("old")
     output = tmp_path / "link" if linked else folder
     if linked:
         output.symlink_to(folder)
+    six = {f"old-{n}.safetensors": specs({n: t}) for n, t in state().items()}
+    written(output, Shards(six, "old.safetensors.index.json", (config,), folder=True))
+    (folder / "eval").mkdir()
+    for name in ("README.md", "eval/scores.json"):
+        (folder / name).write_text("mine")
     before = sorted(p.name for p in tmp_path.iterdir())
-    with StateDictWriter(output, sharded(), {}) as writer:
-        fill(writer, state_written := state())
-        assert (folder / "stale.safetensors").read_text() == "old"
-    same(open_state_dict(output), state_written)
-    assert not (folder / "stale.safetensors").exists()
+    expected = written(output, overwrite=True)
+    same(open_state_dict(output), expected)
+    names = {"m-1.safetensors", "m-2.safetensors", "m.safetensors.index.json"}
+    assert {p.name for p in folder.iterdir()} == names | {"README.md", "eval"}
+    assert (folder / "eval" / "scores.json").read_text() == "mine"
     assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_a_file_of_a_merge_is_replaced(tmp_path):
+    written(tmp_path / "a", single(state()))
+    expected = written(tmp_path / "a", single(state()), overwrite=True)
+    same(load_file(tmp_path / "a"), expected)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("layout", [single(state()), sharded()], ids=["file", "folder"])
+def test_what_appears_meanwhile_stays_and_nothing_is_lost(tmp_path, layout, overwrite):
+    """Somebody's thesis, while it is computed; the result gets the next free name."""
+    output = tmp_path / "out.v1"
+    (tmp_path / "out-2.v1").write_text("taken")
+    with pytest.raises(FileExistsError, match=r"out.v1 has appeared while.*out-3.v1"):
+        with StateDictWriter(output, layout, {}, overwrite=overwrite) as writer:
+            fill(writer, expected := state())
+            if layout.folder:
+                output.mkdir()
+            (output / "thesis" if layout.folder else output).write_text("thesis")
+    assert (output / "thesis" if layout.folder else output).read_text() == "thesis"
+    aside = tmp_path / "out-3.v1"
+    same(open_state_dict(aside) if layout.folder else load_file(aside), expected)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out-2.v1", "out-3.v1", "out.v1"]
+
+
+def test_without_hard_links_a_file_that_appears_stays_too(tmp_path, monkeypatch):
+    def no_links(*paths):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", no_links)
+    written(tmp_path / "a", single(state()))
+    with pytest.raises(FileExistsError, match="a-2"):
+        written(tmp_path / "a", single(state()))
+
+
+def test_what_stands_there_is_on_the_disk(tmp_path, monkeypatch):
+    disk = Disk(monkeypatch)
+    written(tmp_path / "file", single(state()))
+    written(tmp_path / "folder")
+    for name in ("file", "folder"):
+        disk.assert_durable(tmp_path / name)
+    written(tmp_path / "file", single(state()), overwrite=True)
+    written(tmp_path / "folder", overwrite=True)
+    for path in (tmp_path / "file", *(tmp_path / "folder").iterdir()):
+        disk.assert_durable(path)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -173,26 +236,17 @@ def test_failure_leaves_what_was_there(tmp_path, layout, existing, error):
 @pytest.mark.parametrize("at", ["copyfile", "rename"])
 def test_failure_while_the_folder_is_put_together(tmp_path, monkeypatch, at):
     output, config = tmp_path / "out", tmp_path / "config.json"
-    output.mkdir()
+    written(output)
     (output / "old").write_text("old")
     config.write_text("{}")
     before = sorted(tmp_path.rglob("*"))
-    rename = os.rename
 
-    def failing_rename(source, target):
-        if target == output and str(source).endswith(".tmp"):
-            raise KeyboardInterrupt
-        rename(source, target)
-
-    def failing_copy(source, target):
+    def interrupted(*paths):
         raise KeyboardInterrupt
 
-    if at == "rename":
-        monkeypatch.setattr("os.rename", failing_rename)
-    else:
-        monkeypatch.setattr("shutil.copyfile", failing_copy)
-    with pytest.raises(KeyboardInterrupt), StateDictWriter(output, sharded([config]), {}) as writer:
-        fill(writer, state())
+    monkeypatch.setattr({"copyfile": shutil, "rename": os}[at], at, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        written(output, sharded([config]), overwrite=True)
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -191,11 +191,9 @@ def save_analysis(records: Records, folder: Path) -> tuple[list[Path], list[str]
     return paths, left_out
 
 
-def remove_figures(folder: Path) -> None:
-    """Remove an older analysis' figures, which would not fit the new numbers."""
-    names = [f"{name}.{end}" for name in FIGURES for end in ("svg", "png")]
-    for name in (*names, CAPTIONS):
-        (folder / name).unlink(missing_ok=True)
+def figure_names() -> list[str]:
+    """Return the names of all files that `save_analysis` may write."""
+    return [CAPTIONS, *(f"{name}.{end}" for name in FIGURES for end in ("svg", "png"))]
 
 
 def _random(records: Records) -> str:

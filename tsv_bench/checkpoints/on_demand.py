@@ -89,7 +89,8 @@ class OnDemand:
         with FileLock(path.with_suffix(".lock")) if group.is_main else nullcontext():
             record = None
             if group.is_main and not self.overwrite:
-                record = load_record(path)
+                if record := load_record(path):  # a kill may have come before this was removed
+                    path.with_suffix(".resume").unlink(missing_ok=True)
             if (record := group.broadcast(record)) is None:
                 record = self.make(backbone, task, load, path, group)
                 if group.is_main:

@@ -6,8 +6,11 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import hydra
@@ -25,7 +28,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters in malloc.h
 LARGE_BLOCK = 64 * 2**20  # bytes; larger blocks go back to the system when they are freed
 NEVER = 2**31 - 1  # the largest int: freed memory at the end of the heap is never given back
 
-INTERRUPTED = 128 + 2  # a shell's exit code for SIGINT
+ENDING = (signal.SIGTERM, signal.SIGHUP)  # as Ctrl-C: temporaries are removed
 
 # Errors that a user can cause. Any other is our mistake and keeps its traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, OmegaConfBaseException, torch.OutOfMemoryError)
@@ -62,17 +65,45 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 )()
 
             try:
-                with_messages(program, compose_and_run)
-            except KeyboardInterrupt:
+                with ended_by_signals():
+                    with_messages(program, compose_and_run)
+            except KeyboardInterrupt as stop:
+                number = stop.args[0] if isinstance(stop, Ended) else signal.SIGINT
+                how = f"ended by {number.name}" if isinstance(stop, Ended) else "interrupted"
                 print(
-                    f"\n{program}: interrupted. What was finished is kept; go on with: {typed}",
+                    f"\n{program}: {how}. What was finished is kept; go on with: {typed}",
                     file=sys.stderr,
                 )
-                sys.exit(INTERRUPTED)
+                sys.exit(128 + number)  # as shells have it
 
         return main
 
     return decorate
+
+
+class Ended(KeyboardInterrupt):
+    """A signal has asked the process to end; the argument is the signal."""
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Raise Ended on SIGTERM and SIGHUP, unless they are ignored (nohup) or handled already.
+
+    Not under torchrun, whose processes may wait for each other outside Python for long.
+    """
+
+    def end(number: int, frame: object) -> None:
+        raise Ended(signal.Signals(number))
+
+    here = threading.current_thread() is threading.main_thread() and "LOCAL_RANK" not in os.environ
+    numbers = [n for n in ENDING if here and signal.getsignal(n) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def with_messages(program: str, work: Callable[[], Any]) -> Any:

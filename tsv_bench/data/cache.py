@@ -22,6 +22,7 @@ from tqdm import tqdm
 from tsv_bench.data.pixels import Split, Undecoded, pixel_damage, read_pixels, write_pixels
 from tsv_bench.data.task import SPLITS, Task
 from tsv_bench.files import check_room, replace_atomically, sha256
+from tsv_bench.files.atomic import sweep
 
 log = logging.getLogger(__name__)
 
@@ -113,9 +114,7 @@ def decode_split(
     Raises OSError before it decodes anything if the disk has no room.
     """
     split, source = path.stem, task.source
-    for stale in path.parent.glob(f".{split}.np?.*.tmp"):
-        log.warning(f"{stale} was left half written; decoding {task.name} again")
-        stale.unlink()
+    sweep(path.parent)
     transform = to_pixels
     if in_files(task):
         num_images = source.num_images(split)
@@ -158,9 +157,7 @@ def open_dataset(task: Task, home: Path):
     import datasets  # takes a second, and decoded pixels need none of it
 
     datasets.disable_progress_bars()
-    for stale in home.parent.glob(f".{home.name}.*.tmp"):
-        log.warning(f"the data of {task.name} at {stale} were left half built; building them again")
-        shutil.rmtree(stale)
+    sweep(home.parent)
     if not home.exists():
         build_dataset(task, home)
     elif problem := damage(home):

@@ -18,11 +18,17 @@ class DenseWriter:
     """Write "model", pretrained + alpha * vector, or "vector": one output or one for each task."""
 
     def __init__(
-        self, paths: Mapping[str | None, Path], base: StateDict, write: str, alpha: float
+        self,
+        paths: Mapping[str | None, Path],
+        base: StateDict,
+        write: str,
+        alpha: float,
+        overwrite: bool,
     ) -> None:
-        self.paths, self.write_what, self.alpha = paths, write, alpha
+        self.paths, self.write_what, self.alpha, self.overwrite = paths, write, alpha, overwrite
         self.outputs = list(paths.values())
         self.shards = {task: dense_shards(path, base, write) for task, path in paths.items()}
+        self.folders = {paths[t]: shards for t, shards in self.shards.items() if shards.folder}
 
     def num_bytes(self) -> int:
         return sum(shards.num_bytes() for shards in self.shards.values())
@@ -41,7 +47,7 @@ class DenseWriter:
             shards = self.shards[task]
             vector = served[task if task is not None else next(iter(served))]
             with (
-                StateDictWriter(path, shards, metadata[task]) as writer,
+                StateDictWriter(path, shards, metadata[task], overwrite=self.overwrite) as writer,
                 bar(total=shards.num_layers, desc=task or "merging") as layers,
             ):
                 for name, start, rows in self._rows(inputs.base, vector):

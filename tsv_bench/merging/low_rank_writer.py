@@ -52,9 +52,11 @@ class Plan:
 class LowRankWriter:
     """Write low-rank factors, a file for each task."""
 
-    def __init__(self, paths: Mapping[str, Path], precision: str) -> None:
+    folders: Mapping[Path, Shards] = {}
+
+    def __init__(self, paths: Mapping[str, Path], precision: str, overwrite: bool) -> None:
         self.paths, self.outputs = paths, list(paths.values())
-        self.precision = PRECISIONS[precision]
+        self.precision, self.overwrite = PRECISIONS[precision], overwrite
         self.plans: dict[str, Plan] = {}
 
     def num_bytes(self) -> int:
@@ -107,7 +109,7 @@ class LowRankWriter:
         )
         metadata = {**metadata, KEY_LOW_RANK: json.dumps(asdict(contents))}
         with (
-            StateDictWriter(plan.path, plan.shards, metadata) as writer,
+            StateDictWriter(plan.path, plan.shards, metadata, overwrite=self.overwrite) as writer,
             bar(total=len(changed), desc=task) as layers,
         ):
             for name, triplets in vector.factors(plan.factors):

@@ -36,14 +36,16 @@ class StoredMask:
 class MaskWriter:
     """Write bit masks, a file for each task, and beside them one file with the shared vector."""
 
-    def __init__(self, paths: Mapping[str, Path], precision: str) -> None:
+    folders: Mapping[Path, Shards] = {}
+
+    def __init__(self, paths: Mapping[str, Path], precision: str, overwrite: bool) -> None:
         """Raises ValueError if a task has the name of the shared file."""
         if SHARED_FILE in paths:
             raise ValueError(
                 f"the task's name {SHARED_FILE!r} is that of the file which all masks share. "
                 f"Choose another."
             )
-        self.paths, self.precision = paths, PRECISIONS[precision]
+        self.paths, self.precision, self.overwrite = paths, PRECISIONS[precision], overwrite
         self.shared = next(iter(paths.values())).with_name(f"{SHARED_FILE}.safetensors")
         self.outputs = [*paths.values(), self.shared]
         self.shards: dict[Path, Shards] = {}
@@ -79,8 +81,10 @@ class MaskWriter:
 
             def open_file(path: Path, scale: float, about: Mapping[str, str]) -> StateDictWriter:
                 contents = {KEY_MASKED: json.dumps(asdict(MaskContents(base, merge, scale)))}
-                writer = StateDictWriter(path, self.shards[path], {**about, **contents})
-                return files.enter_context(writer)
+                about = {**about, **contents}
+                return files.enter_context(
+                    StateDictWriter(path, self.shards[path], about, overwrite=self.overwrite)
+                )
 
             whole = open_file(self.shared, 1.0, {})
             bits = [
@@ -121,7 +125,11 @@ class MaskedDenseWriter(DenseWriter):
         base, model = inputs.base, self.write_what == "model"
         with ExitStack() as files:
             writers = {
-                task: files.enter_context(StateDictWriter(path, self.shards[task], metadata[task]))
+                task: files.enter_context(
+                    StateDictWriter(
+                        path, self.shards[task], metadata[task], overwrite=self.overwrite
+                    )
+                )
                 for task, path in self.paths.items()
             }
             layers = files.enter_context(bar(total=len(served.masks.names), desc="merging"))

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from tsv_bench import __version__, provenance
 from tsv_bench.files import check_place
+from tsv_bench.files.claim import claimed
 from tsv_bench.merging.dense_writer import DenseWriter
 from tsv_bench.merging.low_rank_writer import LowRankWriter
 from tsv_bench.merging.masked_writer import MaskedDenseWriter, MaskWriter
@@ -23,7 +24,7 @@ from tsv_bench.methods.served import form_by_trial, served_by
 from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.inputs import Inputs, check_inputs, check_tasks, open_inputs
 from tsv_bench.state_dicts.low_rank import PRECISIONS
-from tsv_bench.state_dicts.writer import MADE_BY
+from tsv_bench.state_dicts.writer import MADE_BY, Shards
 from tsv_bench.task_vectors.streaming import observer
 
 # Form of serving -> its writer: of compressed files, and of dense ones if it is not `DenseWriter`.
@@ -36,6 +37,7 @@ class Writer(Protocol):
 
     paths: Mapping[str | None, Path]  # task -> its output; None -> the one that all tasks share
     outputs: list[Path]  # these and what stands beside them
+    folders: Mapping[Path, Shards]  # the files of those outputs that are folders
 
     def num_bytes(self) -> int:
         """Return an upper bound of the bytes of all outputs; 0 if only `plan` finds it."""
@@ -103,13 +105,16 @@ def merge(
 
     inputs = open_inputs(pretrained, finetuned, device)
     form = form_by_trial(serve, finetuned)
-    writer = make_writer(form, inputs, Path(output), write, precision, alpha)
-    check_outputs(writer.outputs, inputs.states, overwrite, writer.num_bytes())
+    writer = make_writer(form, inputs, Path(output), write, precision, alpha, overwrite)
+    check_place(writer.outputs[0].parent, writer.num_bytes())
     bar = partial(tqdm, disable=not progress)
-    with bar(total=len(inputs.states), desc="checking", unit="file") as files:
-        inputs, hashes = check_inputs(inputs, factors, files.update)
-
-    with bars(progress):
+    with ExitStack() as stack:
+        for path in writer.outputs:
+            stack.enter_context(claimed(path.resolve()))
+        check_outputs(writer.outputs, writer.folders, inputs.states, overwrite)
+        with bar(total=len(inputs.states), desc="checking", unit="file") as files:
+            inputs, hashes = check_inputs(inputs, factors, files.update)
+        stack.enter_context(bars(progress))
         served = served_by(serve, inputs.vectors, name)
         writer.plan(inputs, served)
         check_place(writer.outputs[0].parent, writer.num_bytes())
@@ -126,7 +131,13 @@ def merge(
 
 
 def make_writer(
-    form: type[Served], inputs: Inputs, output: Path, write: str, precision: str, alpha: float
+    form: type[Served],
+    inputs: Inputs,
+    output: Path,
+    write: str,
+    precision: str,
+    alpha: float,
+    overwrite: bool,
 ) -> Writer:
     """Return the writer of a form of serving. Raises ValueError if it has no compressed files."""
     if write == "compressed" and form not in COMPRESSED:
@@ -137,8 +148,8 @@ def make_writer(
         )
     paths = output_paths(output, inputs.base, inputs.finetuned, form is Shared, write)
     if write == "compressed":
-        return COMPRESSED[form](paths, precision)
-    return DENSE.get(form, DenseWriter)(paths, inputs.base, write, alpha)
+        return COMPRESSED[form](paths, precision, overwrite)
+    return DENSE.get(form, DenseWriter)(paths, inputs.base, write, alpha, overwrite)
 
 
 def how_made(

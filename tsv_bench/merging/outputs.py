@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tsv_bench.files import check_place
-from tsv_bench.state_dicts.state_dict import StateDict, open_state_dict
-from tsv_bench.state_dicts.writer import MADE_BY
+from tsv_bench.files.atomic import sweep
+from tsv_bench.state_dicts.state_dict import StateDict
+from tsv_bench.state_dicts.writer import Shards, owned, written_by_merge
 
 WRITES = ("model", "vector", "compressed")
 
@@ -36,14 +36,20 @@ def output_paths(
 
 
 def check_outputs(
-    paths: Iterable[Path], inputs: Mapping[str, StateDict], overwrite: bool, num_bytes: int
+    paths: Iterable[Path],
+    folders: Mapping[Path, Shards],
+    inputs: Mapping[str, StateDict],
+    overwrite: bool,
 ) -> None:
     """Check that the outputs replace nothing that must stay.
 
-    Raises ValueError for an output that is an input or holds one, or that is already there unless
-    ``overwrite`` says so and a merge wrote it; OSError if the place cannot be written to or has no
-    room for ``num_bytes``.
+    ``folders``: the files of those outputs that are folders. What a merge that was killed has left
+    half replaced is restored first. Raises ValueError for an
+    output that is an input or holds one, or that is already there unless ``overwrite`` says so and
+    a merge wrote it.
     """
+    for folder in {path.parent for path in paths}:
+        sweep(folder)
     for path in paths:
         for name, state in inputs.items():
             taken = {state.path.resolve(), *(file.resolve() for file in state.files)}
@@ -54,27 +60,22 @@ def check_outputs(
                     f"output {path} holds the checkpoint of {name}, which it would replace: name "
                     f"another place."
                 )
-        if not path.exists():
+        if not path.exists() or path.is_dir() and not any(path.iterdir()):
             continue
+        kind = "folder" if path.is_dir() else "file"
         if not overwrite:
             raise ValueError(
                 f"output {path} is there already. Name another, or replace it with overwrite=true."
             )
-        if path.is_dir() and not _ours(path):
+        if not written_by_merge(path):
             raise ValueError(
-                f"output {path} is a folder that no merge has written, so overwrite=true does not "
+                f"output {path} is a {kind} that no merge has written, so overwrite=true does not "
                 f"replace it. Name another, or remove it yourself."
             )
-    for folder in {path.parent for path in paths}:
-        check_place(folder, num_bytes)
-
-
-def _ours(folder: Path) -> bool:
-    """Return whether the folder is empty or a merge has written it."""
-    if not any(folder.iterdir()):
-        return True
-    try:
-        state = open_state_dict(folder)
-        return all(MADE_BY in open_state_dict(file).metadata for file in state.files)
-    except (ValueError, OSError):
-        return False
+        if path in folders and path.is_dir():
+            strange = {p.name for p in path.iterdir()} - owned(path, folders[path])
+            if clash := sorted(strange & set(folders[path].names)):
+                raise ValueError(
+                    f"output {path} has a file {clash[0]!r} that no merge has written, and gets "
+                    f"one of this name. Move it, or name another place."
+                )

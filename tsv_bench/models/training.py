@@ -1,5 +1,6 @@
 """A resumable training loop, for fine-tuning and for pretraining the embedded backbone."""
 
+import logging
 import math
 import pickle
 import time
@@ -117,7 +118,12 @@ def train(
             saving = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             if scaler.is_enabled():
                 saving["scaler"] = scaler.state_dict()
-            save_state(resume, {**saving, "step": step + 1})
+            try:
+                save_state(resume, {**saving, "step": step + 1})
+            except OSError as error:  # a full disk may have room again at the end
+                logging.getLogger(__name__).warning(
+                    f"{label} goes on without a state to resume from: {error}"
+                )
             saved = time.monotonic()
     model.eval()
 

@@ -86,7 +86,10 @@ class FactorCache:
         }
         try:
             if self._rank_of(path) < s.shape[1]:
-                replace_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+                # Checked when it is read, so it need not wait for the disk.
+                replace_atomically(
+                    path, lambda place: save_file(tensors, place, metadata), durable=False
+                )
                 self._written += path.stat().st_size
                 if self._written > self.max_bytes / 20:
                     self._evict()

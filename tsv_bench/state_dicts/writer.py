@@ -14,10 +14,22 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from tsv_bench.files import hidden_beside
-from tsv_bench.state_dicts.safetensors_file import DTYPES, Spec
+from tsv_bench.files.atomic import (
+    NEW,
+    make_folder,
+    rename,
+    rename_aside,
+    replace_files,
+    sweep,
+    sync,
+    sync_tree,
+    temporary_beside,
+)
+from tsv_bench.state_dicts.safetensors_file import DTYPES, SafetensorsFile, Spec
 
-MADE_BY = "tsv_bench"  # the key in a file's metadata that says how the file was made
+# Keys in a file's metadata: how the file was made, and in a folder the names of all its files.
+MADE_BY, BESIDE = "tsv_bench", "tsv_bench.files"
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 NAMES = {dtype: name for name, dtype in DTYPES.items()}  # as safetensors has them
 
 
@@ -31,6 +43,12 @@ class Shards:
     folder: bool = False  # False: a single file and nothing beside it
 
     @property
+    def names(self) -> list[str]:
+        """The names of all files, in one folder."""
+        index = [self.index_name] if self.index_name else []
+        return [*self.files, *index, *(path.name for path in self.other_files)]
+
+    @property
     def weight_bytes(self) -> int:
         specs = (spec for params in self.files.values() for spec in params.values())
         return sum(_num_bytes(dtype, shape) for dtype, shape in specs)
@@ -41,7 +59,8 @@ class Shards:
 
     def num_bytes(self) -> int:
         """Return an upper bound of the bytes that all files take."""
-        listed = 2**16 * (1 + len(self.files))  # metadata and the frame of header and index
+        # Metadata, which in a folder names all files, and the frame of header and index.
+        listed = (2**16 + len(json.dumps(self.names))) * (1 + len(self.files))
         for file_name, params in self.files.items():  # a line in the header and one in the index
             listed += sum(2 * len(json.dumps(name)) + len(file_name) + 400 for name in params)
         return self.weight_bytes + listed + sum(path.stat().st_size for path in self.other_files)
@@ -50,12 +69,22 @@ class Shards:
 class StateDictWriter:
     """A context manager that writes ``output`` and puts it in place at its end.
 
-    Until then ``output`` stays as it was; after an exception it stays so. A folder is replaced
-    with all that was in it.
+    Until then ``output`` stays as it was; after an exception it stays so. Then it is on the disk,
+    and a loss of power leaves it whole.
     """
 
-    def __init__(self, output: Path, shards: Shards, metadata: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        output: Path,
+        shards: Shards,
+        metadata: Mapping[str, str],
+        *,
+        overwrite: bool = False,
+    ) -> None:
         """Check the shards; nothing is written yet.
+
+        ``overwrite``: replace what an earlier merge wrote there. What anybody else has added to
+        its folder stays.
 
         Raises ValueError if there is a folder where a file is to be written, or a file where a
         folder is, or for a dtype that safetensors does not have.
@@ -66,12 +95,14 @@ class StateDictWriter:
             raise ValueError(f"{output} is a folder; a file is to be written there. Name another.")
         if not shards.folder:
             assert len(shards.files) == 1 and not shards.index_name and not shards.other_files
-        beside = [shards.index_name or "", *(path.name for path in shards.other_files)]
-        assert all(Path(name).name == name and name not in beside for name in shards.files)
+        assert all(Path(name).name == name for name in shards.files)
+        assert len(set(shards.names)) == len(shards.names), "two files of one name"
         # Renaming a link would not move the folder behind it: replace the folder itself.
         self._output = output.resolve() if shards.folder else output
         self._shards = shards
-        self._metadata = {**metadata, "format": "pt"}
+        self._overwrite = overwrite
+        beside = {BESIDE: json.dumps(shards.names)} if shards.folder else {}
+        self._metadata = {**metadata, **beside, "format": "pt"}
         self._specs: dict[str, Spec] = {}
         self._written: dict[str, list[tuple[int, int]]] = {}  # rows, from and to
         for params in shards.files.values():
@@ -88,20 +119,21 @@ class StateDictWriter:
         self._open_files = ExitStack()
 
     def __enter__(self) -> Self:
-        self._output.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = hidden_beside(self._output)
-        try:
+        make_folder(self._output.parent)
+        sweep(self._output.parent)
+        with ExitStack() as opened:
+            self._temporary = opened.enter_context(temporary_beside(self._output))
+            self._new = self._temporary / NEW
+            opened.callback(self._open_files.close)
             if self._shards.folder:
-                self._temporary.mkdir()
+                self._new.mkdir()
                 for path in self._shards.other_files:
-                    shutil.copyfile(path, self._temporary / path.name)
+                    shutil.copyfile(path, self._new / path.name)
                 self._write_index()
             for file_name, params in self._shards.files.items():
-                inside = self._temporary / file_name
-                self._begin(inside if self._shards.folder else self._temporary, list(params))
-        except BaseException:
-            self._discard()
-            raise
+                inside = self._new / file_name
+                self._begin(inside if self._shards.folder else self._new, list(params))
+            self._opened = opened.pop_all()
         return self
 
     def write(self, name: str, start_row: int, tensor: Tensor) -> None:
@@ -135,16 +167,12 @@ class StateDictWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
+        with self._opened:
             if error is None:
                 self._check_complete()
                 self._open_files.close()
-                if self._shards.folder:
-                    _replace_folder(self._output, self._temporary)
-                else:
-                    os.replace(self._temporary, self._output)
-        finally:
-            self._discard()
+                sync_tree(self._new)
+                self._put_in_place()
 
     def _begin(self, path: Path, names: list[str]) -> None:
         """Create a file, write its header and note where each of its parameters goes."""
@@ -161,7 +189,7 @@ class StateDictWriter:
         weight_map = {name: file for file, names in self._shards.files.items() for name in names}
         total = {"total_size": self._shards.weight_bytes}
         text = json.dumps({"metadata": total, "weight_map": weight_map}, indent=2)
-        (self._temporary / self._shards.index_name).write_text(text + "\n")
+        (self._new / self._shards.index_name).write_text(text + "\n", encoding="utf-8")
 
     def _check_complete(self) -> None:
         for name, spec in self._specs.items():
@@ -169,12 +197,50 @@ class StateDictWriter:
             if rows != spec.rows and math.prod(spec.shape):
                 raise AssertionError(f"{name!r}: only {rows} of {spec.rows} rows were written")
 
-    def _discard(self) -> None:
-        self._open_files.close()
-        if self._shards.folder:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+    def _put_in_place(self) -> None:
+        """Rename what was written to ``output``.
+
+        If something that is not to be replaced has appeared there, what was written gets another
+        name, and FileExistsError says which.
+        """
+        if not self._overwrite or not written_by_merge(self._output):
+            try:
+                return rename(self._new, self._output)
+            except FileExistsError:
+                raise rename_aside(self._new, self._output) from None
+        if not self._shards.folder:
+            os.replace(self._new, self._output)
+            sync(self._output.parent)
         else:
-            self._temporary.unlink(missing_ok=True)
+            replace_files(self._temporary, self._output, owned(self._output, self._shards))
+
+
+def written_by_merge(output: Path) -> bool:
+    """Return whether a merge wrote all weights at ``output``, a file or a folder."""
+    try:
+        files = weight_files(output) if output.is_dir() else [output]
+        keys = [SafetensorsFile(file).metadata for file in files]
+    except (ValueError, OSError):
+        return False
+    # Files beside the main ones have keys of their own: tsv_bench.<what>.
+    return bool(keys) and all(any(k.split(".")[0] == MADE_BY for k in found) for found in keys)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files in ``folder`` that hold weights by their names."""
+    return sorted(path for path in folder.iterdir() if path.suffix in WEIGHTS)
+
+
+def owned(folder: Path, shards: Shards) -> set[str]:
+    """Return the names of the files that a merge wrote into ``folder``, as their metadata has them.
+
+    Versions that named only the weights copied the other files of ``shards`` too.
+    """
+    names: set[str] = set()
+    for file in weight_files(folder):
+        beside = SafetensorsFile(file).metadata.get(BESIDE)
+        names |= {file.name, *(json.loads(beside) if beside else shards.names)}
+    return {name for name in names if Path(name).name == name}
 
 
 def _num_bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
@@ -213,19 +279,3 @@ def _write_at(file: int, data: memoryview, offset: int) -> None:
     while data:  # one call writes at most 2 GB
         count = os.pwrite(file, data, offset)
         data, offset = data[count:], offset + count
-
-
-def _replace_folder(output: Path, temporary: Path) -> None:
-    """Rename ``temporary`` to ``output``; an old folder is deleted once the new one is there."""
-    if not output.exists():
-        os.rename(temporary, output)
-        return
-    old = hidden_beside(output, "old")
-    try:
-        os.rename(output, old)
-        os.rename(temporary, output)
-    except BaseException:
-        if not output.exists():
-            os.rename(old, output)
-        raise
-    shutil.rmtree(old)

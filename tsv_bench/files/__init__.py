@@ -1,0 +1,15 @@
+"""Files on disk: hashed, stamped, given room, written whole or not at all, and by one process."""
+
+from tsv_bench.files.atomic import replace_atomically
+from tsv_bench.files.content import Stamp, remembered_sha256, sha256, stamp
+from tsv_bench.files.room import check_place, check_room
+
+__all__ = [
+    "Stamp",
+    "check_place",
+    "check_room",
+    "remembered_sha256",
+    "replace_atomically",
+    "sha256",
+    "stamp",
+]

@@ -1,0 +1,41 @@
+"""Whether a folder can be written to and its disk has room."""
+
+import shutil
+from pathlib import Path
+
+from tsv_bench.files.atomic import temporary_beside
+
+
+def check_room(
+    folder: Path,
+    num_bytes: int,
+    setting: str = "paths.runs=, paths.checkpoints= or paths.data=",
+) -> None:
+    """Check that ``folder`` can be written to and its disk has ``num_bytes`` free.
+
+    ``setting`` names the setting that chooses another folder. Raises OSError if the check fails.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary_beside(folder / "probe") as temporary:
+            (temporary / "probe").write_bytes(b"1")
+    except OSError as error:
+        raise OSError(
+            f"cannot write to {folder} ({error.strerror or error}). Choose another folder with "
+            f"{setting}."
+        ) from error
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise OSError(
+            f"{folder} has {free / 1e6:.0f} MB free, {num_bytes / 1e6:.0f} MB are needed. Make "
+            f"room, or choose a folder on another disk."
+        )
+
+
+def check_place(folder: Path, num_bytes: int) -> None:
+    """Check as `check_room` does, without making ``folder``: a refused merge leaves nothing behind.
+
+    Raises OSError if the check fails.
+    """
+    place = folder.absolute()
+    check_room(next(f for f in (place, *place.parents) if f.exists()), num_bytes, "output=")
