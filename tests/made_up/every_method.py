@@ -49,6 +49,11 @@ PASSES = {
 }
 # It divides by eigenvalues down to 1e-10 of the largest: of float64's 16 digits 6 are left.
 ROUNDED = {"wudi_closed_form": {"rtol": 1e-6, "atol": 1e-6}}
+# Deltas of another scale: of all but these they give the same merge at that scale.
+OF_ONE_SCALE = {
+    "pcb": "tanh tells how far products of deltas are from 1",
+    "wudi": "Adam's steps have a given length",
+}
 ONE_TASK_IS_CHANGED = {
     "zero_shot": "nothing of it is served",
     **dict.fromkeys(

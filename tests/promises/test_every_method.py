@@ -8,6 +8,7 @@ import torch
 from made_up.every_method import (
     MASKS,
     METHODS,
+    OF_ONE_SCALE,
     ONE_EACH,
     ONE_TASK_IS_CHANGED,
     OTHERS_ARE_AVERAGED,
@@ -99,6 +100,17 @@ def test_what_is_not_a_matrix_is_averaged(name):
     for layer in ("text_projection", "conv1.weight", "bias", "logit_scale"):
         torch.testing.assert_close(merged[layer], mean[layer], rtol=0, atol=0)
     assert not torch.allclose(merged["proj"], mean["proj"])
+
+
+@pytest.mark.parametrize("exponent", [-100, -64, 60, 100])
+@pytest.mark.parametrize("name", sorted(set(METHODS) - set(OF_ONE_SCALE)))
+def test_scale_does_not_matter(name, exponent):
+    """Squares of float32 overflow from 2^64 on, and vanish from 2^-75 on."""
+    vectors = random_vectors(3, torch.float32)
+    scaled = {t: {n: d * 2.0**exponent for n, d in v.items()} for t, v in vectors.items()}
+    served, expected = read(METHODS[name](scaled)), read(METHODS[name](vectors))
+    found = {t: {n: d * 2.0**-exponent for n, d in v.items()} for t, v in served.items()}
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @every_method

@@ -1,5 +1,8 @@
 """Floating-point types: which are widened, and which values count as zero."""
 
+import math
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +21,24 @@ def singular_zero(dtype: torch.dtype) -> float:
     value is 400 units in float32.
     """
     return 10 * torch.finfo(dtype).eps
+
+
+FAR = 2.0**30  # beyond it, or below its inverse, squares leave float32's range in large sums
+
+
+def at_unit_scale(
+    rule: Callable[[Tensor], Tensor], deltas: Float[Tensor, "tasks m n"]
+) -> Float[Tensor, "m n"]:
+    """Return ``rule(deltas)``, computed where squares neither overflow nor vanish.
+
+    ``rule`` must be homogeneous: c times the deltas gives c times the result. The scale is a power
+    of two, so that nothing is rounded by it, and 1 where the deltas are not far from 1.
+    """
+    largest = max(map(abs, torch.stack(deltas.aminmax()).tolist()), default=0.0)
+    if largest == 0 or 1 / FAR <= largest <= FAR:
+        return rule(deltas)
+    exponent = max(-126, min(126, math.frexp(largest)[1]))
+    return rule(deltas * 2.0**-exponent).mul_(2.0**exponent)
 
 
 def at_least_float32(a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -48,6 +48,18 @@ def test_pcb_is_its_definition(num_tasks, density):
     torch.testing.assert_close(flat(served), reference(vectors, density), **close)
 
 
+def test_as_many_tasks_as_scores_can_have_and_no_more():
+    """The largest is exp(tasks), and float32 ends at exp(88.7)."""
+    vectors = {f"{i}": {"x": randn(12, 10) / 100} for i in range(89)}
+    narrow = {task: {"x": vector["x"].float()} for task, vector in vectors.items()}
+    with pytest.raises(ValueError, match="of 89 tasks: its scores.* Merge at most 88 tasks"):
+        methods.pcb(narrow, density=0.2)
+    del vectors["0"], narrow["0"]
+    served = methods.pcb(narrow, density=0.2)["1"]["x"]
+    expected = reference(vectors, 0.2).reshape(12, 10)
+    torch.testing.assert_close(served.double(), expected, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("density", [0.01, 0.1, 0.5])
 def test_of_one_task_the_entries_with_the_highest_score_are_left_as_they_are(density):
     # With one task the score grows with the magnitude, and a mean of one is itself.

@@ -15,6 +15,7 @@ from tsv_bench.task_vectors.order_statistics import order_statistics
 __all__ = ["pcb"]
 
 CLAMPED = 1e-4  # share of entries whose magnitude is clamped, at either end; authors' code
+MOST_TASKS = 88  # exp(89) is beyond float32
 SMALLEST = 1e-12  # lower bound of the sum of scores, which is a divisor; authors' code
 
 
@@ -23,9 +24,14 @@ def pcb(task_vectors: TaskVectors, *, density: float | int) -> ServedVectors:
 
     The score says how large an entry is within its task and how far it agrees with other tasks.
     ``density`` is the share of a task's entries, in (0, 1], whose score stays above zero. Raises
-    ValueError for another one.
+    ValueError for another one, and for more than 88 tasks.
     """
     check_share("density", density, "the share of entries that keep a score")
+    if len(task_vectors) > MOST_TASKS:
+        raise ValueError(
+            f"PCB-Merging of {len(task_vectors)} tasks: its scores, which reach exp(tasks), leave "
+            f"float32. Merge at most {MOST_TASKS} tasks, or choose another method."
+        )
     vectors = lazy_vectors(task_vectors.values())
     if not vectors:
         return {}

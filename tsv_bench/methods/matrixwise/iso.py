@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tsv_bench.linalg.polar import polar_factor, polar_product
-from tsv_bench.linalg.precision import singular_zero
+from tsv_bench.linalg.precision import at_unit_scale, singular_zero
 from tsv_bench.linalg.svd import truncated_svd
 from tsv_bench.methods.knobs import check_range
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
@@ -54,7 +54,7 @@ def iso_cts(
         "task its own only",
     )  # fmt: skip
     matrices = Matrices.of(exclude, split_qkv)
-    rule = partial(isotropic_subspaces, common_fraction=common_fraction)
+    rule = partial(at_unit_scale, partial(isotropic_subspaces, common_fraction=common_fraction))
     return dict.fromkeys(task_vectors, merge_layers(task_vectors.values(), rule, matrices=matrices))
 
 

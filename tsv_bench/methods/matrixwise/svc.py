@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsv_bench.linalg.precision import singular_zero
+from tsv_bench.linalg.precision import at_unit_scale, singular_zero
 from tsv_bench.linalg.svd import truncated_svd
 from tsv_bench.methods.entrywise.arithmetic import total
 from tsv_bench.methods.knobs import check_positive
@@ -43,7 +43,7 @@ def svc(
         task_vectors,
         merge_layers(
             task_vectors.values(),
-            partial(calibrated_sum, base_scale=base_scale, floor=floor),
+            partial(at_unit_scale, partial(calibrated_sum, base_scale=base_scale, floor=floor)),
             merge_other=lambda deltas: total(deltas).mul_(base_scale),
             matrices=matrices,
         ),

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tsv_bench.linalg.precision import at_unit_scale
 from tsv_bench.methods.knobs import check_choice, check_positive, check_whole
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.matrices import Matrices
@@ -81,6 +82,22 @@ def merge_matrix(
     A move by d changes the interference by tr d a d^T - 2 tr r d^T. Half its gradient is d a - r,
     where a is the sum of delta^T delta / ||delta||^2, so that the deltas are read only once.
     """
+
+    def rule(deltas: Tensor) -> Tensor:
+        return _minimized(deltas, solver, iterations, learning_rate, relative_learning_rate)
+
+    # Adam's steps of a given length make another rule of deltas of another scale.
+    scaled = solver == "closed_form" or relative_learning_rate is not None
+    return at_unit_scale(rule, deltas) if scaled else rule(deltas)
+
+
+def _minimized(
+    deltas: Float[Tensor, "tasks m n"],
+    solver: str,
+    iterations: int,
+    learning_rate: float | int,
+    relative_learning_rate: float | int | None,
+) -> Float[Tensor, "m n"]:
     a, r = normal_equations(deltas)
     if solver == "closed_form":
         moved = solve(a, r)
