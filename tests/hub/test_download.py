@@ -37,12 +37,12 @@ def thesis(tmp_path):
     assert path.read_bytes() == b"years of work"
 
 
-def entries(**changes):
-    """A listing whose entry of NAME has these changes."""
+def entries(name=NAME, **changes):
+    """A listing whose entry of this file has these changes."""
 
     def change(listing):
         for entry in listing["siblings"]:
-            if entry["rfilename"] == NAME:
+            if entry["rfilename"] == name:
                 entry.update(changes)
         return listing
 
@@ -205,6 +205,7 @@ LIES = {
     "another digest": entries(lfs={"sha256": "b" * 64}),
     "a size too small": entries(size=10),
     "a size too large": entries(size=len(TRAIN) + 10),
+    "another size where git hashes": entries(name="README.md", size=3),
     "more than any disk holds": entries(size=10**15),
     "a file that is not there": entries(rfilename="data/other.parquet"),
     "no file": lambda listing: {**listing, "siblings": []},
@@ -221,7 +222,7 @@ def test_a_lie_does_not_stay_when_the_hub_is_honest_again(hub, lie):
     assert all_is_here()
 
 
-@pytest.mark.parametrize("lie", ["a size too small", "a size too large", "nothing at all"])
+@pytest.mark.parametrize("lie", [lie for lie in LIES if "size" in lie or lie == "no file"])
 def test_a_lie_about_what_is_here_loses_nothing(hub, lie):
     (fetch(CARS) / "data/test.parquet").resolve().unlink()
     hub.relist(LIES[lie])
