@@ -46,11 +46,11 @@ def forgotten():
 def decoded(monkeypatch):
     """Record every image that is decoded."""
     calls = []
-    monkeypatch.setattr(hub, "decode", lambda *image: calls.append(image) or decode(*image))
+    monkeypatch.setattr(hub, "open_image", lambda *image: calls.append(image) or opened(*image))
     return calls
 
 
-decode = hub.decode
+opened = hub.open_image
 
 
 def task(folder, name="tints", sizes=NUM_IMAGES, **settings):

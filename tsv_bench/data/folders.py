@@ -128,7 +128,7 @@ def described(path: Path, config_name: str | None) -> tuple[dict[str, list[str]]
 
     They come from the folder's README, or from its file names if it has none. A README without
     configurations fits every ``config_name``; the name is then None. Raises ValueError if it
-    lists configurations and not this one.
+    lists configurations and not this one, or names data elsewhere.
     """
     import datasets
     from datasets.data_files import get_data_patterns, sanitize_patterns
@@ -152,11 +152,26 @@ def described(path: Path, config_name: str | None) -> tuple[dict[str, list[str]]
     only = next(iter(infos.values())) if len(infos) == 1 else datasets.DatasetInfo()
     info = infos.get(name, only)
     settings = configs.get(name, {})
-    folder = settings.get("data_dir")
+    folder = settings.get("data_dir") or ""
+    check_within(readme, folder)
     if "data_files" in settings:
         patterns = sanitize_patterns(settings["data_files"])
     else:
-        patterns = get_data_patterns(str(path / (folder or "")))
+        patterns = get_data_patterns(str(path / folder))
     if folder:
         patterns = {s: [f"{folder}/{p}" for p in ps] for s, ps in patterns.items()}
+    for pattern in sum(map(list, patterns.values()), []):
+        check_within(readme, pattern)
     return patterns, info.features, name if configs else None
+
+
+def check_within(readme: Path, place: str) -> None:
+    """Check that a place that a README names lies in its folder.
+
+    `datasets` would read it from anywhere, the network included. Raises ValueError if it does not.
+    """
+    if "://" in place or "::" in place or Path(place).is_absolute() or ".." in Path(place).parts:
+        raise ValueError(
+            f"{readme} names data at {place!r}, outside its folder. Copy them into the folder, and "
+            f"name them relative to it."
+        )
