@@ -77,6 +77,13 @@ def open_folder(path: Path, config_name: str | None, splits: Sequence[str]) -> F
         patterns, features, named = described(path, config_name)
     except datasets.exceptions.DataFilesNotFoundError:
         patterns, features, named = {}, None, None
+    except ValueError:
+        raise
+    except Exception as error:  # yaml, `datasets` and huggingface_hub raise many types
+        raise OSError(
+            f"{path / 'README.md'} cannot be read ({type(error).__name__}: {error}). Fetch or copy "
+            f"it again, or delete it, if the names of the files tell the splits."
+        ) from error
     if missing := [split for split in splits if split not in patterns]:
         there = f"there are {', '.join(map(str, patterns))}" if patterns else "it holds no data"
         raise ValueError(f"{path} has no split {missing[0]!r}; {there}.")
