@@ -179,6 +179,30 @@ def test_a_full_disk_is_told_before_anything_is_fetched(hub, tmp_path, monkeypat
     assert str(tmp_path / "home" / "hub") in result.err
 
 
+def named_outside(listing):
+    listing["siblings"][0]["rfilename"] = "../../../../../thesis"
+    return listing
+
+
+def larger_than_any_disk(listing):
+    listing["siblings"][0]["size"] = 10**15
+    return listing
+
+
+@pytest.mark.parametrize(
+    ("lie", "message"),
+    [(named_outside, "cannot be believed"), (larger_than_any_disk, "are needed. Make room")],
+)
+def test_a_hub_that_lies_is_told_and_can_be_honest_again(hub, tmp_path, lie, message):
+    hub.relist(lie)
+    result = tsv(tmp_path, "fetch", *ARGUMENTS)
+    assert result.code == 1 and message in result.err and "Traceback" not in result.err
+    hub.relist()
+    again = tsv(tmp_path, "fetch", *ARGUMENTS)
+    assert again.code == 0, again.err
+    assert tsv(tmp_path, "fetch", *ARGUMENTS, "check=true").code == 0
+
+
 def test_check_is_true_or_false(tmp_path):
     result = tsv(tmp_path, "fetch", "check=maybe")
     assert result.code == 1 and "check='maybe' is neither true nor false" in result.err

@@ -1,6 +1,7 @@
 """Caches of data: whole, or built again with a warning, and never built twice."""
 
 import logging
+import os
 from functools import partial
 from pathlib import Path
 
@@ -92,9 +93,11 @@ def cut(path):
 
 
 def flip_a_bit(path):
-    content = bytearray(path.read_bytes())
+    """Change a file whose size and time stay, as when a disk or a copy damages it."""
+    before, content = path.stat(), bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @pytest.mark.parametrize("damage", [cut, flip_a_bit, Path.unlink])

@@ -17,7 +17,7 @@ FOUND, EXPECTED = "label 1 is 'bee cell'", "'cat/dog' expected"
 def no_image(monkeypatch):
     """Write files without images, and fail if one is opened."""
     monkeypatch.setattr("made_up.hub_data.encoded", lambda *_, **__: b"no image")
-    monkeypatch.setattr(hub, "decode", lambda *_: pytest.fail("an image was decoded"))
+    monkeypatch.setattr(hub, "open_image", lambda *_: pytest.fail("an image was decoded"))
     monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("an image was opened"))
 
 

@@ -104,6 +104,33 @@ def test_configuration_is_named_with_those_that_are_there(tmp_path, named, messa
     refuses(hub_data(tmp_path, SIZES, config=named), message)
 
 
+@pytest.mark.parametrize(
+    "place", ["/etc/test-*", "../test-*", "a/../../test-*", "https://a.b/test", "zip://a::test.zip"]
+)
+@pytest.mark.parametrize("key", ["data_files", "data_dir"])
+def test_readme_that_names_data_elsewhere_is_refused(tmp_path, place, key):
+    readme = f"---\nconfigs:\n- config_name: default\n  {key}: {place}\n---\n"
+    (write_parquet(tmp_path, SIZES) / "README.md").write_text(readme)
+    refuses(hub_data(tmp_path, SIZES), "README.md names data at '.*, outside its folder. Copy")
+
+
+@pytest.mark.parametrize(
+    "yaml",
+    [
+        "configs: [",
+        "configs: 3",
+        "configs: [{config_name: default, data_files: 3}]",
+        "configs: [{config_name: default, data_dir: [1]}]",
+        "dataset_info: [3]",
+        "a: " + "[" * 2000 + "]" * 2000,
+    ],
+)
+def test_readme_that_says_nothing_sensible_is_named(tmp_path, yaml):
+    (write_parquet(tmp_path, SIZES) / "README.md").write_text(f"---\n{yaml}\n---\n")
+    with pytest.raises((OSError, ValueError)):
+        list(hub_data(tmp_path, SIZES)("test"))
+
+
 @pytest.mark.parametrize("label", [-1, 3, None])
 def test_label_out_of_range_is_named_with_its_row(tmp_path, label):
     """Data sets of the hub have the label -1 if the labels are kept secret."""

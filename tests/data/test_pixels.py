@@ -1,8 +1,6 @@
-"""Decoded images: read once, in little memory, and found again without being read."""
+"""Decoded images: read once, in little memory, and found again as they were written."""
 
-import hashlib
 import io
-import logging
 import os
 import threading
 
@@ -46,11 +44,11 @@ def forgotten():
 def decoded(monkeypatch):
     """Record every image that is decoded."""
     calls = []
-    monkeypatch.setattr(hub, "decode", lambda *image: calls.append(image) or decode(*image))
+    monkeypatch.setattr(hub, "open_image", lambda *image: calls.append(image) or opened(*image))
     return calls
 
 
-decode = hub.decode
+opened = hub.open_image
 
 
 def task(folder, name="tints", sizes=NUM_IMAGES, **settings):
@@ -214,62 +212,14 @@ def test_what_a_killed_process_left_is_cleared_aloud(tmp_path, caplog):
     assert not left.exists() and "left it half written" in caplog.text
 
 
-@pytest.fixture
-def hashed(monkeypatch):
-    calls = []
-
-    def counted(path):
-        calls.append(path.name)
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-
-    monkeypatch.setattr(pixels, "sha256", counted)
-    return calls
-
-
-def test_finished_cache_is_opened_without_reading_it(tmp_path, hashed):
-    made = task(write_parquet(tmp_path / "data", SIZES))
-    load(tmp_path, made)
-    assert hashed == ["train.npy"]  # when it was written
-    load(tmp_path, made)
-    assert hashed == ["train.npy"]
-
-
-def test_copied_cache_is_hashed_once_and_not_decoded(tmp_path, hashed, decoded):
+def test_whole_cache_is_kept_and_read_through_once_in_a_process(tmp_path, decoded, monkeypatch):
     made = task(write_parquet(tmp_path / "data", SIZES))
     before = load(tmp_path, made).images.clone()
-    (path,) = tmp_path.rglob("train.npy")
-    os.utime(path, ns=(1, 1))
-    for _ in range(2):
-        assert torch.equal(load(tmp_path, made).images, before)
-    assert len(hashed) == 2 and len(decoded) == 27
-
-
-def test_cache_that_is_not_ours_to_write_is_hashed_each_time(tmp_path, hashed, monkeypatch):
-    made = task(write_parquet(tmp_path / "data", SIZES))
-    load(tmp_path, made)
-    (path,) = tmp_path.rglob("train.npy")
-    os.utime(path, ns=(1, 1))
-
-    def refused(*_):
-        raise PermissionError("read only")
-
-    monkeypatch.setattr(pixels, "record", refused)
-    for _ in range(2):
-        assert len(load(tmp_path, made)) == 27
-    assert len(hashed) == 3
-
-
-def test_cache_of_an_earlier_version_without_the_time_is_kept(tmp_path, hashed, decoded, caplog):
-    made = task(write_parquet(tmp_path / "data", SIZES))
-    load(tmp_path, made)
-    (path,) = tmp_path.rglob("train.npz")
-    with np.load(path) as arrays:
-        older = {name: arrays[name] for name in ("labels", "sha256")}
-    np.savez(path, **older)
-    caplog.set_level(logging.WARNING)
-    load(tmp_path, made)
-    load(tmp_path, made)
-    assert len(hashed) == 2 and len(decoded) == 27 and not caplog.text
+    checked, damage = [], cache.pixel_damage
+    monkeypatch.setattr(cache, "pixel_damage", lambda path: checked.append(path) or damage(path))
+    assert torch.equal(load(tmp_path, made).images, before)
+    load_split(made, "train", folder=tmp_path, image_size=4, to_pixels=to_pixels)
+    assert len(checked) == 1 and len(decoded) == 27
 
 
 def test_number_of_drawn_images_is_compared_with_the_tasks(tmp_path):

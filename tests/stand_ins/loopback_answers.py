@@ -61,6 +61,10 @@ class Answers(BaseHTTPRequestHandler):
 
     def answer(self):
         path = urlsplit(self.path).path
+        for part, lie in self.hub._lies.items():
+            if part in unquote(path):
+                with contextlib.suppress(ConnectionError):
+                    return lie(self)
         parts = [unquote(part) for part in path.strip("/").split("/")]
         if parts[0] == "api" and len(parts) >= 4 and parts[1] in ("models", "datasets"):
             self.api(parts[1], "/".join(parts[2:4]), parts[4:])
@@ -86,7 +90,7 @@ class Answers(BaseHTTPRequestHandler):
             return self.refuse(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         entries = [described(name, path) for name, path in files.items()]
         if what == "revision":
-            return self.json(self.information(kind, repo, commit, entries))
+            return self.json(self.hub._relist(self.information(kind, repo, commit, entries)))
         if what == "tree":
             return self.json(list(self.tree(entries, "/".join(rest[2:]))))
         if what == "paths-info":

@@ -6,7 +6,8 @@
         hub.environment(home)           # the same for a process of its own
 
 It can be told to ask for an agreement (``gate``), to cut a connection (``cut``), to stop in the
-middle of a file (``hold``) and to send something else (``spoil``). ``requests`` tells what came.
+middle of a file (``hold``) and to send something else (``spoil``). It lies in its listings
+(``relist``) and in any answer (``lie``). ``requests`` tells what came.
 """
 
 import contextlib
@@ -53,7 +54,8 @@ class LoopbackHub:
     def __init__(self, folder):
         self.folder = Path(folder)
         self.requests, self.gated, self.withheld, self.licences = [], set(), set(), {}
-        self._cuts, self._holds, self._spoiled = {}, {}, {}
+        self._cuts, self._holds, self._spoiled, self._lies = {}, {}, {}, {}
+        self._relist = lambda listing: listing
         self.ranges = True  # False: whole files are sent, whatever part of them is asked for
         # Large files come from another origin than the rest, as the hub's do.
         self._servers = [self._serve(), self._serve()]
@@ -108,6 +110,14 @@ class LoopbackHub:
     def spoil(self, name, content):
         """Send this instead of the file."""
         self._spoiled[name] = content
+
+    def relist(self, change=lambda listing: listing):
+        """List what ``change`` makes of the listing; without it, what there is."""
+        self._relist = change
+
+    def lie(self, part, answer):
+        """Leave the answer to ``answer``, given the handler, wherever ``part`` is in the path."""
+        self._lies[part] = answer
 
     def contents(self):
         """The requests for content: names with the ranges asked for."""

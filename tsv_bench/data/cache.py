@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
@@ -19,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from tsv_bench.data.images import decode
 from tsv_bench.data.pixels import Split, Undecoded, pixel_damage, read_pixels, write_pixels
 from tsv_bench.data.task import SPLITS, Task
 from tsv_bench.files import check_room, replace_atomically, sha256
@@ -144,9 +146,11 @@ def decode_split(
 
 
 def undecoded(dataset) -> Iterator[Undecoded]:
-    """Yield the images of a drawn split, which `datasets` decodes one by one."""
-    for index, row in enumerate(dataset):
-        yield Undecoded(index, row["label"], lambda image=row["image"]: image)
+    """Yield the images of a drawn split."""
+    import datasets
+
+    for index, row in enumerate(dataset.cast_column("image", datasets.Image(decode=False))):
+        yield Undecoded(index, row["label"], partial(decode, row["image"]["bytes"]))
 
 
 def open_dataset(task: Task, home: Path):

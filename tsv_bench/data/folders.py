@@ -77,6 +77,13 @@ def open_folder(path: Path, config_name: str | None, splits: Sequence[str]) -> F
         patterns, features, named = described(path, config_name)
     except datasets.exceptions.DataFilesNotFoundError:
         patterns, features, named = {}, None, None
+    except ValueError:
+        raise
+    except Exception as error:  # yaml, `datasets` and huggingface_hub raise many types
+        raise OSError(
+            f"{path / 'README.md'} cannot be read ({type(error).__name__}: {error}). Fetch or copy "
+            f"it again, or delete it, if the names of the files tell the splits."
+        ) from error
     if missing := [split for split in splits if split not in patterns]:
         there = f"there are {', '.join(map(str, patterns))}" if patterns else "it holds no data"
         raise ValueError(f"{path} has no split {missing[0]!r}; {there}.")
@@ -128,7 +135,7 @@ def described(path: Path, config_name: str | None) -> tuple[dict[str, list[str]]
 
     They come from the folder's README, or from its file names if it has none. A README without
     configurations fits every ``config_name``; the name is then None. Raises ValueError if it
-    lists configurations and not this one.
+    lists configurations and not this one, or names data elsewhere.
     """
     import datasets
     from datasets.data_files import get_data_patterns, sanitize_patterns
@@ -152,11 +159,26 @@ def described(path: Path, config_name: str | None) -> tuple[dict[str, list[str]]
     only = next(iter(infos.values())) if len(infos) == 1 else datasets.DatasetInfo()
     info = infos.get(name, only)
     settings = configs.get(name, {})
-    folder = settings.get("data_dir")
+    folder = settings.get("data_dir") or ""
+    check_within(readme, folder)
     if "data_files" in settings:
         patterns = sanitize_patterns(settings["data_files"])
     else:
-        patterns = get_data_patterns(str(path / (folder or "")))
+        patterns = get_data_patterns(str(path / folder))
     if folder:
         patterns = {s: [f"{folder}/{p}" for p in ps] for s, ps in patterns.items()}
+    for pattern in sum(map(list, patterns.values()), []):
+        check_within(readme, pattern)
     return patterns, info.features, name if configs else None
+
+
+def check_within(readme: Path, place: str) -> None:
+    """Check that a place that a README names lies in its folder.
+
+    `datasets` would read it from anywhere, the network included. Raises ValueError if it does not.
+    """
+    if "://" in place or "::" in place or Path(place).is_absolute() or ".." in Path(place).parts:
+        raise ValueError(
+            f"{readme} names data at {place!r}, outside its folder. Copy them into the folder, and "
+            f"name them relative to it."
+        )

@@ -1,11 +1,10 @@
 """Data sets from the hub, or from a user's own folders in the same form, as sources of tasks."""
 
 import hashlib
-import io
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tsv_bench.data.folders import Folder, open_folder
+from tsv_bench.data.images import open_image
 from tsv_bench.data.pixels import Undecoded
 from tsv_bench.data.splits import num_val, train_and_val_rows
 from tsv_bench.data.task import SPLITS
@@ -112,7 +112,11 @@ class HubData:
                 value = values.pop(self.image)
                 value = value if isinstance(value, dict) else {"bytes": value, "path": None}
                 where = partial(folder.locate, self.splits[own], row, {**values, **value})
-                yield Undecoded(int(places[row]), int(labels[row]), partial(decode, value, where))
+                yield Undecoded(
+                    int(places[row]),
+                    int(labels[row]),
+                    partial(open_image, value, folder.path, where),
+                )
 
     def open(self) -> Folder:
         """Open the folder with the data. Raises OSError if it is not here or damaged."""
@@ -252,29 +256,6 @@ class HubData:
         else:
             data = {"repo": self.repo, "revision": self.revision}
         return {**data, **{name: getattr(self, name) for name in names}}
-
-
-def decode(value: Mapping[str, Any], where: Callable[[], str]) -> Image.Image:
-    """Return the image in bytes or at a path. Raises OSError with its file and row if damaged.
-
-    The orientation in EXIF is ignored, as by the reference's loaders; the image feature of
-    `datasets` would turn such photographs. ``where`` returns the image's place, for a message.
-    """
-    from datasets.utils.file_utils import xopen  # reads inside archives, too
-
-    try:
-        content = value["bytes"]
-        if content is None:
-            with xopen(value["path"], "rb") as file:
-                content = file.read()
-        image = Image.open(io.BytesIO(content))
-        image.load()
-        return image
-    except Exception as error:  # PIL raises nearly everything on damaged files
-        raise OSError(
-            f"{where()} is not an image that can be read ({type(error).__name__}: {error}). "
-            f"Fetch or copy that file again."
-        ) from error
 
 
 def folded(name: str) -> str:

@@ -1,9 +1,10 @@
-"""Decoded images on disk: for each split a memory-mapped .npy, and an .npz with labels and hash."""
+"""Decoded images on disk: for each split a memory-mapped .npy; an .npz has labels and checksums."""
 
 import logging
 import mmap
 import os
 import sys
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,12 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from tsv_bench.files import replace_atomically, sha256, stamp
+from tsv_bench.files import replace_atomically, sha256
 
 log = logging.getLogger(__name__)
 
 NUM_WAITING = 4  # images that are read ahead for each thread
+BLOCK = 2**22  # bytes of a file that have a checksum of their own
 NUM_THREADS = 4  # where the system does not say how many cores this process may use
 # Python names it since 3.13. The number is Linux's, on x86 and ARM.
 NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
@@ -99,21 +101,19 @@ def write_pixels(
         assert (labels >= 0).all(), "an image of the split was not there"
 
     replace_atomically(path.with_suffix(".npy"), write)
-    record(path, labels, sha256(path.with_suffix(".npy")))
+    record(path, labels)
 
 
 def in_threads(
     decode: Callable[[Undecoded], np.ndarray], images: Iterable[Undecoded]
 ) -> Iterator[tuple[Undecoded, np.ndarray]]:
     """Yield each image with its pixels, in order. PIL releases Python's lock meanwhile."""
-    known = hasattr(os, "sched_getaffinity")
-    num_threads = len(os.sched_getaffinity(0)) if known else NUM_THREADS
     waiting: deque = deque()
-    with ThreadPoolExecutor(num_threads) as pool:
+    with ThreadPoolExecutor(num_threads()) as pool:
         try:
             for image in images:
                 waiting.append((image, pool.submit(decode, image)))
-                if len(waiting) == NUM_WAITING * num_threads:
+                if len(waiting) == NUM_WAITING * num_threads():
                     first, pixels = waiting.popleft()
                     yield first, pixels.result()
             while waiting:
@@ -124,10 +124,14 @@ def in_threads(
                 pixels.cancel()
 
 
-def record(path: Path, labels: np.ndarray, digest: str) -> None:
-    """Write labels [images], the hash of the pixels and the stamp of their file to ``path``."""
-    pixels = path.with_suffix(".npy")
-    content = {"labels": labels, "sha256": digest, "stamp": size_and_time(pixels)}
+def num_threads() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else NUM_THREADS
+
+
+def record(path: Path, labels: np.ndarray) -> None:
+    """Write labels [images] and the checksums of the pixels to ``path``."""
+    content = {"labels": labels, "checksums": checksums(path.with_suffix(".npy"))}
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:  # a path would get numpy's suffix appended
@@ -136,32 +140,42 @@ def record(path: Path, labels: np.ndarray, digest: str) -> None:
     replace_atomically(path, write)
 
 
-def size_and_time(path: Path) -> list[int]:
-    """Return a file's size in bytes and its time of change in ns; a copy may keep both."""
-    _, *found = stamp(path)
-    return found
+def checksums(path: Path) -> np.ndarray:
+    """Return the crc32 of each BLOCK bytes of a file, uint32 [blocks]; the last may be shorter.
+
+    Blocks are read in threads, without Python's lock.
+    """
+    with path.open("rb") as file, ThreadPoolExecutor(num_threads()) as pool:
+
+        def checksum(start: int) -> int:
+            return zlib.crc32(os.pread(file.fileno(), BLOCK, start))
+
+        starts = range(0, path.stat().st_size, BLOCK)
+        return np.fromiter(pool.map(checksum, starts), dtype=np.uint32)
 
 
 def pixel_damage(path: Path) -> str | None:
     """Return what is wrong with the pixels at ``path``, or None if they are what was written.
 
-    A file whose size and time are as recorded is not read, since tens of gigabytes take a minute.
-    Any other is hashed; if its hash is right, as that of a copy is, its time is recorded anew.
+    They are read as a whole, since a damaged file may have the size and the time that it had. For
+    caches that an earlier version wrote, a sha256 is compared once and checksums are recorded.
     """
     pixels = path.with_suffix(".npy")
     try:
         # Opened here: numpy leaves a damaged file open.
         with path.open("rb") as file, np.load(file) as arrays:
-            labels, digest = arrays["labels"], str(arrays["sha256"])  # zip checks what it reads
-            recorded = arrays["stamp"].tolist() if "stamp" in arrays else None
-        if recorded == size_and_time(pixels):
-            return None
-        if digest != sha256(pixels):
+            found = {name: arrays[name] for name in arrays.files}  # zip checks what it reads
+        if "checksums" in found:
+            whole = np.array_equal(found["checksums"], checksums(pixels))
+        else:
+            whole = str(found["sha256"]) == sha256(pixels)
+        if not whole:
             return "other bytes than were written"
     except Exception as error:  # whatever a damaged file makes numpy, zipfile or zlib raise
         return f"{type(error).__name__}: {error}"
-    try:
-        record(path, labels, digest)
-    except OSError:  # a cache that this user may only read
-        log.debug(f"{path} cannot be recorded anew; it is hashed again the next time")
+    if "checksums" not in found:
+        try:
+            record(path, found["labels"])
+        except OSError:  # a cache that this user may only read
+            log.debug(f"{path} cannot be recorded anew; its sha256 is compared again the next time")
     return None

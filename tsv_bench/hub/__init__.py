@@ -3,8 +3,8 @@
 Loaders call `require`, which never downloads; `fetch` is for tsv-fetch.
 """
 
+from tsv_bench.hub.answers import NoNetwork
 from tsv_bench.hub.cache import cache_folder
-from tsv_bench.hub.download import NoNetwork
 from tsv_bench.hub.needs import (
     Need,
     State,

@@ -6,16 +6,16 @@ fetched later belongs to the same commit.
 """
 
 import hashlib
-import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
 from huggingface_hub import constants
-from huggingface_hub.utils import filter_repo_objects
 
 from tsv_bench.files import replace_atomically
+from tsv_bench.hub.listing import File, Listing, parse_record, record
 
 CHUNK = 2**20  # bytes that are hashed at a time
 SHA256_DIGITS = 64  # of a digest; git's sha1 has 40
@@ -24,32 +24,6 @@ SHA256_DIGITS = 64  # of a digest; git's sha1 has 40
 def cache_folder() -> Path:
     """Return the folder where huggingface_hub keeps what it fetches; HF_HOME moves it."""
     return Path(constants.HF_HUB_CACHE)
-
-
-@dataclass(frozen=True)
-class File:
-    """A file of a repository."""
-
-    name: str  # with its folders, "data/train-00000-of-00001.parquet"
-    size: int  # bytes
-    digest: str  # sha256 of the content, or sha1 as git computes it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Listing:
-    """The files of a repository at one commit."""
-
-    commit: str
-    licence: str | None
-    files: tuple[File, ...]
-    damaged: tuple[str, ...] = ()  # files whose hash was found wrong, until they are fetched again
-
-    def matching(self, patterns: Sequence[str]) -> tuple[File, ...]:
-        """Return the files whose names match one of the patterns; all files for no pattern."""
-        allowed = list(patterns) or None
-        return tuple(
-            filter_repo_objects(self.files, allow_patterns=allowed, key=lambda file: file.name)
-        )
 
 
 @dataclass(frozen=True)
@@ -85,6 +59,20 @@ class Repository:
         """Return the folder that has the files under their own names."""
         return self.home / "snapshots" / listing.commit
 
+    def link(self, listing: Listing, file: File) -> Path:
+        """Return the path that links to a file's content, its name in the folder of the commit.
+
+        Raises OSError if its folder is elsewhere, since a link stands in the way.
+        """
+        path = self.snapshot(listing) / file.name
+        real = os.path.join(os.path.realpath(self.home), path.parent.relative_to(self.home))
+        if os.path.realpath(path.parent) != real:
+            raise OSError(
+                f"{path} is not to be written: a symbolic link in that path leads elsewhere. "
+                f"Remove {self.snapshot(listing)} and fetch again."
+            )
+        return path
+
     def content(self, file: File) -> Path:
         """Return the path where huggingface_hub keeps a file's content."""
         return self.home / "blobs" / file.digest
@@ -94,27 +82,15 @@ class Repository:
         return self.home / "blobs" / f"{file.digest}.part"
 
     def listing(self) -> Listing | None:
-        """Return the recorded listing, or None if there is no readable one."""
+        """Return the recorded listing, or None if there is none that can be believed."""
         try:
-            found = json.loads(self.record.read_text())
-            return Listing(
-                commit=found["commit"],
-                licence=found["licence"],
-                files=tuple(File(*entry) for entry in found["files"]),
-                damaged=tuple(found["damaged"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError):
+            return parse_record(self.record.read_text())
+        except (OSError, ValueError):
             return None
 
     def keep(self, listing: Listing) -> None:
         """Record the listing, and its commit as that of the revision."""
-        found = {
-            "commit": listing.commit,
-            "licence": listing.licence,
-            "files": [[file.name, file.size, file.digest] for file in listing.files],
-            "damaged": sorted(listing.damaged),
-        }
-        replace_atomically(self.record, lambda path: path.write_text(json.dumps(found)))
+        replace_atomically(self.record, lambda path: path.write_text(record(listing)))
         # huggingface_hub prunes snapshots that no reference names.
         if listing.commit != self.revision:
             reference = self.home / "refs" / self.reference
@@ -136,7 +112,7 @@ def intact(path: Path, file: File) -> bool:
     if len(file.digest) == SHA256_DIGITS:
         digest = hashlib.sha256()
     else:
-        digest = hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
+        digest = hashlib.sha1(f"blob {size(path)}\0".encode(), usedforsecurity=False)
     with path.open("rb") as content:
         while chunk := content.read(CHUNK):
             digest.update(chunk)

@@ -1,64 +1,64 @@
-"""Requests to the hub: listing a repository's files, and downloading them.
-
-``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` work as for huggingface_hub.
-"""
+"""Listing a repository's files, downloading them, and linking them under their names."""
 
 import logging
+import os
+import re
+import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
 import httpx2
-from huggingface_hub import HfApi, constants, hf_hub_url, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    OfflineModeIsEnabled,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
+from huggingface_hub import constants, hf_hub_url
 from tqdm import tqdm
 
-from tsv_bench.hub.cache import File, Listing, Repository, intact, size
+from tsv_bench.hub.answers import BUSY, OK, Refused, answered, explained, read_listing
+from tsv_bench.hub.cache import Repository, intact, size
+from tsv_bench.hub.listing import COMMIT, File, Listing, parse_answer
 
 log = logging.getLogger(__name__)
 
 TRIES = 6  # to get more of a file, counted from the last that brought some
 WAIT = 1.0  # seconds between two tries
+MAX_WAIT = 300  # seconds, where the hub asks for more
 CHUNK = 10 * 2**20  # bytes that are written at a time, as by huggingface_hub
-OK, BUSY = 200, (408, 429)  # HTTP statuses; after BUSY the hub is asked again
 
 
-class NoNetwork(OSError):
-    """The error when the hub cannot be reached at all."""
-
-
-def list_files(repository: Repository, what: str) -> Listing:
-    """Ask the hub for a repository's listing.
+def list_files(repository: Repository, what: str, recorded: Listing | None = None) -> Listing:
+    """Ask the hub for a repository's listing, at the commit of the ``recorded`` one if it has that.
 
     Raises OSError that names ``what`` if the hub does not give it, NoNetwork if it cannot be
     reached.
     """
     with explained(repository, what):
-        info = HfApi(endpoint=constants.ENDPOINT).repo_info(
-            repository.name,
-            repo_type=repository.kind,
-            revision=repository.revision,
-            files_metadata=True,
+        try:
+            if recorded:
+                return list_revision(repository, what, recorded.commit)
+        except Refused as error:
+            if error.code != "RevisionNotFound":
+                raise
+        return list_revision(repository, what, repository.reference)
+
+
+def list_revision(repository: Repository, what: str, revision: str) -> Listing:
+    """Return a repository's listing at a commit or branch.
+
+    Raises OSError if it cannot be believed, and what `answered` raises.
+    """
+    place = f"{constants.ENDPOINT}/api/{repository.kind}s/{quote(repository.name)}"
+    try:
+        listing = parse_answer(
+            read_listing(f"{place}/revision/{quote(revision, safe='')}?blobs=true")
         )
-    licence = getattr(info.card_data, "license", None)
-    return Listing(
-        commit=info.sha,
-        licence=", ".join(licence) if isinstance(licence, list) else licence,
-        files=tuple(
-            File(file.rfilename, file.size, file.lfs.sha256 if file.lfs else file.blob_id)
-            for file in info.siblings
-        ),
-    )
+        if COMMIT.fullmatch(revision) and listing.commit != revision:
+            raise ValueError(f"it is of commit {listing.commit}, not of {revision}")
+    except ValueError as error:
+        raise OSError(
+            f"{what}: the listing that {constants.ENDPOINT} gives cannot be believed: {error}. "
+            f"Nothing was written. Is HF_ENDPOINT right? If so, run the same command again later."
+        ) from error
+    return listing
 
 
 def download(repository: Repository, what: str, commit: str, file: File, bar: tqdm) -> None:
@@ -69,11 +69,11 @@ def download(repository: Repository, what: str, commit: str, file: File, bar: tq
     if the hub cannot be reached.
     """
     content, part = repository.content(file), repository.partial(file)
-    if content.exists() and size(content) == file.size and intact(content, file):
-        return
+    if content.exists() and intact(content, file):
+        return check_size(content, what, file)
     content.unlink(missing_ok=True)
     part.parent.mkdir(parents=True, exist_ok=True)
-    if size(part) > file.size:
+    if part.is_symlink() or size(part) > file.size:
         part.unlink()
     url = hf_hub_url(
         repository.name,
@@ -84,6 +84,7 @@ def download(repository: Repository, what: str, commit: str, file: File, bar: tq
     )
     with explained(repository, what):
         append_rest(url, part, file.size, bar)
+    check_size(part, what, file)
     if not intact(part, file):
         part.unlink()
         raise OSError(
@@ -93,106 +94,72 @@ def download(repository: Repository, what: str, commit: str, file: File, bar: tq
     part.replace(content)
 
 
+def check_size(path: Path, what: str, file: File) -> None:
+    """Check that a content has the size that is listed. Raises OSError if it has another."""
+    if size(path) != file.size:
+        raise OSError(
+            f"{file.name} of {what} has {size(path)} bytes here, {file.size} are listed, and no "
+            f"more come. Run the same command again: the hub is asked anew what there is."
+        )
+
+
 def append_rest(url: str, part: Path, num_bytes: int, bar: tqdm) -> None:
     """Append to ``part`` what it lacks of the ``num_bytes`` at ``url``; resume a cut connection.
 
-    Raises httpx2.TransportError after TRIES.
+    What comes beyond them is not read. Raises httpx2.TransportError after TRIES, Refused if the hub
+    answers with an error; returns if it ends its answers too early.
     """
-    # Not compressed: a part of a compressed answer cannot be asked for.
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    failed = 0
+    failed, most = 0, size(part)
     with part.open("ab") as out:
         while (start := out.tell()) < num_bytes:
-            rest = {"Range": f"bytes={start}-"} if start else {}
+            wait, problem = WAIT, None
             try:
-                with http_stream_backoff(
-                    "GET",
-                    url,
-                    headers=headers | rest,
-                    timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
-                    retry_on_exceptions=(),
-                    retry_on_status_codes=BUSY,
-                ) as response:
-                    hf_raise_for_status(response)
+                with answered(url, {"Range": f"bytes={start}-"} if start else {}) as response:
                     if start and response.status_code == OK:  # the whole file, not the rest
                         out.seek(0)
                         out.truncate()
                         bar.update(-start)
-                    for chunk in response.iter_bytes(CHUNK):
-                        out.write(chunk)
-                        bar.update(len(chunk))
-                        failed = 0
-                return
+                    for chunk in response.iter_raw(CHUNK):
+                        if not (listed := chunk[: num_bytes - out.tell()]):
+                            break
+                        bar.update(out.write(listed))
             except httpx2.TransportError as error:
-                failed += 1
-                if failed == TRIES:
+                problem = error
+            except Refused as error:
+                if error.status not in BUSY:
                     raise
-                log.warning(f"{url}: {str(error) or type(error).__name__}; trying again")
-                time.sleep(WAIT)
+                problem, wait = error, asked_wait(error.headers)
+            if out.tell() == num_bytes:
+                return
+            # Sent from its beginning again and again, a file does not become longer.
+            failed = 1 if out.tell() > most else failed + 1
+            most = max(most, out.tell())
+            if failed == TRIES:
+                if problem:
+                    raise problem
+                return
+            why = "no more came" if problem is None else str(problem) or type(problem).__name__
+            log.warning(f"{url}: {why}; trying again")
+            time.sleep(wait)
 
 
-def link(repository: Repository, what: str, commit: str, patterns: Sequence[str]) -> None:
-    """Link the downloaded contents under their names in the folder of the commit.
+def asked_wait(headers: Mapping[str, str]) -> float:
+    """Return how many seconds the hub asks to wait, MAX_WAIT at most; WAIT if it says nothing."""
+    found = re.fullmatch(r"(\d+)", headers.get("Retry-After", "")) or re.search(
+        r"\bt=(\d+)", headers.get("RateLimit", "")
+    )
+    return min(float(found[1]), MAX_WAIT) if found else WAIT
 
-    Raises OSError that names ``what`` if the hub refuses.
+
+def link(repository: Repository, listing: Listing, file: File) -> None:
+    """Link a downloaded content under its name in the folder of the commit.
+
+    Raises OSError if the link would lie elsewhere.
     """
-    with explained(repository, what):
-        snapshot_download(
-            repository.name,
-            repo_type=repository.kind,
-            revision=commit,
-            allow_patterns=list(patterns) or None,
-            cache_dir=constants.HF_HUB_CACHE,
-            endpoint=constants.ENDPOINT,
-            tqdm_class=Silent,
-        )
-
-
-@contextmanager
-def explained(repository: Repository, what: str) -> Iterator[None]:
-    """Turn errors of the hub into OSError or NoNetwork that says what to do."""
+    path, content = repository.link(listing, file), repository.content(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
     try:
-        yield
-    except GatedRepoError as error:
-        raise OSError(
-            f"{what} is gated: its owner asks for an agreement first. Accept it at "
-            f"{repository.page} , log in with `hf auth login`, and run the same command again."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise OSError(
-            f"{what} has no revision {repository.reference!r}; see {repository.page} ."
-        ) from error
-    except RemoteEntryNotFoundError as error:
-        raise OSError(
-            f"{what} lists a file that it does not give, {error.response.url} . Was it changed? To "
-            f"ask the hub anew, delete {repository.record}"
-        ) from error
-    except OfflineModeIsEnabled as error:
-        raise NoNetwork(
-            f"{what} is not here, and HF_HUB_OFFLINE=1 forbids to fetch it. Run tsv-fetch without "
-            f"that setting, where there is a network."
-        ) from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
-            raise OSError(
-                f"{what} is not at {repository.page} : there is no such {repository.kind}, or it "
-                f"is private. Check the name, or log in with `hf auth login`."
-            ) from error
-        raise OSError(
-            f"{what}: {constants.ENDPOINT} answered {status} {error.response.reason_phrase}. Try "
-            f"again later; what was fetched is kept."
-        ) from error
-    except httpx2.TransportError as error:
-        raise NoNetwork(
-            f"{what} is not here, and {constants.ENDPOINT} cannot be reached "
-            f"({str(error) or type(error).__name__}). Run the same command again where there is a "
-            f"network; what was fetched is kept."
-        ) from error
-
-
-class Silent(tqdm):
-    """A bar that is not shown."""
-
-    def __init__(self, *args: Any, **keywords: Any) -> None:
-        super().__init__(*args, **{**keywords, "disable": True})
+        path.symlink_to(os.path.relpath(content, path.parent))
+    except OSError:  # a disk without symbolic links
+        shutil.copyfile(content, path)

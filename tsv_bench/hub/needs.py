@@ -1,14 +1,15 @@
 """What a run needs from the hub: its state on this machine, and fetching it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
 from tqdm import tqdm
 
-from tsv_bench.hub.cache import File, Repository, intact, size
+from tsv_bench.hub.cache import Repository, intact, size
 from tsv_bench.hub.download import download, link, list_files
+from tsv_bench.hub.listing import File
 
 KINDS = ("dataset", "model")
 NUM_SHOWN = 8  # files in a message
@@ -68,10 +69,10 @@ class State:
         """The bytes still to be fetched, without what an interrupted download left."""
         if not self.files:
             return self.need.num_bytes or 0
-        repository, total = self.need.repository, 0
+        repository, total, damaged = self.need.repository, 0, set(self.damaged)
         for file in {file.digest: file for file in (*self.missing, *self.damaged)}.values():
             brought = size(repository.partial(file))
-            if file not in self.damaged and size(repository.content(file)) == file.size:
+            if file not in damaged and size(repository.content(file)) == file.size:
                 brought = file.size  # only the link to it is missing
             total += file.size - min(brought, file.size)
         return total
@@ -119,15 +120,16 @@ def state(need: Need, *, check: bool = False) -> State:
         return State(need=need, licence=need.licence)
     folder = repository.snapshot(listing)
     files = listing.matching(need.patterns)
-    missing = [file for file in files if not (folder / file.name).exists()]
-    there = [file for file in files if file not in missing]
-    damaged = [
-        file
-        for file in there
-        if size(folder / file.name) != file.size or (not check and file.name in listing.damaged)
-    ]
+    known = set() if check else set(listing.damaged)
+    missing, damaged, whole = [], [], []
+    for file in files:
+        if not (folder / file.name).exists():
+            missing.append(file)
+        elif size(folder / file.name) != file.size or file.name in known:
+            damaged.append(file)
+        else:
+            whole.append(file)
     if check:
-        whole = [file for file in there if file not in damaged]
         bad = [file for file in reading(need.what, whole) if not intact(folder / file.name, file)]
         checked = {file.name for file in whole}
         kept = [name for name in listing.damaged if name not in checked]
@@ -144,12 +146,18 @@ def state(need: Need, *, check: bool = False) -> State:
 
 
 def look_up(need: Need) -> State:
-    """Return the `state`, and ask the hub first for a listing that was never recorded.
+    """Return the `state`, and ask the hub first what there is unless all that is needed is here.
 
-    Raises OSError if the hub has no such repository or files, NoNetwork if it cannot be reached.
+    An honest hub lists the same files again for the commit that is recorded, so a false record does
+    not stay. Raises OSError if the hub has no such repository or files, NoNetwork if it cannot be
+    reached.
     """
+    found = state(need)
+    if found.here:
+        return found
     repository = need.repository
-    listing = repository.listing() or list_files(repository, str(need))
+    recorded = repository.listing()
+    listing = list_files(repository, str(need), recorded)
     if not listing.matching(need.patterns):
         names = ", ".join(file.name for file in listing.files[:NUM_SHOWN]) or "no file at all"
         raise OSError(
@@ -157,7 +165,9 @@ def look_up(need: Need) -> State:
             f"{listing.commit[:12]}; it has: {names}. Is another repository or revision meant? To "
             f"ask the hub anew, delete {repository.record}"
         )
-    if repository.listing() is None:
+    if recorded and recorded.commit == listing.commit:
+        listing = replace(listing, damaged=recorded.damaged)
+    if listing != recorded:
         repository.keep(listing)
     return state(need)
 
@@ -174,8 +184,7 @@ def fetch(need: Need, *, progress: bool = True) -> Path:
     repository.home.mkdir(parents=True, exist_ok=True)
     with FileLock(repository.home / ".tsv_bench.lock"):  # a second process waits for the first
         found = look_up(need)
-        lacking = [*found.missing, *found.damaged]
-        commit = found.folder.name
+        listing, lacking = repository.listing(), [*found.missing, *found.damaged]
         with tqdm(
             total=found.num_bytes,
             initial=found.num_bytes - found.missing_bytes,
@@ -186,12 +195,13 @@ def fetch(need: Need, *, progress: bool = True) -> Path:
             disable=not progress,
         ) as bar:
             for file in lacking:
-                (found.folder / file.name).unlink(missing_ok=True)
+                repository.link(listing, file).unlink(missing_ok=True)
             for file in {file.digest: file for file in lacking}.values():
-                download(repository, str(need), commit, file, bar)
+                download(repository, str(need), listing.commit, file, bar)
         if lacking:
-            link(repository, str(need), commit, need.patterns)
-            listing, names = repository.listing(), {file.name for file in lacking}
+            for file in lacking:
+                link(repository, listing, file)
+            names = {file.name for file in lacking}
             repository.keep_damaged(listing, [n for n in listing.damaged if n not in names])
     return require(need)
 

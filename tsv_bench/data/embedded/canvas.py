@@ -94,7 +94,7 @@ def background(rng: Rng, color: str, style: Style, photos: bool = True) -> np.nd
 
 @cache
 def photo(path: Path) -> Image.Image:
-    return Image.open(path).convert("RGB")
+    return Image.open(path, formats=["JPEG"]).convert("RGB")
 
 
 def photo_crop(rng: Rng) -> np.ndarray:
