@@ -198,6 +198,16 @@ def test_a_checkpoint_that_cannot_be_used_is_named_before_any_evaluation(
         evaluated(checkpoints, "weight_average")
 
 
+def test_checkpoints_that_changed_nothing_are_refused(checkpoints, tmp_path, caplog):
+    state = dict(backbone().pretrained)
+    checkpoints["moods"] = write(tmp_path / "moods.safetensors", state)
+    open_task_vectors(backbone(), checkpoints)
+    assert "moods equals the pretrained checkpoint: it changes nothing." in caplog.text
+    same = {task: write(tmp_path / f"{task}.safetensors", state) for task in checkpoints}
+    with pytest.raises(ValueError, match="every fine-tuned checkpoint equals the pretrained "):
+        open_task_vectors(backbone(), same)
+
+
 def test_a_checkpoint_in_the_papers_layout_is_the_same(checkpoints, tmp_path):
     before = evaluated(checkpoints, "weight_average")
     state = {f"model.visual.{name}": param for name, param in moved(1).items()}

@@ -87,3 +87,15 @@ def nearest(a):
     u, s, vh = svd(a, full_matrices=False)
     spanned = s > ZERO * s[:1]
     return u[:, spanned] @ vh[spanned]
+
+
+def low_rank(num_tasks, m, n, rank=4):
+    """Deltas of a lower rank than is kept, rounded to float32."""
+    return torch.stack([torch.randn(m, rank) @ torch.randn(rank, n) for _ in range(num_tasks)])
+
+
+def outlier(num_tasks, m, n, times=1e5):
+    """Deltas with one entry that is far larger than all others."""
+    deltas = power(num_tasks, m, n)
+    deltas[:, 5, 7] += times * deltas.abs().mean()
+    return deltas

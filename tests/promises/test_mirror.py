@@ -25,7 +25,6 @@ TESTED_IN = {
     "merging/test_low_rank_writer.py": "state_dicts.low_rank",
     "merging/test_masked_writer.py": "state_dicts.masked",
     "merging/test_merge_files.py": "merging.dense_writer cli.merge",
-    "merging/test_merge_files_mistakes.py": "state_dicts.inputs",
     "methods/matrixwise/test_tsv.py": "methods.matrixwise.decomposition",
     "models/test_mini.py": "models.backbone",
     "models/test_pretraining.py": "cli.pretrain",

@@ -20,6 +20,7 @@ from tsv_bench.methods.served import served_by
 from tsv_bench.models import Backbone
 from tsv_bench.scores import normalized_accuracy
 from tsv_bench.state_dicts.factor_cache import FactorCache
+from tsv_bench.state_dicts.inputs import check_changes
 from tsv_bench.state_dicts.integrity import check_finite
 from tsv_bench.state_dicts.open_vectors import cache_key, open_task_vector
 from tsv_bench.state_dicts.state_dict import open_state_dict
@@ -67,6 +68,7 @@ def open_task_vectors(
             check_finite(state)
         except ValueError as error:
             raise ValueError(f"the checkpoint of {task} at {checkpoint.path}: {error}") from error
+    check_changes(vectors, f"the pretrained {backbone.name}")
     return vectors
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tsv_bench import provenance
+from tsv_bench.benchmark.doubts import doubts
 from tsv_bench.benchmark.evaluate import (
     Accuracies,
     Outcome,
@@ -166,6 +167,8 @@ def make_run(
     )
     outcome.seconds = {**seconds, **outcome.seconds}
     run = cell.record(checkpoints, outcome, origin)
+    for sentence in doubts(run):
+        log.warning(sentence)
     return save_run(run, outcome.test, cell.runs), run, outcome.served
 
 

@@ -13,6 +13,7 @@ import httpx2
 from huggingface_hub import constants, hf_hub_url
 from tqdm import tqdm
 
+from tsv_bench.files.atomic import sync
 from tsv_bench.hub.answers import BUSY, OK, Refused, answered, explained, read_listing
 from tsv_bench.hub.cache import Repository, intact, size
 from tsv_bench.hub.listing import COMMIT, File, Listing, parse_answer
@@ -91,7 +92,9 @@ def download(repository: Repository, what: str, commit: str, file: File, bar: tq
             f"{file.name} of {what} came damaged: its hash is not {file.digest}, as the hub lists "
             f"it. Run the same command again; if it stays so, something on the way changes files."
         )
+    sync(part)
     part.replace(content)
+    sync(content.parent)
 
 
 def check_size(path: Path, what: str, file: File) -> None:

@@ -1,7 +1,7 @@
 """The checkpoints that a command is given: opened, compared and checked before any work."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,8 @@ def check_inputs(
     if no task changed anything; logs a warning for a task that did not.
     """
     hashes = check_contents(inputs.states, done)
-    check_changes(inputs.base, inputs.vectors)
+    check_changes(inputs.vectors, f"the pretrained one at {inputs.base.path}")
+    warn_of_repetition({task: tuple(hashes[task].values()) for task in inputs.finetuned})
     vectors = inputs.vectors
     if factors is not None:
         own = hashes["pretrained"].values()
@@ -87,8 +88,23 @@ def check_tasks(finetuned: Mapping[str, Path | str]) -> None:
             raise ValueError(f"the task's name {task!r} cannot be a file's name. Choose another.")
 
 
-def check_changes(base: StateDict, vectors: Mapping[str, TaskVector]) -> None:
-    """Raise ValueError if no task changed anything; log a warning for a task that did not."""
+def warn_of_repetition(contents: Mapping[str, Hashable]) -> None:
+    """Log a warning for tasks whose checkpoints have the same content."""
+    tasks_of: dict[Hashable, list[str]] = {}
+    for task, content in contents.items():
+        tasks_of.setdefault(content, []).append(task)
+    for tasks in tasks_of.values():
+        if len(tasks) > 1:
+            log.warning(
+                f"{' and '.join(tasks)} are the same checkpoint: it counts {len(tasks)} times."
+            )
+
+
+def check_changes(vectors: Mapping[str, LazyMapping], pretrained: str) -> None:
+    """Raise ValueError if no task changed anything; log a warning for a task that did not.
+
+    ``pretrained`` names the pretrained checkpoint.
+    """
     same = [
         task
         for task, vector in vectors.items()
@@ -97,8 +113,8 @@ def check_changes(base: StateDict, vectors: Mapping[str, TaskVector]) -> None:
     ]
     if len(same) == len(vectors):
         raise ValueError(
-            f"every fine-tuned checkpoint equals the pretrained one at {base.path}: there is "
-            f"nothing to merge. Was the same file given twice?"
+            f"every fine-tuned checkpoint equals {pretrained}: there is nothing to merge. Was the "
+            f"same file given twice?"
         )
     for task in same:
         log.warning(f"{task} equals the pretrained checkpoint: it changes nothing.")

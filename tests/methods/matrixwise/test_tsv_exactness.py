@@ -77,6 +77,8 @@ CASES = {
     "lora-1e-5": (partial(spectra.lora, size=1e-5), 8, 384, 512),
     "lora-1e-4": (partial(spectra.lora, size=1e-4), 8, 512, 384),
     "bfloat16-8-384x384": (spectra.bfloat16, 8, 384, 384),
+    "low-rank-8-384x384": (spectra.low_rank, 8, 384, 384),
+    "outlier-8-384x384": (spectra.outlier, 8, 384, 384),
 }
 PLATEAUS = {  # error by the Gram matrices then, by SVDs in float32: tasks, m, n and the rest
     "6e-4, 3e-5": (8, 320, 320, dict(rank=40, low=0.055, beyond=1e-3, angle=0.1)),

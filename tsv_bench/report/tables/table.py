@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tsv_bench.benchmark.doubts import doubts_of
 from tsv_bench.benchmark.runs import Run, find_runs, load_correct
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.beside_published import beside_published, has_published, source_notes
@@ -170,6 +171,7 @@ def _build_table(name: str, group: list[Evaluated]) -> Table:
     note_differences(rows, notes)
     note_evaluation(rows, notes)
     note_variants(rows, notes)
+    notes += doubts_of([run for row in rows for run in row.runs])
     if published := has_published(newest, notes):
         rows = [beside_published(row, notes) for row in rows]
     return Table(
