@@ -1,4 +1,4 @@
-"""What is printed loses nothing: neither a letter that is missing nor a full disk stops a command."""
+"""What is printed loses nothing: no missing letter and no full disk is a traceback."""
 
 import contextlib
 import io

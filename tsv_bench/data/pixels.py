@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -49,8 +50,7 @@ class Undecoded:
 def read_pixels(path: Path) -> Split:
     """Return the split whose labels are at ``path``, its images memory-mapped."""
     with path.with_suffix(".npy").open("rb") as file:
-        assert np.lib.format.read_magic(file) == (1, 0)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        shape, dtype = read_header(file)
         # Copy on write: torch wants memory that it may write to, and the file must not change.
         # No memory is reserved for writes, else a file larger than the memory could not be mapped.
         flags = mmap.MAP_PRIVATE | NORESERVE
@@ -59,6 +59,13 @@ def read_pixels(path: Path) -> Split:
     with np.load(path) as arrays:
         labels = torch.from_numpy(arrays["labels"])
     return Split(torch.from_numpy(images), labels)
+
+
+def read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+    """Return the shape and type of the array in an npy; the file then stands at its first byte."""
+    assert np.lib.format.read_magic(file) == (1, 0)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    return shape, dtype
 
 
 def write_pixels(
@@ -142,9 +149,10 @@ def size_and_time(path: Path) -> list[int]:
     return found
 
 
-def pixel_damage(path: Path) -> str | None:
-    """Return what is wrong with the pixels at ``path``, or None if they are what was written.
+def pixel_damage(path: Path, num_classes: int) -> str | None:
+    """Return what is wrong with the split at ``path``, or None if it is what was written.
 
+    Labels are int64 [images] below ``num_classes``; another would never be right, without a word.
     A file whose size and time are as recorded is not read, since tens of gigabytes take a minute.
     Any other is hashed; if its hash is right, as that of a copy is, its time is recorded anew.
     """
@@ -154,6 +162,12 @@ def pixel_damage(path: Path) -> str | None:
         with path.open("rb") as file, np.load(file) as arrays:
             labels, digest = arrays["labels"], str(arrays["sha256"])  # zip checks what it reads
             recorded = arrays["stamp"].tolist() if "stamp" in arrays else None
+        with pixels.open("rb") as file:
+            shape, _ = read_header(file)
+        if labels.dtype != np.int64 or labels.shape != shape[:1]:
+            return f"{labels.dtype} labels of shape {labels.shape} for {shape[0]} images"
+        if odd := labels[(labels < 0) | (labels >= num_classes)].tolist():
+            return f"the label {odd[0]}, where its classes allow 0 to {num_classes - 1}"
         if recorded == size_and_time(pixels):
             return None
         if digest != sha256(pixels):
