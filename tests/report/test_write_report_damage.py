@@ -12,6 +12,7 @@ from stand_ins.commands import tsv
 
 from tsv_bench.benchmark.runs import save_run
 from tsv_bench.report.page import render_page
+from tsv_bench.report.tables.rank_curves import rank_curves
 from tsv_bench.report.tables.table import build_tables, group_runs, read_tables
 from tsv_bench.report.text.render import LAYOUTS, make_sheets, render_markdown, render_terminal
 from tsv_bench.report.text.two_methods import write_comparison
@@ -96,10 +97,10 @@ def test_individual_models_that_are_never_right_cost_one_comparison():
 
 
 def test_a_rank_fraction_that_is_none_makes_no_curve():
-    knobs = [{"rank_fraction": value} for value in ("half", [1], 10**400, True, -1, None, 0.5)]
+    knobs = [{"rank_fraction": value} for value in ("half", [1], {}, 10**400, -1, 0, None)]
     runs = [make_run("ties", **SMALL, knobs=k, fingerprint=f"{n}") for n, k in enumerate(knobs)]
     (table,) = build_tables(runs)
-    assert len(table.rows) == len(knobs)
+    assert len(table.rows) == len(knobs) and not rank_curves(table)
 
 
 def test_a_table_too_wide_for_a_terminal_is_shown_all_the_same():
