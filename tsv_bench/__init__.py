@@ -12,6 +12,7 @@ From the bottom up; a package imports only from packages above it in this list:
     files          files whole or not there; hashes, stamps, free space
     provenance     commit, versions, machine and memory behind a number
     scores         counts of correct images, accuracies, normalized accuracies
+    escaping       names that become file names; what each format needs escaped
     columns        text in aligned columns
     spelling       the nearest right name to a misspelt one
     linalg         matrices only: singular vectors, polar factors

@@ -125,6 +125,17 @@ def test_a_run_without_its_correctness_is_made_again(copy):
     assert "Evaluating again" in result.err
 
 
+def test_a_run_without_its_correctness_does_not_stop_another(copy):
+    [path] = (copy / "runs").rglob("individual-*.npz")
+    path.unlink()
+    result = tsv(copy, "bench", "method=weight_average", "overwrite=true", *SMALL)
+    assert result.code == 0, result.err
+    assert "Weight average" in result.out and "Individual: no intervals" in result.out
+    assert (
+        f"cannot read per-image correctness from runs/mini/signs+shapes/{path.name}" in result.err
+    )
+
+
 def test_nothing_is_read_or_built_twice_in_one_command(folder, monkeypatch):
     opened, heads, read, read_head = [], [], cache.read_pixels, head.read_head
     monkeypatch.setattr(cache, "read_pixels", lambda path: opened.append(path) or read(path))

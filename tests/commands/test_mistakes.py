@@ -47,6 +47,12 @@ MISTAKES = {
     "evaluation.patience=0": "evaluation.patience=0 is not a whole number of at least 1",
     "suite=vision8 backbone=vit_b32": "9 of the 9 things that are needed from the hub are not here",
     "suite=vision14 suite.tasks.fer2013.prompts=wrong": "has prompts=wrong; it takes one of: corr",
+    "suite.name=../suite/mini8": "the suite's name is '../suite/mini8', which becomes a part of",
+    "backbone.name=../x": "the backbone's name is '../x', which becomes a part of file names",
+    "method.name=../x": "method.name is '../x', which becomes a part of file names",
+    "suite.tasks=[signs] suite.tasks.signs.name=../x": "the name of a task is '../x', which",
+    "suite.tasks=[signs] suite.tasks.signs.label='\x1b[31m'": "the label of task 'signs' is '\\x1b",
+    "method.label='\x1b[31m'": "method.label is '\\x1b[31m'; it needs to be a line",
     "suite.tasks=[signs] suite.tasks.signs.epochs=0": "epochs=0; fine-tuning needs at least one",
 }
 

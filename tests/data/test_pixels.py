@@ -216,7 +216,7 @@ def test_whole_cache_is_kept_and_read_through_once_in_a_process(tmp_path, decode
     made = task(write_parquet(tmp_path / "data", SIZES))
     before = load(tmp_path, made).images.clone()
     checked, damage = [], cache.pixel_damage
-    monkeypatch.setattr(cache, "pixel_damage", lambda path: checked.append(path) or damage(path))
+    monkeypatch.setattr(cache, "pixel_damage", lambda *args: checked.append(args) or damage(*args))
     assert torch.equal(load(tmp_path, made).images, before)
     load_split(made, "train", folder=tmp_path, image_size=4, to_pixels=to_pixels)
     assert len(checked) == 1 and len(decoded) == 27

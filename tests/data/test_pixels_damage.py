@@ -11,14 +11,16 @@ from made_up.tasks import to_pixels
 from tsv_bench.data import pixels
 from tsv_bench.data.pixels import Undecoded, pixel_damage, read_pixels
 
-NUM_IMAGES, SIZE = 9, 6
+NUM_IMAGES, NUM_CLASSES, SIZE = 9, 3, 6
 
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
     """A written split, in eleven blocks."""
     monkeypatch.setattr(pixels, "BLOCK", 100)
-    images = (Undecoded(row, row % 3, lambda row=row: image(row)) for row in range(NUM_IMAGES))
+    images = (
+        Undecoded(row, row % NUM_CLASSES, lambda row=row: image(row)) for row in range(NUM_IMAGES)
+    )
     pixels.write_pixels(
         tmp_path / "val.npz", images, to_pixels,
         num_images=NUM_IMAGES, image_size=SIZE, title="val",
@@ -70,21 +72,21 @@ def test_damage_that_keeps_the_time_is_found(path, damage, older):
         as_older(path, stamp=[status.st_size, status.st_mtime_ns])
     content = pixels_path.read_bytes()
     change(pixels_path, DAMAGES[damage](content))
-    assert pixel_damage(path) == "other bytes than were written"
+    assert pixel_damage(path, NUM_CLASSES) == "other bytes than were written"
     change(pixels_path, content)
-    assert pixel_damage(path) is None
+    assert pixel_damage(path, NUM_CLASSES) is None
 
 
 def test_damaged_labels_are_found(path):
     content = path.read_bytes()
     place = content.index(np.arange(NUM_IMAGES).astype(np.int64)[1:3].tobytes())
     change(path, flipped(content, place))
-    assert "BadZipFile" in pixel_damage(path)
+    assert "BadZipFile" in pixel_damage(path, NUM_CLASSES)
 
 
 def test_a_copy_with_another_time_is_whole(path):
     os.utime(path.with_suffix(".npy"), ns=(1, 1))
-    assert pixel_damage(path) is None
+    assert pixel_damage(path, NUM_CLASSES) is None
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def hashed(monkeypatch):
 def test_a_cache_of_an_earlier_version_is_hashed_once(path, hashed, stamp):
     as_older(path, **stamp)
     labels = read_pixels(path).labels.tolist()
-    assert pixel_damage(path) is None and pixel_damage(path) is None
+    assert pixel_damage(path, NUM_CLASSES) is None and pixel_damage(path, NUM_CLASSES) is None
     assert hashed == ["val.npy"]
     assert read_pixels(path).labels.tolist() == labels
 
@@ -111,5 +113,5 @@ def test_a_cache_of_an_earlier_version_that_is_not_ours_to_write_is_hashed_each_
 
     as_older(path)
     monkeypatch.setattr(pixels, "replace_atomically", refused)
-    assert pixel_damage(path) is None and pixel_damage(path) is None
+    assert pixel_damage(path, NUM_CLASSES) is None and pixel_damage(path, NUM_CLASSES) is None
     assert hashed == ["val.npy", "val.npy"]

@@ -93,8 +93,10 @@ def begin(folder, files, environment, hold, function, arguments):
         with path.open("wb") as file:
             os.dup2(file.fileno(), stream.fileno())
         stream.reconfigure(encoding="utf-8")
-    # Shells start background jobs with SIGINT ignored, and their children inherit it.
+    # Shells start background jobs with SIGINT ignored, nohup with SIGHUP, and children inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     if hold:
         wait_in(*hold, held)
     function(*arguments)

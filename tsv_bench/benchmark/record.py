@@ -27,6 +27,7 @@ from tsv_bench.benchmark.runs import Run, find_runs, load_correct, save_run
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.source import Source
 from tsv_bench.data import SPLITS, Split, Task
+from tsv_bench.escaping import check_name, visible
 from tsv_bench.files import check_room
 from tsv_bench.methods.forms import Served
 from tsv_bench.methods.method import Method
@@ -50,6 +51,9 @@ class Cell:
     normalizer: str  # "own" or "published"
     evaluation: Evaluation
     runs: Path  # the folder of all Runs
+
+    def __post_init__(self) -> None:
+        check_name(self.suite, "the suite's name")
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -83,14 +87,14 @@ class Cell:
     def finished(self) -> Path | None:
         """Return the file of the Run with this fingerprint; None if there is none.
 
-        A Run whose per-image correctness is missing or damaged is skipped with a warning.
+        One whose per-image correctness is missing, damaged or another's is skipped with a warning.
         """
         same = {"backbone": self.backbone.name, "suite": self.suite}
-        for path, _ in find_runs(self.folder, **same, fingerprint=self.fingerprint):
+        for path, run in find_runs(self.folder, **same, fingerprint=self.fingerprint):
             try:
-                load_correct(path)
+                load_correct(path, run)
             except ValueError as error:
-                log.warning(f"{error} Evaluating again.")
+                log.warning(f"{visible(str(error))} Evaluating again.")
             else:
                 return path
         return None

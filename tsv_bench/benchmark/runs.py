@@ -1,19 +1,26 @@
 """Runs on disk: one json for each evaluated method, and beside it the per-image correctness."""
 
+import io
 import json
 import logging
+import math
+import stat
 import zipfile
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tsv_bench.benchmark.run_content import FILE_NAMES, check_agreement, check_fields
+from tsv_bench.escaping import check_name, visible
 from tsv_bench.files import replace_atomically
 from tsv_bench.scores import Score
 
 log = logging.getLogger(__name__)
+
+MAX_BYTES = 16 * 2**20  # of a Run's file, and of its bits unpacked; in results/ 43 kB are the most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +47,7 @@ class Run:
     stored_bytes: int | None = None  # beside the pretrained backbone, of all tasks together
     task_known: bool = False  # whether each task is served its own: it must be known at inference
     task_knobs: dict[str, dict[str, Any]] = field(default_factory=dict)  # task -> chosen for it
-    checkpoints: dict[str, dict[str, Any]]  # task or "pretrained" -> {"sha256", "generation"}
+    checkpoints: dict[str, dict[str, str]]  # task or "pretrained" -> {"sha256", "generation"}
     data: dict[str, str]  # task -> fingerprint of its data
     variants: dict[str, str] = field(default_factory=dict)  # task -> in what it deviates
     settings: dict[str, Any]  # the resolved configuration that determines the result
@@ -55,8 +62,11 @@ def save_run(run: Run, correct: Mapping[str, np.ndarray], folder: Path) -> Path:
     """Write a Run and its per-image correctness; return the json's path.
 
     ``correct``: task -> which test images were classified correctly, bool [images]. A Run with the
-    same settings is replaced; a reader sees the old files or the new ones, never a part.
+    same settings is replaced; a reader sees the old files or the new ones, never a part. Raises
+    ValueError if a name that becomes a part of the path may not.
     """
+    for name in FILE_NAMES:
+        check_name(getattr(run, name), f"the Run's {name}")
     for task, score in run.test.items():
         assert (int(correct[task].sum()), len(correct[task])) == (score.correct, score.total), task
     path = Path(folder) / run.backbone / run.suite / f"{run.method}-{run.fingerprint}.json"
@@ -74,39 +84,91 @@ def save_bits(path: Path, bits: Mapping[str, np.ndarray]) -> None:
 
 
 def load_run(path: Path) -> Run:
-    """Read the Run of one json file. Raises ValueError if the file is damaged or no Run."""
+    """Read the Run of one json file.
+
+    Raises ValueError if the file is damaged or no Run, OSError if it cannot be read.
+    """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not readable json: {error}.") from error
-    known = {f.name for f in fields(Run)}
-    # Fields with defaults are newer than some Runs.
-    needed = {f.name for f in fields(Run) if f.default is f.default_factory is MISSING}
-    found = set(content) if isinstance(content, dict) else set()
-    if odd := (needed - found) | (found - known):
-        raise ValueError(
-            f"{path} is not a Run: {len(odd)} fields are missing or unknown, first {min(odd)!r}."
+        content = json.loads(
+            read_file(path).decode("utf-8"), parse_float=_finite, parse_constant=_finite
         )
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not readable json: {error}.") from error
     try:
-        for split in ("test", "val"):
-            content[split] = {task: Score(**score) for task, score in content[split].items()}
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a Run: its {split!r} holds no scores.") from error
+        check_fields(content, Run)
+        check_agreement(content)
+        json.dumps(content, ensure_ascii=False).encode("utf-8")  # fails at half a character
+    except ValueError as error:
+        raise ValueError(f"{path} is not a Run: {error}") from error
+    for split in ("test", "val"):
+        content[split] = {task: Score(**score) for task, score in content[split].items()}
     return Run(**content)
 
 
-def load_correct(path: Path) -> dict[str, np.ndarray]:
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number[:80]} is not a finite number")
+    return value
+
+
+def load_correct(path: Path, run: Run | None = None) -> dict[str, np.ndarray]:
     """Read task -> which test images were classified correctly, bool [images].
 
-    ``path``: of the Run's json. Raises ValueError if the file beside it is missing or damaged.
+    ``path``: of the Run's json. Raises ValueError if the file beside it is missing or damaged, or
+    if it is not of ``run``, as after an interruption between the two files of a Run that replaces
+    another.
     """
     path = Path(path).with_suffix(".npz")
     try:
-        # Opened here, because np.load leaves a damaged file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {task: arrays[task] for task in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(io.BytesIO(read_file(path))) as archive:
+            members = archive.infolist()
+            if (unpacked := sum(member.file_size for member in members)) > MAX_BYTES:
+                raise ValueError(f"unpacked it has {unpacked} bytes, not up to {MAX_BYTES}")
+            correct = {m.filename.removesuffix(".npy"): read_bits(archive, m) for m in members}
+    except Exception as error:  # whatever a damaged file makes zipfile, zlib or numpy raise
         raise ValueError(f"cannot read per-image correctness from {path}: {error}.") from error
+    for task, score in run.test.items() if run else ():
+        bits = correct.get(task, np.zeros(0, bool))
+        if (int(bits.sum()), bits.size) != (score.correct, score.total):
+            raise ValueError(
+                f"the per-image correctness beside {path.with_suffix('.json')} is of another Run: "
+                f"{task!r} has {int(bits.sum())} of {bits.size} images right, the Run "
+                f"{score.correct} of {score.total}. Run it again with overwrite=true."
+            )
+    return correct
+
+
+def read_bits(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """Read an array of bools, [images], from a member of an npz.
+
+    Not by numpy, which reserves the memory of whatever shape the member claims. Raises ValueError
+    for another array.
+    """
+    with archive.open(member) as file:
+        content = io.BytesIO(file.read(member.file_size))  # a lying size unpacks no more than it
+    np.lib.format.read_magic(content)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(content)
+    values = np.frombuffer(content.read(), np.uint8)
+    if dtype != np.dtype(bool) or shape != values.shape or values.max(initial=0) > 1:
+        raise ValueError(
+            f"{member.filename} holds {dtype} of shape {shape} in {values.size} bytes, not true "
+            f"or false for each image"
+        )
+    return values.astype(bool)
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a file of a Run.
+
+    Raises ValueError if it is no regular file (a pipe would never end) or larger than `MAX_BYTES`,
+    OSError if it cannot be read.
+    """
+    status = Path(path).stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is no regular file")
+    if status.st_size > MAX_BYTES:
+        raise ValueError(f"{path} has {status.st_size} bytes, not up to {MAX_BYTES}")
+    return Path(path).read_bytes()
 
 
 def find_runs(folder: Path, **equal: Any) -> list[tuple[Path, Run]]:
@@ -114,13 +176,19 @@ def find_runs(folder: Path, **equal: Any) -> list[tuple[Path, Run]]:
 
     A json file that is damaged or no Run is skipped with a warning.
     """
+    return [
+        (path, run)
+        for path, run in read_runs(sorted(Path(folder).rglob("*.json")))
+        if all(getattr(run, name) == value for name, value in equal.items())
+    ]
+
+
+def read_runs(paths: Iterable[Path]) -> list[tuple[Path, Run]]:
+    """Read the Runs of these files; one that is damaged or no Run is skipped with a warning."""
     found = []
-    for path in sorted(Path(folder).rglob("*.json")):
+    for path in paths:
         try:
-            run = load_run(path)
+            found.append((path, load_run(path)))
         except (ValueError, OSError) as error:
-            log.warning("skipped: %s", error)
-            continue
-        if all(getattr(run, name) == value for name, value in equal.items()):
-            found.append((path, run))
+            log.warning("skipped: %s", visible(str(error)))
     return found

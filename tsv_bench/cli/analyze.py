@@ -9,6 +9,7 @@ from tsv_bench import analysis
 from tsv_bench.analysis.measures import Settings
 from tsv_bench.cli.config.checkpoint_files import checkpoint_paths, make_cache
 from tsv_bench.cli.launch import command, plain, set_up_machine
+from tsv_bench.cli.printing import show
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def main(config: DictConfig) -> None:
         device=device,
         factors=make_cache(config),
     )
-    print(analysis.render_blocks(analyzed.records))
+    show(analysis.render_blocks(analyzed.records))
     num_matrices = analyzed.records["overall"]["num_matrices"]
     log.info(
         f"{len(finetuned)} tasks, {num_matrices} matrices -> {analyzed.path} and "

@@ -19,6 +19,7 @@ from tsv_bench.cli.config.normalizer import check_normalizer, make_normalizer
 from tsv_bench.cli.config.tasks import make_tasks, suite_name
 from tsv_bench.cli.launch import command, set_up_machine
 from tsv_bench.cli.multirun import tables_of
+from tsv_bench.cli.printing import show
 from tsv_bench.files import check_room
 from tsv_bench.models.distributed import torchrun
 from tsv_bench.report.text.render import render_terminal
@@ -70,7 +71,7 @@ def main(config: DictConfig) -> Path:
         # The Run of the individual models, if any, gives the normalized accuracy's interval.
         individual = find_runs(cell.folder, method="individual", seed=config.seed)
         tables = tables_of([path, *(p for p, _ in individual)])
-        print(render_terminal(tables, layout=config.layout))
+        show(render_terminal(tables, layout=config.layout))
     return path
 
 

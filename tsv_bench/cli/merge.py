@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from tsv_bench.cli.config.checkpoint_files import checkpoint_paths, make_cache
 from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.launch import command, set_up_machine
+from tsv_bench.cli.printing import show
 from tsv_bench.merging import merge_files
 from tsv_bench.methods.method import Method
 
@@ -46,7 +47,7 @@ def main(config: DictConfig) -> None:
         knobs=method.knobs,
     )
     if merged.stored:
-        print(merged.stored)
+        show(merged.stored)
     where = merged.outputs[0] if len(merged.outputs) == 1 else merged.outputs[0].parent
     log.info(
         f"{method.label} of {len(finetuned)} tasks -> {where} ({len(merged.outputs)} written, "

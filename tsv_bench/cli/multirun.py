@@ -8,10 +8,11 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from tsv_bench.benchmark.runs import load_correct, load_run
+from tsv_bench.benchmark.runs import read_runs
 from tsv_bench.cli.launch import with_messages
+from tsv_bench.cli.printing import show
 from tsv_bench.files import check_room
-from tsv_bench.report.tables.table import Table, build_tables
+from tsv_bench.report.tables.table import Table, build_tables, with_correctness
 from tsv_bench.report.text.render import render_terminal
 from tsv_bench.report.write_report import write_report
 
@@ -41,11 +42,11 @@ class Comparison(Callback):
         tables = tables_of(self.finished)
         paths = config.paths
         written = write_report(tables, Path(paths.report), config.layout)
-        print(render_terminal(tables, layout=config.layout))
-        print("wrote", ", ".join(str(path) for path in written))
-        print(f"Runs are in {paths.runs}, fine-tuned checkpoints in {paths.checkpoints}.")
+        show(render_terminal(tables, layout=config.layout))
+        show(f"wrote {', '.join(map(str, written))}")
+        show(f"Runs are in {paths.runs}, fine-tuned checkpoints in {paths.checkpoints}.")
 
 
 def tables_of(paths: Sequence[Path]) -> list[Table]:
-    """Build the tables of these Runs alone."""
-    return build_tables([(load_run(path), load_correct(path)) for path in dict.fromkeys(paths)])
+    """Build the tables of these Runs alone; one that is damaged is left out with a warning."""
+    return build_tables(with_correctness(read_runs(dict.fromkeys(paths))))

@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from tsv_bench.cli.launch import command, plain
+from tsv_bench.cli.printing import show
 from tsv_bench.report.page import write_page
 from tsv_bench.report.tables.table import build_tables, read_evaluated
 from tsv_bench.report.tables.two_methods import compare
@@ -18,17 +19,16 @@ def main(config: DictConfig) -> None:
     evaluated, out_folder = read_evaluated(Path(config.paths.runs)), Path(config.paths.report)
     if config.compare is not None:
         compared, refused = compare(evaluated, plain(config)["compare"])
-        print(comparison_terminal(compared, refused))
+        text = comparison_terminal(compared, refused)
         paths = write_comparison(compared, refused, out_folder)
     else:
         tables = build_tables(evaluated)
-        print(render_terminal(tables, layout=config.layout))
+        text = render_terminal(tables, layout=config.layout)
         paths = write_report(tables, out_folder, config.layout)
         if config.html:
             sheets = make_sheets(tables, config.layout)
             paths.append(write_page(evaluated, tables, sheets, out_folder))
-    for path in paths:
-        print(f"wrote {path}")
+    show("\n".join([text, *(f"wrote {path}" for path in paths)]))
 
 
 if __name__ == "__main__":

@@ -54,10 +54,12 @@ def load_split(
     home = path.parent.parent
     key = (path.resolve(), image_size)
     if key not in _opened:
-        if pixel_damage(path):
+        num_classes = len(task.class_names)
+        if pixel_damage(path, num_classes):
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / f".{home.name}.lock"):
-                if problem := pixel_damage(path):  # no other process made it meanwhile
+                # No other process made it meanwhile.
+                if problem := pixel_damage(path, num_classes):
                     if path.exists():
                         log.warning(
                             f"the decoded images of {task.name} at {path} are damaged ({problem}); "

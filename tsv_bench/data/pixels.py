@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -51,8 +52,7 @@ class Undecoded:
 def read_pixels(path: Path) -> Split:
     """Return the split whose labels are at ``path``, its images memory-mapped."""
     with path.with_suffix(".npy").open("rb") as file:
-        assert np.lib.format.read_magic(file) == (1, 0)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        shape, dtype = read_header(file)
         # Copy on write: torch wants memory that it may write to, and the file must not change.
         # No memory is reserved for writes, else a file larger than the memory could not be mapped.
         flags = mmap.MAP_PRIVATE | NORESERVE
@@ -61,6 +61,13 @@ def read_pixels(path: Path) -> Split:
     with np.load(path) as arrays:
         labels = torch.from_numpy(arrays["labels"])
     return Split(torch.from_numpy(images), labels)
+
+
+def read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+    """Return the shape and type of the array in an npy; the file then stands at its first byte."""
+    assert np.lib.format.read_magic(file) == (1, 0)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    return shape, dtype
 
 
 def write_pixels(
@@ -154,10 +161,11 @@ def checksums(path: Path) -> np.ndarray:
         return np.fromiter(pool.map(checksum, starts), dtype=np.uint32)
 
 
-def pixel_damage(path: Path) -> str | None:
-    """Return what is wrong with the pixels at ``path``, or None if they are what was written.
+def pixel_damage(path: Path, num_classes: int) -> str | None:
+    """Return what is wrong with the split at ``path``, or None if it is what was written.
 
-    They are read as a whole, since a damaged file may have the size and the time that it had. For
+    Labels are int64 [images] below ``num_classes``; another would never be right, without a word.
+    Pixels are read as a whole, since a damaged file may have the size and the time that it had. For
     caches that an earlier version wrote, a sha256 is compared once and checksums are recorded.
     """
     pixels = path.with_suffix(".npy")
@@ -171,6 +179,13 @@ def pixel_damage(path: Path) -> str | None:
             whole = str(found["sha256"]) == sha256(pixels)
         if not whole:
             return "other bytes than were written"
+        with pixels.open("rb") as file:
+            shape, _ = read_header(file)
+        labels = found["labels"]
+        if labels.dtype != np.int64 or labels.shape != shape[:1]:
+            return f"{labels.dtype} labels of shape {labels.shape} for {shape[0]} images"
+        if odd := labels[(labels < 0) | (labels >= num_classes)].tolist():
+            return f"the label {odd[0]}, where its classes allow 0 to {num_classes - 1}"
     except Exception as error:  # whatever a damaged file makes numpy, zipfile or zlib raise
         return f"{type(error).__name__}: {error}"
     if "checksums" not in found:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tsv_bench.escaping import check_line, check_name
+
 SPLITS = ("train", "val", "test")
 
 # Called with the name of a split, yields pairs of an image (PIL, or uint8 [height, width, 3]) and
@@ -27,6 +29,9 @@ class Task:
     variant: str = ""  # how it deviates from the benchmark's task; tables show it
 
     def __post_init__(self) -> None:
+        check_name(self.name, "the name of a task")
+        check_line(self.label, f"the label of task {self.name!r}")
+        check_line(self.variant, f"the variant of task {self.name!r}")
         object.__setattr__(self, "class_names", tuple(self.class_names))
         object.__setattr__(self, "templates", tuple(self.templates))
         if odd := [name for name in self.class_names if self.class_names.count(name) > 1]:

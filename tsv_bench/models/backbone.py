@@ -9,6 +9,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from tsv_bench.escaping import check_name
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
@@ -23,6 +25,9 @@ class Backbone:
     encode_text: Callable[[list[str]], Tensor]  # makes prompts features [prompts, dim]
     release_text: Callable[[], None] = lambda: None  # frees the text tower, until it is used again
     text_fingerprint: Callable[[], str] = lambda: ""  # "": `fingerprint` is of both towers
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "the backbone's name")
 
     @property
     def pretrained(self) -> dict[str, Tensor]:

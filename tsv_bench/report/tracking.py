@@ -119,7 +119,7 @@ class WandbTracker:
     def _tags(self, run: Run) -> list[str]:
         """Return the names of what was run, the generations of checkpoints, and the user's tags."""
         finetuned = (c for name, c in run.checkpoints.items() if name != "pretrained")
-        generations = sorted({checkpoint["generation"] for checkpoint in finetuned})
+        generations = sorted({c.get("generation", "unknown") for c in finetuned})
         chosen = (run.backbone, run.suite, run.method, *generations, self.experiment, *self.tags)
         return list(dict.fromkeys(filter(None, chosen)))
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from tsv_bench.files import replace_atomically
 from tsv_bench.report.plots import save_figures
 from tsv_bench.report.tables.table import Table
 from tsv_bench.report.text.render import LAYOUTS, render_csv, render_latex, render_markdown
@@ -14,11 +15,11 @@ def write_report(tables: Sequence[Table], out_folder: Path, layout: str = "runs"
     The names of the texts are those of the layout: table.*, paper.* or leaderboard.*. Returns the
     paths. Raises ValueError for an unknown layout.
     """
-    out_folder = Path(out_folder)
     renderings = {"md": render_markdown, "csv": render_csv, "tex": render_latex}
     texts = {end: render(tables, layout) for end, render in renderings.items()}
-    out_folder.mkdir(parents=True, exist_ok=True)
-    paths = [out_folder / f"{LAYOUTS[layout]}.{end}" for end in texts]
+    paths = [Path(out_folder) / f"{LAYOUTS[layout]}.{end}" for end in texts]
     for path, text in zip(paths, texts.values(), strict=True):
-        path.write_text(text, encoding="utf-8", newline="")
+        replace_atomically(
+            path, lambda new, text=text: new.write_text(text, encoding="utf-8", newline="")
+        )
     return [*paths, *save_figures(tables, out_folder)]

@@ -16,6 +16,7 @@ from omegaconf.errors import InterpolationKeyError
 
 from tsv_bench import methods
 from tsv_bench.cli.config.search_path import options
+from tsv_bench.escaping import check_line, check_name
 from tsv_bench.methods.method import Choice, Method
 from tsv_bench.spelling import nearest
 
@@ -80,7 +81,10 @@ def _choice(node: DictConfig, knobs: Mapping[str, Any]) -> Choice | None:
 
 
 def _settings(node: DictConfig) -> dict[str, Any]:
-    """Return a method's yaml as plain data. Raises ValueError if it lacks what every method has."""
+    """Return a method's yaml as plain data.
+
+    Raises ValueError if it lacks what every method has, or if its name or label may not be one.
+    """
     name = node.get("name") or "the method"
     try:
         settings = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
@@ -94,6 +98,8 @@ def _settings(node: DictConfig) -> dict[str, Any]:
             f"the yaml of {name} has no {missing[0]!r}; a method has {', '.join(REQUIRED)} and its "
             f"knobs."
         )
+    check_name(settings["name"], "method.name")
+    check_line(settings["label"], "method.label")
     serve = settings["serve"]
     if not isinstance(serve, dict) or "_target_" not in serve or serve.get("_partial_") is not True:
         raise ValueError(

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from tsv_bench.escaping import check_name, escape_markdown
 from tsv_bench.files import replace_atomically
 from tsv_bench.report.plots import accuracies, alphas, radar, ranks, sizes
 from tsv_bench.report.plots.style import STYLE, NothingToPlot, save_figure
@@ -46,17 +48,23 @@ def draw_figures(table: Table) -> tuple[list[Drawn], list[str]]:
 
 
 def save_figures(tables: Sequence[Table], folder: Path) -> list[Path]:
-    """Write every figure as svg and png, and their captions to figures.md; return the paths."""
+    """Write every figure as svg and png, and their captions to figures.md; return the paths.
+
+    Raises ValueError if a backbone or suite has a name that may not become a part of a file's.
+    """
     folder = Path(folder)
     paths, captions = [], []
     for table in tables:
+        check_name(table.backbone, "the backbone's name")
+        check_name(table.suite, "the suite's name")
         drawn, left_out = draw_figures(table)
-        captions.append(f"## {table.title}")
+        captions.append(f"## {escape_markdown(table.title)}")
         for one in drawn:
             stem = f"{table.name}-{one.name}"
             paths += save_figure(one.figure, folder, stem)
-            captions.append(f"![{one.name}]({stem}.png)\n\n{one.caption}")
-        captions += left_out
+            link = quote(f"{stem}.png", safe="+")
+            captions.append(f"![{one.name}]({link})\n\n{escape_markdown(one.caption)}")
+        captions += map(escape_markdown, left_out)
     path = folder / CAPTIONS
     text = "\n\n".join(captions) + "\n"
     replace_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

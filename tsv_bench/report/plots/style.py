@@ -23,6 +23,8 @@ GREY = "#666666"
 LIGHT = "0.92"  # grey of grids
 INCH_PER_CHARACTER = 0.085  # in the default font at 10 points
 DOTS_PER_INCH = 150
+MAX_SIDE = 400  # inches; matplotlib draws less than 65,536 dots
+MAX_AREA = 2500  # square inches, of which each takes 90 kB of memory
 PERCENT = FuncFormatter(lambda fraction, _: f"{100 * fraction:g}%")
 STYLE = {
     "text.parse_math": False,  # a label may have a $: knobs can be patterns
@@ -36,7 +38,15 @@ class NothingToPlot(ValueError):
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make a figure of this size in inches, outside pyplot's windows and global state."""
+    """Make a figure of this size in inches, outside pyplot's windows and global state.
+
+    Raises NothingToPlot if it is too large to draw.
+    """
+    if max(width, height) > MAX_SIDE or width * height > MAX_AREA:
+        raise NothingToPlot(
+            f"it would be {width:.0f} by {height:.0f} inches, too large to draw. Fewer tasks or "
+            f"methods, or shorter labels, make it smaller."
+        )
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

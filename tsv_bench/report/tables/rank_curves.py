@@ -67,11 +67,14 @@ def rank_curves(table: Table) -> list[RankCurve]:
     groups: dict[tuple[str, str], dict[float, Row]] = {}
     for row in table.rows:
         knobs = row.runs[0].knobs
-        if KNOB in knobs:
+        if KNOB not in knobs:
+            continue
+        # null means 1 / number of tasks; a row with that number is the same, and left out.
+        fraction = 1 / len(table.tasks) if knobs[KNOB] is None else knobs[KNOB]
+        # In a method of somebody's own the knob may be anything.
+        if isinstance(fraction, int | float) and 0 < fraction <= 1:
             others = json.dumps(_without(knobs), sort_keys=True)
-            by_fraction = groups.setdefault((row.method, others), {})
-            # null means 1 / number of tasks; a row with that number is the same, and left out.
-            by_fraction.setdefault(knobs[KNOB] or 1 / len(table.tasks), row)
+            groups.setdefault((row.method, others), {}).setdefault(fraction, row)
     groups = {key: rows for key, rows in groups.items() if len(rows) > 1}
     first: list[Run] = [next(iter(rows.values())).runs[0] for rows in groups.values()]
     labels = row_labels([replace(run, knobs=_without(run.knobs)) for run in first])

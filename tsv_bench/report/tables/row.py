@@ -9,6 +9,7 @@ import numpy as np
 
 from tsv_bench.benchmark.published import Figure, is_published
 from tsv_bench.benchmark.runs import Run
+from tsv_bench.escaping import visible
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.statistics import Estimate, Interval
 
@@ -195,7 +196,7 @@ def row_labels(runs: Sequence[Run]) -> list[str]:
 
 def as_yaml(value: object) -> str:
     """Return a knob's value as a command line has it: strings without quotes, None as null."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return visible(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _is_normalizer(individual: Run, run: Run) -> bool:

@@ -2,15 +2,14 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import count, product
 from pathlib import Path
-
-import numpy as np
 
 from tsv_bench.benchmark.doubts import doubts_of
 from tsv_bench.benchmark.runs import Run, find_runs, load_correct
+from tsv_bench.escaping import visible
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.beside_published import beside_published, has_published, source_notes
 from tsv_bench.report.tables.notes import (
@@ -98,15 +97,7 @@ def read_evaluated(folder: Path) -> list[Evaluated]:
 
     Raises ValueError if there is no Run.
     """
-    evaluated: list[Evaluated] = []
-    for path, run in find_runs(folder):
-        try:
-            correct = load_correct(path)
-            _check_counts(run, correct, path)
-        except ValueError as error:  # a note below the table says so too
-            log.warning("%s", error)
-            correct = None
-        evaluated.append((run, correct))
+    evaluated = with_correctness(find_runs(folder))
     if not evaluated:
         place = Path(folder).absolute()
         missing = "" if place.is_dir() else ", a folder that does not exist"
@@ -117,20 +108,19 @@ def read_evaluated(folder: Path) -> list[Evaluated]:
     return evaluated
 
 
-def _check_counts(run: Run, correct: Mapping[str, np.ndarray], path: Path) -> None:
-    """Check that per-image correctness has as many images right as the Run says.
+def with_correctness(runs: Iterable[tuple[Path, Run]]) -> list[Evaluated]:
+    """Read the per-image correctness of Runs, given with the paths of their files.
 
-    Raises ValueError if not. The file is then another Run's, as after an interruption between the
-    two files of a Run that replaces another.
+    It is None, with a warning, where its file is missing, damaged or of another Run.
     """
-    for task, score in run.test.items():
-        bits = correct.get(task, np.zeros(0, bool))
-        if (int(bits.sum()), bits.size) != (score.correct, score.total):
-            raise ValueError(
-                f"the per-image correctness beside {path} is of another Run: {task!r} has "
-                f"{int(bits.sum())} of {bits.size} images right, the Run {score.correct} of "
-                f"{score.total}. Run it again with overwrite=true."
-            )
+    evaluated: list[Evaluated] = []
+    for path, run in runs:
+        try:
+            evaluated.append((run, load_correct(path, run)))
+        except ValueError as error:  # a note below the table says so too
+            log.warning("%s", visible(str(error)))
+            evaluated.append((run, None))
+    return evaluated
 
 
 def build_tables(evaluated: Sequence[Evaluated]) -> list[Table]:
@@ -144,11 +134,10 @@ def group_runs(evaluated: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
     for run, correct in evaluated:
         groups.setdefault((run.backbone, run.suite, tuple(run.tasks)), []).append((run, correct))
     named: dict[str, list[Evaluated]] = {}
-    before: list[tuple[str, str]] = []
     for (backbone, suite, _), group in sorted(groups.items(), key=lambda item: item[0]):
-        count = before.count((backbone, suite))
-        before.append((backbone, suite))
-        named[f"{backbone}-{suite}" + (f"-{count + 1}" if count else "")] = group
+        # a-b on c and a on b-c have the same name, too.
+        names = (f"{backbone}-{suite}" + (f"-{n}" if n > 1 else "") for n in count(1))
+        named[next(name for name in names if name not in named)] = group
     return named
 
 
@@ -174,6 +163,7 @@ def _build_table(name: str, group: list[Evaluated]) -> Table:
     notes += doubts_of([run for row in rows for run in row.runs])
     if published := has_published(newest, notes):
         rows = [beside_published(row, notes) for row in rows]
+    comparisons = _compare(rows, notes)
     return Table(
         name=name,
         backbone=newest.backbone,
@@ -181,7 +171,7 @@ def _build_table(name: str, group: list[Evaluated]) -> Table:
         tasks=newest.tasks,
         num_images=sum(score.total for score in newest.test.values()),
         rows=tuple(rows),
-        comparisons=tuple(_compare(rows)),
+        comparisons=tuple(comparisons),
         notes=tuple(notes),
         has_published=published,
         published_notes=source_notes(rows),
@@ -224,8 +214,11 @@ def _comparable(group: list[Evaluated], newest: Run, notes: list[str]) -> list[E
     return kept
 
 
-def _compare(rows: list[Row]) -> list[Comparison]:
-    """Compare the pairs of `DIFFERENCES` and `RATIOS` on the seeds that both rows have."""
+def _compare(rows: list[Row], notes: list[str]) -> list[Comparison]:
+    """Compare the pairs of `DIFFERENCES` and `RATIOS` on the seeds that both rows have.
+
+    Adds a note where a ratio would divide by zero.
+    """
     comparisons = []
     for kind, pairs in (("difference", DIFFERENCES), ("ratio", RATIOS)):
         for pair in pairs:
@@ -235,11 +228,15 @@ def _compare(rows: list[Row]) -> list[Comparison]:
                 if not seeds:
                     continue
                 outcomes = [row.correct_of(seeds) for row in (first, second)]
-                if kind == "difference":
-                    text, estimate = "-", statistics.difference(*outcomes)
-                else:
-                    text, estimate = "/", statistics.normalized(*outcomes)
-                text = f"{first.label} {text} {second.label}"
+                text = f"{first.label} {'-' if kind == 'difference' else '/'} {second.label}"
+                try:
+                    if kind == "difference":
+                        estimate = statistics.difference(*outcomes)
+                    else:
+                        estimate = statistics.normalized(*outcomes)
+                except ValueError as error:
+                    notes.append(f"no {text}: {error}")
+                    continue
                 comparisons.append(Comparison(text, kind, estimate, len(seeds)))
     return comparisons
 

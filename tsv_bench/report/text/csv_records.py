@@ -7,18 +7,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from tsv_bench.benchmark import published
+from tsv_bench.escaping import escape_csv
 from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.statistics import Estimate, Interval
 from tsv_bench.report.tables.table import Table
 
 
 def to_csv(records: Sequence[dict[str, Any]]) -> str:
-    """Return the records as csv, a line each; a record need not have every column."""
+    """Return the records as csv, a line each; a record need not have every column.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe before it.
+    """
     names = dict.fromkeys(name for record in records for name in record)
     file = io.StringIO()
     writer = csv.DictWriter(file, list(names), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({name: escape_csv(cell) for name, cell in r.items()} for r in records)
     return file.getvalue()
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from tsv_bench.benchmark import published
+from tsv_bench.escaping import visible
 from tsv_bench.report.tables.orderings import (
     ALL_PERMUTATIONS_OF,
     PUBLISHED_ON,
@@ -119,9 +120,10 @@ def _task_knobs(rows: Sequence[Row]) -> list[str]:
         for knob in knobs:
             texts = []
             for task, label in tasks.items():
-                values = [run.task_knobs.get(task, {}).get(knob, "-") for run in row.runs]
-                same = len(set(map(str, values))) == 1
-                texts.append(f"{label} {'/'.join(map(str, values[:1] if same else values))}")
+                values = [visible(str(run.task_knobs.get(task, {}).get(knob, "-")))
+                          for run in row.runs]  # fmt: skip
+                values = values[:1] if len(set(values)) == 1 else values
+                texts.append(f"{label} {'/'.join(values)}")
             seeds = f", seeds {'/'.join(map(str, row.seeds))}" if len(row.seeds) > 1 else ""
             notes.append(f"{row.label}: {knob} chosen for each task{seeds}: {', '.join(texts)}.")
     return notes

@@ -84,7 +84,7 @@ def made_of(runs: Sequence[Run]) -> str:
     return (
         f"fine-tuning seed{'s' if len(seeds) > 1 else ''} {some(seeds)}; "
         f"commit {some(run.commit for run in runs)}; "
-        f"checkpoints: {some(c['generation'] for c in fine)}."
+        f"checkpoints: {some(c.get('generation', 'unknown') for c in fine)}."
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tsv_bench.columns import align
+from tsv_bench.escaping import escape_markdown
 
 NUMBER = re.compile(r"[+-]?\d")
 LABEL_WIDTH = 28  # characters; longer texts of the first column continue on the next line
@@ -37,13 +38,16 @@ class Sheet:
 def markdown(sheet: Sheet) -> str:
     """Render a sheet as markdown."""
     spans = [text for text, count in sheet.groups for _ in range(count)] or [""] * len(sheet.header)
-    header = [" ".join(filter(None, pair)) for pair in zip(spans, sheet.header, strict=True)]
+    header = [
+        escape_markdown(" ".join(filter(None, pair)))
+        for pair in zip(spans, sheet.header, strict=True)
+    ]
     lines = [markdown_row(header), "|".join(["", "-", *["-:"] * (len(header) - 1), ""])]
     for row in sheet.rows:
-        cells = [cell.strip() for cell in row]
+        cells = [escape_markdown(cell.strip()) for cell in row]
         lines.append(markdown_row([f"**{cells[0]}**", *cells[1:]] if is_heading(row) else cells))
-    body = [f"## {sheet.title}", sheet.caption, "\n".join(lines)]
-    body += ["\n".join(f"- {note}" for note in sheet.notes)] if sheet.notes else []
+    body = [f"## {escape_markdown(sheet.title)}", escape_markdown(sheet.caption), "\n".join(lines)]
+    body += ["\n".join(f"- {escape_markdown(n)}" for n in sheet.notes)] if sheet.notes else []
     return "\n\n".join(body)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tsv_bench.escaping import escape_markdown
+from tsv_bench.files import replace_atomically
 from tsv_bench.report.tables.statistics import NUM_RESAMPLES, Estimate, Interval
 from tsv_bench.report.tables.two_methods import Compared, OfTask, Paired
 from tsv_bench.report.text.csv_records import bounds_record, to_csv
@@ -17,18 +19,20 @@ def write_comparison(
     compared: Sequence[Compared], refused: Sequence[str], out_folder: Path
 ) -> list[Path]:
     """Write compare.md and compare.csv; return their paths."""
-    out_folder = Path(out_folder)
-    out_folder.mkdir(parents=True, exist_ok=True)
     texts = {"md": comparison_markdown(compared, refused), "csv": comparison_csv(compared)}
-    for end, text in texts.items():
-        (out_folder / f"compare.{end}").write_text(text, encoding="utf-8", newline="")
-    return [out_folder / f"compare.{end}" for end in texts]
+    paths = [Path(out_folder) / f"compare.{end}" for end in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        replace_atomically(
+            path, lambda new, text=text: new.write_text(text, encoding="utf-8", newline="")
+        )
+    return paths
 
 
 def comparison_markdown(compared: Sequence[Compared], refused: Sequence[str] = ()) -> str:
     """Render comparisons, and the reasons for those that were refused, as markdown."""
     parts = [markdown(sheet) for one in compared for sheet in comparison_sheets(one)]
-    parts += ["\n".join(f"- not compared, {text}" for text in refused)] if refused else []
+    notes = "\n".join(f"- not compared, {escape_markdown(text)}" for text in refused)
+    parts += [notes] if refused else []
     return "\n\n".join(parts) + "\n"
 
 
