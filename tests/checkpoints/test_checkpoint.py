@@ -31,7 +31,7 @@ def test_checkpoint_comes_back_with_its_record(tmp_path):
     assert sorted(p.name for p in path.parent.iterdir()) == ["a.json", "a.safetensors"]
 
 
-@pytest.mark.parametrize("content", [None, "", '{"sha256": "ab', "[]", "{}"])
+@pytest.mark.parametrize("content", [None, "", '{"sha256": "ab', "[]", "{}", "[" * 100_000])
 def test_checkpoint_without_a_whole_record_was_not_finished(tmp_path, content):
     path = tmp_path / "a.safetensors"
     save_checkpoint(path, state(), {})

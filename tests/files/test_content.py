@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tsv_bench.files import content
-from tsv_bench.files.content import remembered_sha256, sha256, stamp
+from tsv_bench.files.content import MOST_BYTES, read_small, remembered_sha256, sha256, stamp
 
 
 def test_a_file_is_hashed_once_until_it_changes(tmp_path, monkeypatch):
@@ -35,3 +35,16 @@ def test_a_stamp_tells_of_another_file_size_or_time(tmp_path):
     assert len(set(found)) == 4
     with pytest.raises(FileNotFoundError):
         stamp(tmp_path / "none")
+
+
+def test_a_small_file_is_read_and_nothing_else(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    assert read_small(tmp_path / "file") == b"content"
+    os.mkfifo(tmp_path / "pipe")  # would be waited for
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(ValueError, match="is no regular file"):
+            read_small(path)
+    with (tmp_path / "file").open("r+b") as file:
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(ValueError, match="16777217 bytes, not up to 16777216"):
+        read_small(tmp_path / "file")

@@ -27,7 +27,7 @@ ALLOWED = {
     "task_vectors": "linalg",
     "methods": "linalg task_vectors",
     "hub": "files",
-    "state_dicts": "files columns linalg task_vectors",
+    "state_dicts": "files escaping columns linalg task_vectors",
     "data": "files escaping hub",
     "models": "files scores escaping hub state_dicts data",
     "checkpoints": "files scores hub state_dicts task_vectors data models",

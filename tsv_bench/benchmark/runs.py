@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import math
-import stat
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,12 +14,11 @@ import numpy as np
 
 from tsv_bench.benchmark.run_content import FILE_NAMES, check_agreement, check_fields
 from tsv_bench.escaping import check_name, visible
-from tsv_bench.files import replace_atomically
+from tsv_bench.files import read_small, replace_atomically, replace_text
+from tsv_bench.files.content import MOST_BYTES
 from tsv_bench.scores import Score
 
 log = logging.getLogger(__name__)
-
-MAX_BYTES = 16 * 2**20  # of a Run's file, and of its bits unpacked; in results/ 43 kB are the most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +72,7 @@ def save_run(run: Run, correct: Mapping[str, np.ndarray], folder: Path) -> Path:
     # The json comes last, so that a reader who finds it finds the bits too.
     bits = {task: np.asarray(c, bool) for task, c in correct.items()}
     replace_atomically(path.with_suffix(".npz"), lambda temporary: save_bits(temporary, bits))
-    replace_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+    replace_text(path, text + "\n")
     return path
 
 
@@ -90,7 +88,7 @@ def load_run(path: Path) -> Run:
     """
     try:
         content = json.loads(
-            read_file(path).decode("utf-8"), parse_float=_finite, parse_constant=_finite
+            read_small(path).decode("utf-8"), parse_float=_finite, parse_constant=_finite
         )
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable json: {error}.") from error
@@ -120,10 +118,10 @@ def load_correct(path: Path, run: Run | None = None) -> dict[str, np.ndarray]:
     """
     path = Path(path).with_suffix(".npz")
     try:
-        with zipfile.ZipFile(io.BytesIO(read_file(path))) as archive:
+        with zipfile.ZipFile(io.BytesIO(read_small(path))) as archive:
             members = archive.infolist()
-            if (unpacked := sum(member.file_size for member in members)) > MAX_BYTES:
-                raise ValueError(f"unpacked it has {unpacked} bytes, not up to {MAX_BYTES}")
+            if (unpacked := sum(member.file_size for member in members)) > MOST_BYTES:
+                raise ValueError(f"unpacked it has {unpacked} bytes, not up to {MOST_BYTES}")
             correct = {m.filename.removesuffix(".npy"): read_bits(archive, m) for m in members}
     except Exception as error:  # whatever a damaged file makes zipfile, zlib or numpy raise
         raise ValueError(f"cannot read per-image correctness from {path}: {error}.") from error
@@ -155,20 +153,6 @@ def read_bits(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
             f"or false for each image"
         )
     return values.astype(bool)
-
-
-def read_file(path: Path) -> bytes:
-    """Return the content of a file of a Run.
-
-    Raises ValueError if it is no regular file (a pipe would never end) or larger than `MAX_BYTES`,
-    OSError if it cannot be read.
-    """
-    status = Path(path).stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path} is no regular file")
-    if status.st_size > MAX_BYTES:
-        raise ValueError(f"{path} has {status.st_size} bytes, not up to {MAX_BYTES}")
-    return Path(path).read_bytes()
 
 
 def find_runs(folder: Path, **equal: Any) -> list[tuple[Path, Run]]:

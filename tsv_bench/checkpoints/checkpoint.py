@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tsv_bench.files import replace_atomically, sha256
+from tsv_bench.files import read_small, replace_atomically, replace_text, sha256
 from tsv_bench.scores import Score
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def save_checkpoint(
     replace_atomically(path, lambda temporary: save_file(tensors, temporary))
     record = {**record, "sha256": sha256(path)}
     text = json.dumps(record, indent=1)
-    replace_atomically(path.with_suffix(".json"), lambda temporary: temporary.write_text(text))
+    replace_text(path.with_suffix(".json"), text)
     return record
 
 
@@ -51,9 +51,9 @@ def load_record(path: Path) -> dict[str, Any] | None:
     if not path.exists() or not beside.exists():
         return None
     try:
-        record = json.loads(beside.read_text())
+        record = json.loads(read_small(beside))
         expected = record["sha256"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         log.warning(f"{beside} is damaged; what it describes is made again")
         return None
     if sha256(path) != expected:

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from tsv_bench.cli.launch import command
-from tsv_bench.files import replace_atomically
+from tsv_bench.files import replace_atomically, replace_text
 from tsv_bench.models import build_mini, pretraining, save_mini
 from tsv_bench.models.backbone import normalize
 from tsv_bench.models.mini import compact_tokens
@@ -95,9 +95,7 @@ def main(config: DictConfig) -> None:
         "torch": torch.__version__,
         "loss": curve,
     }
-    replace_atomically(
-        output.with_suffix(".log.json"), lambda path: path.write_text(json.dumps(record, indent=1))
-    )
+    replace_text(output.with_suffix(".log.json"), json.dumps(record, indent=1))
     resume.unlink(missing_ok=True)
     log.info(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB, sha256 {sha256}) and its log")
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from tsv_bench.data.images import decode
 from tsv_bench.data.pixels import Split, Undecoded, pixel_damage, read_pixels, write_pixels
 from tsv_bench.data.task import SPLITS, Task
-from tsv_bench.files import check_room, replace_atomically, sha256
+from tsv_bench.files import check_room, read_small, replace_atomically, sha256
 from tsv_bench.files.atomic import sweep
 
 log = logging.getLogger(__name__)
@@ -176,11 +176,11 @@ def open_dataset(task: Task, home: Path):
 def damage(home: Path) -> str | None:
     """Return what is wrong with a data set on disk, or None if every file is as it was written."""
     try:
-        manifest = json.loads((home / MANIFEST).read_text())
+        manifest = json.loads(read_small(home / MANIFEST))
         for name, digest in manifest.items():
             if sha256(home / name) != digest:
                 return f"{name} has other bytes than were written"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         return f"{type(error).__name__}: {error}"
     return None
 

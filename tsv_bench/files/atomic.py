@@ -48,6 +48,11 @@ def replace_atomically(path: Path, write: Callable[[Path], Any], *, durable: boo
             sync(path.parent)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, as `replace_atomically` does."""
+    replace_atomically(path, lambda new: new.write_text(text, encoding="utf-8", newline=""))
+
+
 def _check_writable(temporary: Path) -> None:
     """Raise OSError if nothing can be written here: libraries hide that behind their own errors."""
     try:

@@ -1,6 +1,7 @@
 """What a file holds: its hash, and a stamp that tells whether it has changed."""
 
 import hashlib
+import stat
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,23 @@ def stamp(path: Path) -> Stamp:
     """
     status = path.stat()
     return Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+MOST_BYTES = 16 * 2**20  # of a file that describes others; in results/ 43 kB are the most
+
+
+def read_small(path: Path) -> bytes:
+    """Return the content of a small file, such as a record.
+
+    Raises ValueError if it is no regular file (a pipe would never end) or larger than
+    `MOST_BYTES`, OSError if it cannot be read.
+    """
+    status = Path(path).stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is no regular file")
+    if status.st_size > MOST_BYTES:
+        raise ValueError(f"{path} has {status.st_size} bytes, not up to {MOST_BYTES}")
+    return Path(path).read_bytes()
 
 
 def sha256(path: Path) -> str:

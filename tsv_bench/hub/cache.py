@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from huggingface_hub import constants
 
-from tsv_bench.files import replace_atomically
+from tsv_bench.files import replace_text
 from tsv_bench.hub.listing import File, Listing, parse_record, record
 
 CHUNK = 2**20  # bytes that are hashed at a time
@@ -90,11 +90,11 @@ class Repository:
 
     def keep(self, listing: Listing) -> None:
         """Record the listing, and its commit as that of the revision."""
-        replace_atomically(self.record, lambda path: path.write_text(record(listing)))
+        replace_text(self.record, record(listing))
         # huggingface_hub prunes snapshots that no reference names.
         if listing.commit != self.revision:
             reference = self.home / "refs" / self.reference
-            replace_atomically(reference, lambda path: path.write_text(listing.commit))
+            replace_text(reference, listing.commit)
 
     def keep_damaged(self, listing: Listing, names: Sequence[str]) -> None:
         """Record that these files, and no others, have wrong hashes."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tsv_bench.files import replace_atomically
+from tsv_bench.files import replace_text
 from tsv_bench.report.plots import save_figures
 from tsv_bench.report.tables.table import Table
 from tsv_bench.report.text.render import LAYOUTS, render_csv, render_latex, render_markdown
@@ -19,7 +19,5 @@ def write_report(tables: Sequence[Table], out_folder: Path, layout: str = "runs"
     texts = {end: render(tables, layout) for end, render in renderings.items()}
     paths = [Path(out_folder) / f"{LAYOUTS[layout]}.{end}" for end in texts]
     for path, text in zip(paths, texts.values(), strict=True):
-        replace_atomically(
-            path, lambda new, text=text: new.write_text(text, encoding="utf-8", newline="")
-        )
+        replace_text(path, text)
     return [*paths, *save_figures(tables, out_folder)]

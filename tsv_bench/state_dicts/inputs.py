@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from tsv_bench.escaping import check_name
 from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.integrity import Hashes, check_contents
 from tsv_bench.state_dicts.open_vectors import cache_key, open_task_vector
@@ -84,8 +85,9 @@ def check_tasks(finetuned: Mapping[str, Path | str]) -> None:
     if not finetuned:
         raise ValueError("no fine-tuned checkpoints: give at least one, as in {cars: cars.pt}.")
     for task in finetuned:
-        if task in ("pretrained", "", ".", "..") or Path(task).name != task:
-            raise ValueError(f"the task's name {task!r} cannot be a file's name. Choose another.")
+        if task == "pretrained":
+            raise ValueError("the task's name 'pretrained' is taken. Choose another.")
+        check_name(task, "the task's name")
 
 
 def warn_of_repetition(contents: Mapping[str, Hashable]) -> None:

@@ -90,7 +90,7 @@ def check_yaml(group: str, name: str, folders: Iterable[Path]) -> None:
     """
     for path in (folder / group / f"{name}.yaml" for folder in folders):
         try:
-            yaml.safe_load(path.read_text()) if path.is_file() else None
+            yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
         except yaml.MarkedYAMLError as error:
             raise ValueError(
                 f"{path}, line {error.problem_mark.line + 1}, is not YAML: {error.problem}. "

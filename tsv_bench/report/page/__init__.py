@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tsv_bench.files import replace_atomically
+from tsv_bench.files import replace_text
 from tsv_bench.report.page.packed_runs import pack_runs
 from tsv_bench.report.page.sections import figure_sections, page_summary, sheet_sections
 from tsv_bench.report.tables.row import Evaluated
@@ -36,7 +36,7 @@ def write_page(
     """
     path = Path(folder) / NAME
     text = render_page(evaluated, tables, sheets)
-    replace_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    replace_text(path, text)
     return path
 
 

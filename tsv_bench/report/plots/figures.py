@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from tsv_bench.escaping import check_name, escape_markdown
-from tsv_bench.files import replace_atomically
+from tsv_bench.files import replace_text
 from tsv_bench.report.plots import accuracies, alphas, radar, ranks, sizes
 from tsv_bench.report.plots.style import STYLE, NothingToPlot, save_figure
 from tsv_bench.report.tables.table import Table
@@ -67,5 +67,5 @@ def save_figures(tables: Sequence[Table], folder: Path) -> list[Path]:
         captions += map(escape_markdown, left_out)
     path = folder / CAPTIONS
     text = "\n\n".join(captions) + "\n"
-    replace_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    replace_text(path, text)
     return [*paths, path]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tsv_bench.escaping import escape_markdown
-from tsv_bench.files import replace_atomically
+from tsv_bench.files import replace_text
 from tsv_bench.report.tables.statistics import NUM_RESAMPLES, Estimate, Interval
 from tsv_bench.report.tables.two_methods import Compared, OfTask, Paired
 from tsv_bench.report.text.csv_records import bounds_record, to_csv
@@ -22,9 +22,7 @@ def write_comparison(
     texts = {"md": comparison_markdown(compared, refused), "csv": comparison_csv(compared)}
     paths = [Path(out_folder) / f"compare.{end}" for end in texts]
     for path, text in zip(paths, texts.values(), strict=True):
-        replace_atomically(
-            path, lambda new, text=text: new.write_text(text, encoding="utf-8", newline="")
-        )
+        replace_text(path, text)
     return paths
 
 
