@@ -192,6 +192,17 @@ def test_a_replacement_that_was_whole_stays(output, monkeypatch):
     assert texts(output) == REPLACED and os.listdir(folder) == ["out"]
 
 
+def test_what_an_earlier_version_moved_aside_is_brought_back(tmp_path, caplog):
+    for name in (".out.12345678.old", ".other.12345678.old", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text(name)
+    sweep(tmp_path)
+    assert (tmp_path / "out" / "weights").read_text() == ".out.12345678.old"
+    assert (tmp_path / "other" / "weights").read_text() == "other"
+    assert (tmp_path / ".other.12345678.old").exists(), "nobody knows what else is in it"
+    assert caplog.text.count("was moved aside by a process that was killed: restored") == 1
+
+
 def test_there_is_nothing_to_take_back_before_the_journal_is_whole(tmp_path):
     assert undo(tmp_path) is None
     (tmp_path / "replacing.json").write_text('{"output": "o')

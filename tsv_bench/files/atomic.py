@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # Names of temporary folders, and of what `claim` holds.
 TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8}\.tmp|claim)")
+# What versions before this one moved aside while they replaced a folder.
+ASIDE = re.compile(r"\.(.+)\.[0-9a-f]{8}\.old")
 NEW, OLD, JOURNAL = "new", "old", "replacing.json"  # in a temporary folder
 
 
@@ -92,6 +94,13 @@ def sweep(folder: Path) -> None:
     """
     if not folder.is_dir():
         return
+    for name in os.listdir(folder):
+        aside = ASIDE.fullmatch(name)
+        if aside and not os.path.lexists(folder / aside[1]):
+            os.rename(folder / name, folder / aside[1])
+            log.warning(
+                f"{folder / aside[1]} was moved aside by a process that was killed: restored"
+            )
     for temporary in (folder / name for name in os.listdir(folder) if TEMPORARY.fullmatch(name)):
         try:
             held = hold(temporary)
