@@ -135,7 +135,7 @@ def test_a_repository_of_the_hub_is_fetched_and_used(backbone, tuned, tmp_path, 
     assert not said()
 
     # In the cache a file's name is its hash, so nothing is read to hash it.
-    monkeypatch.setattr(files, "sha256", lambda path: pytest.fail("read"))
+    monkeypatch.setattr(files.content, "sha256", lambda path: pytest.fail("read"))
     found = source.checkpoint(backbone, cars, pytest.fail)
     assert found.sha256 == sha256(path)
     assert (found.generation, found.scores) == ("fixed", None)

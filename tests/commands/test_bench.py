@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from stand_ins.commands import SMALL, TASKS, checkpoints, numbers, runs, small, tsv
 from stand_ins.wandb_files import own_folders
 
-from tsv_bench import files
 from tsv_bench.cli.config import objects
 from tsv_bench.data import cache
 from tsv_bench.models import head
@@ -268,7 +267,7 @@ def test_a_checkpoint_that_was_changed_is_not_used(copy):
 
 def test_a_full_disk_is_found_before_fine_tuning(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=15_000_000)
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     result = tsv(tmp_path, "bench", *SMALL)
     assert result.code == 1 and "has 15 MB free, 40 MB are needed" in result.err
     assert "building" not in result.err and not checkpoints(tmp_path)

@@ -7,11 +7,10 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
-from types import SimpleNamespace
 
 import pytest
 import stand_ins.commands
-from huggingface_hub import constants, file_download
+from huggingface_hub import constants
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -161,7 +160,6 @@ def test_a_network_lost_on_the_way_leaves_what_was_fetched(hub, tmp_path, monkey
             hub.close()
         return fetch_one(need)
 
-    monkeypatch.setattr(file_download, "time", SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setattr(fetch.hub, "fetch", close_before_the_second)
     result = tsv(tmp_path, "fetch", *ARGUMENTS)
     assert result.code == 1 and wanted == [CARS, DTD]

@@ -8,6 +8,11 @@ from tsv_bench.files import claim
 from tsv_bench.files.claim import claimed
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(claim, "SECONDS", 0)
+
+
 def test_an_output_is_claimed_once_and_nothing_is_left(tmp_path):
     output = tmp_path / "a" / "b" / "out"
     with claimed(output):

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from stand_ins.commands import interrupt, start, tsv
 from stand_ins.processes import Started
 
+from tsv_bench.files import claim
 from tsv_bench.methods.matrixwise import tsv as tsv_method
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
@@ -158,7 +159,10 @@ def held_merge(folder, hold):
     )  # fmt: skip
 
 
-def test_of_merges_to_one_output_one_writes_it_and_a_kill_leaves_nothing(folder, caplog):
+def test_of_merges_to_one_output_one_writes_it_and_a_kill_leaves_nothing(
+    folder, caplog, monkeypatch
+):
+    monkeypatch.setattr(claim, "SECONDS", 0)
     before = {p.name for p in folder.iterdir()}
     with held_merge(folder, (tsv_method.__name__, "merge_triplets", 1)) as process:
         process.wait_until_held()
