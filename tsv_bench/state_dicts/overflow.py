@@ -5,18 +5,20 @@ import math
 import torch
 from torch import Tensor
 
-from tsv_bench.linalg.precision import all_finite, at_least_float32
-
 
 def fitted(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
     """Cast values to the dtype that they are written in.
 
     Raises ValueError if one of them is beyond that dtype, or not finite.
     """
-    cast = values.to(dtype)
-    if not dtype.is_floating_point or all_finite(cast) and not _saturated(values, dtype):
-        return cast
-    largest = at_least_float32(values).abs().nan_to_num(torch.inf, torch.inf).max().item()
+    if not dtype.is_floating_point or not values.numel():
+        return values.to(dtype)
+    # Asked of the values and not of the cast ones: float8 has casts that cut off without infinity.
+    wide = values if values.dtype.itemsize > 1 else values.float()  # float8 has no extremes
+    low, high = wide.aminmax()
+    if max(-low.item(), high.item()) < _rounded_to_infinity(dtype):
+        return values.to(dtype)
+    largest = wide.abs().nan_to_num(torch.inf, torch.inf).max().item()
     raise ValueError(
         f"{name!r} does not fit {str(dtype).removeprefix('torch.')}: its largest value is "
         f"{largest:.3g}, and {torch.finfo(dtype).max:.3g} is the largest that this type has. Lower "
@@ -25,11 +27,7 @@ def fitted(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
     )
 
 
-def _saturated(values: Tensor, dtype: torch.dtype) -> bool:
-    """Return whether a cast to float8 cuts values off; torch has types that do not overflow."""
-    if dtype.itemsize > 1 or values.dtype == dtype:
-        return False
+def _rounded_to_infinity(dtype: torch.dtype) -> float:
+    """Return the least value that is not rounded to a finite one: half a place beyond the last."""
     limits = torch.finfo(dtype)
-    last_place = math.ldexp(limits.eps, math.frexp(limits.max)[1] - 1)
-    low, high = at_least_float32(values).aminmax()
-    return max(-low.item(), high.item()) > limits.max + last_place / 2  # else it is only rounded
+    return limits.max + math.ldexp(limits.eps, math.frexp(limits.max)[1] - 2)
