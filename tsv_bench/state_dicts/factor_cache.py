@@ -105,7 +105,7 @@ class FactorCache:
         return self.folder / pair / f"{layer}.safetensors"
 
     def _check(self, path: Path, file: SafetensorsFile) -> None:
-        key = (path, file.inode)
+        key = (path, file.stamp.inode)
         if key in self._checked:
             return
         if any(spec.dtype not in (torch.float32, torch.float64) for spec in file.specs.values()):

@@ -11,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from tsv_bench.files.content import Stamp
+
 # Dtypes as safetensors names them -> as torch does.
 TORCH_NAMES = {
     "F64": "float64",
@@ -66,6 +68,7 @@ class SafetensorsFile:
         self.path = path
         self._fd = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._fd)
+        self.stamp = self._stamp()  # of what is open: the path may be replaced
         try:
             with safe_open(path, framework="pt"):  # checks the header and the size
                 pass
@@ -83,7 +86,6 @@ class SafetensorsFile:
         self.header = os.pread(self._fd, 8 + header_bytes, 0)
         header = json.loads(self.header[8:])
         self.metadata: dict[str, str] = header.pop("__metadata__", {})
-        self.inode = os.fstat(self._fd).st_ino  # of what is open: the path may be replaced
         self.specs: dict[str, Spec] = {}
         self._offset: dict[str, int] = {}
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
@@ -106,5 +108,21 @@ class SafetensorsFile:
         while left:
             count = os.preadv(self._fd, [left], offset)
             if count == 0:
-                raise ValueError(f"{self.path} shrank while {name!r} was being read. Start again.")
+                raise changed(self.path)
             left, offset = left[count:], offset + count
+
+    def check_unchanged(self) -> None:
+        """Raise ValueError if the file was written to since it was opened."""
+        if self._stamp() != self.stamp:
+            raise changed(self.path)
+
+    def _stamp(self) -> Stamp:
+        status = os.fstat(self._fd)
+        return Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def changed(path: Path) -> ValueError:
+    """Return the error of a file that is another one than was opened."""
+    return ValueError(
+        f"{path} changed while it was being read. Start again when nothing writes to it."
+    )

@@ -35,8 +35,9 @@ class StateDict(LazyMapping):
 
     A tensor that is read belongs to the caller: contiguous, in ordinary memory, no view of a file.
     ``shards``: file name -> its parameters, in the file's order. ``headers``: file name -> the
-    bytes before the data, or None if the file holds more than header and data. ``other_files``:
-    the files of a folder that are neither weights nor their index.
+    bytes before the data, or None if the file holds more than header and data. ``stamps``: file
+    name -> what told the file from others when it was opened. ``other_files``: the files of a
+    folder that are neither weights nor their index.
     """
 
     fresh = True
@@ -62,6 +63,7 @@ class StateDict(LazyMapping):
         self.metadata = {} if index_name else dict(parts[0].metadata)
         self.shards: dict[str, list[str]] = {}
         self.headers = {part.path.name: part.header for part in parts}
+        self.stamps = {part.path.name: part.stamp for part in parts}
         self._part: dict[str, SafetensorsFile | TorchFile] = {}
         for part in parts:
             shard = part.path.name
@@ -83,13 +85,17 @@ class StateDict(LazyMapping):
         return self._part[name].specs[name].dtype
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Read ``self[name][start:stop]`` and no other rows. A 0-d tensor is one row, itself."""
+        """Read ``self[name][start:stop]`` and no other rows. A 0-d tensor is one row, itself.
+
+        Raises ValueError if the file has changed since it was opened.
+        """
         part = self._part[name]
         spec = part.specs[name]
         start, stop, _ = slice(start, stop).indices(spec.rows)
         out = torch.empty((max(stop - start, 0), *spec.shape[1:]), dtype=spec.dtype)
         if out.numel():
             part.read(name, start, out)
+            part.check_unchanged()
         return out if spec.shape else out.reshape(())
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tsv_bench.files import stamp
-from tsv_bench.state_dicts.safetensors_file import SafetensorsFile, Spec
+from tsv_bench.state_dicts.safetensors_file import SafetensorsFile, Spec, changed
 
 log = logging.getLogger(__name__)
 NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights
@@ -46,10 +46,12 @@ class TorchFile:
         """
         self.path = path
         self._mapped = mapped
-        self._stamp = stamp(path)
+        self.stamp = stamp(path)
         self._lock = threading.Lock()
         self._bytes_read = 0
         content = _load(path, mapped)
+        if stamp(path) != self.stamp:
+            raise changed(path)
         if not isinstance(content, dict):
             raise ValueError(
                 f"{path} is not a checkpoint: it holds a {type(content).__name__}, not tensors by "
@@ -79,6 +81,11 @@ class TorchFile:
             tensor = tensor if tensor.ndim else tensor.reshape(1)
             piece.copy_(tensor[start + first : start + first + len(piece)])
 
+    def check_unchanged(self) -> None:
+        """Raise ValueError if the file has changed since it was opened, unless memory holds it."""
+        if self._mapped and stamp(self.path) != self.stamp:
+            raise changed(self.path)
+
     def _current(self, num_bytes: int) -> dict[str, Tensor]:
         """Return the tensors, mapped afresh if ``num_bytes`` more would exceed `MAPPED_BYTES`."""
         if not self._mapped:
@@ -86,8 +93,7 @@ class TorchFile:
         with self._lock:
             # Reading a mapped file that was cut kills the process; mapping one that was replaced
             # mixes two checkpoints.
-            if stamp(self.path) != self._stamp:
-                raise ValueError(f"{self.path} changed while it was being read. Start again.")
+            self.check_unchanged()
             if self._bytes_read and self._bytes_read + num_bytes > MAPPED_BYTES:
                 self._tensors = _tensors(_innermost(_load(self.path, mapped=True)))
                 self._bytes_read = 0
