@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import stat
 import weakref
 from pathlib import Path
 from typing import NamedTuple
@@ -66,8 +67,10 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         """Raises ValueError if the file is damaged or holds a dtype that torch does not know."""
         self.path = path
-        self._fd = os.open(path, os.O_RDONLY)
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
         weakref.finalize(self, os.close, self._fd)
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            raise ValueError(f"{path} is not a safetensors file: it is no regular file.")
         self.stamp = self._stamp()  # of what is open: the path may be replaced
         try:
             with safe_open(path, framework="pt"):  # checks the header and the size
