@@ -229,12 +229,20 @@ def weight_files(folder: Path) -> list[Path]:
 def owned(folder: Path, shards: Shards) -> set[str]:
     """Return the names of the files that a merge wrote into ``folder``, as their metadata has them.
 
-    Versions that named only the weights copied the other files of ``shards`` too.
+    Versions that named only the weights copied the other files of ``shards`` too. Raises ValueError
+    if the metadata are damaged.
     """
     names: set[str] = set()
     for file in weight_files(folder):
         beside = SafetensorsFile(file).metadata.get(BESIDE)
-        names |= {file.name, *(json.loads(beside) if beside else shards.names)}
+        try:
+            listed = [str(name) for name in json.loads(beside)] if beside else shards.names
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"{file} has damaged metadata, which do not say what a merge has written beside "
+                f"it. Name another output, or remove this one yourself."
+            ) from error
+        names |= {file.name, *listed}
     return {name for name in names if Path(name).name == name}
 
 
