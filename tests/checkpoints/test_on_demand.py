@@ -12,6 +12,7 @@ import torch
 from made_up.finetuning import SETTINGS, source
 from made_up.tasks import NUM_IMAGES, backbone, load, task
 from safetensors.torch import load_file
+from stand_ins.disk import read_only
 from stand_ins.processes import Started
 
 from tsv_bench.models import accuracy, finetuning, zero_shot_head
@@ -206,3 +207,14 @@ def test_killed_run_is_resumed_to_the_same_bits(tmp_path):
     a, b = load_file(whole.path), load_file(resumed.path)
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert not list((tmp_path / "killed").rglob("*.resume"))
+
+
+def test_a_checkpoint_that_may_only_be_read_is_found(tmp_path, trainings, monkeypatch):
+    tiny, made, folder = backbone(), task(), tmp_path / "checkpoints"
+    first = source(folder).checkpoint(tiny, made, load)
+    read_only(monkeypatch, folder)
+    assert source(folder).checkpoint(tiny, made, load) == first
+    for other in (replace(source(folder), seed=7), replace(source(folder), overwrite=True)):
+        with pytest.raises(OSError, match="Read-only file system"):
+            other.checkpoint(tiny, made, load)
+    assert len(trainings) == 1  # refused before it trains

@@ -1,10 +1,15 @@
 """What is wrong with a command is said before long work: one message, exit code 1, nothing made."""
 
+import errno
+import os
+import resource
+
 import pytest
 import torch
 from huggingface_hub import constants
 from stand_ins.commands import SMALL, checkpoints, tsv
 
+from tsv_bench.cli import launch
 from tsv_bench.cli.config import objects
 from tsv_bench.data import cache
 
@@ -105,3 +110,28 @@ def test_a_traceback_is_there_for_who_wants_it(tmp_path, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ValueError, match="unknown method"):
         tsv(tmp_path, "bench", "method=tsv_mrge")
+
+
+@pytest.fixture
+def few_files():
+    """Let this process have no more than 64 files open, though the system allows it more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    yield hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_command_may_have_as_many_files_open_as_the_system_allows(few_files):
+    launch.raise_file_limit()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(few_files, 8192), few_files)
+
+
+def test_a_message_about_open_files_says_how_to_raise_their_number(capsys, few_files):
+    def fail():
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a.safetensors")
+
+    with pytest.raises(SystemExit):
+        launch.with_messages("tsv-merge", fail)
+    message = capsys.readouterr().err
+    assert "Too many open files: 'a.safetensors'. This process may have 64 open" in message
+    assert "Raise the limit with ulimit -n 8192, or give checkpoints in fewer shards." in message

@@ -10,6 +10,7 @@ import pytest
 import torch
 from made_up.tasks import NUM_IMAGES, SIZE, SOURCE, build, task, tints, to_pixels
 from PIL import Image
+from stand_ins.disk import read_only
 from stand_ins.processes import Started
 
 from tsv_bench.data import cache, load_split
@@ -214,3 +215,12 @@ def test_other_settings_have_a_cache_of_their_own(tmp_path, caplog):
 def test_task_that_makes_no_sense_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         task(**settings)
+
+
+def test_a_complete_cache_that_may_only_be_read_is_used(tmp_path, monkeypatch):
+    made = task()
+    load(tmp_path / "data", made)
+    read_only(monkeypatch, tmp_path / "data")
+    is_what_was_drawn(load(tmp_path / "data", made), "train")
+    with pytest.raises(OSError, match="Read-only file system"):
+        load(tmp_path / "data", made, "val")

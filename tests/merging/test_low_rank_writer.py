@@ -156,6 +156,7 @@ def test_entrywise_methods_take_the_reconstruction(folder, method, knobs):
         torch.testing.assert_close(back[name], there[name], rtol=0, atol=2 * 2.0**-22)
 
 
+ODD = {"pretrained": "", "layers": [[]], "unchanged": [], "split_qkv": True}
 DAMAGES = {
     "a.safetensors was compressed against other pretrained weights. Give the pretrained": (
         lambda folder, path: save(pretrained(torch.float64), folder / "base.safetensors")
@@ -176,6 +177,12 @@ DAMAGES = {
     ),
     "is a compressed file whose metadata are damaged. Make it again": (
         lambda folder, path: rewrite(path, len, {KEY_LOW_RANK: '{"layers": []}'})
+    ),
+    "metadata are damaged. Make it": (
+        lambda folder, path: rewrite(path, len, {KEY_LOW_RANK: "[" * 100_000})
+    ),
+    "whose metadata are damaged.": (
+        lambda folder, path: rewrite(path, len, {KEY_LOW_RANK: json.dumps(ODD)})
     ),
 }
 

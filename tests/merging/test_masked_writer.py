@@ -134,6 +134,14 @@ DAMAGES = {
     "a.safetensors is a file of masks whose metadata are damaged": (
         lambda folder, path: rewrite(path, metadata={KEY_MASKED: json.dumps({"scale": 1})})
     ),
+    "file of masks whose metadata are damaged": (
+        lambda folder, path: rewrite(path, metadata={KEY_MASKED: "[" * 100_000})
+    ),
+    "masks whose metadata are damaged": (
+        lambda folder, path: rewrite(
+            path, metadata={KEY_MASKED: '{"pretrained": "", "merge": "", "scale": 1e300}'}
+        )
+    ),
     "holds NaN or infinity in 'visual.proj'": (
         lambda folder, path: rewrite(
             path.with_name("shared.safetensors"), lambda t: t["visual.proj"].fill_(torch.nan)

@@ -119,6 +119,7 @@ def test_wrong_arguments(mistake, folder, no_work, monkeypatch):
 OF_THE_FUNCTION = [
     ({"alpha": math.nan}, "alpha=nan is not a number"),
     ({"alpha": math.inf}, "alpha=inf is not a number"),
+    ({"alpha": 1e39}, "alpha=1e+39 is not a number that float32 holds."),
     ({"alpha": None}, "alpha=None is not a number"),
     ({"alpha": True}, "alpha=True is not a number"),
     ({"write": "weights"}, "write='weights' is unknown. There are: model, vector, compressed."),
@@ -255,7 +256,7 @@ def test_values_that_float16_cannot_hold_are_named(folder):
     save(base, folder / "half.pt")
     message = refused(folder, "pretrained=half.pt", "alpha=1e9")
     assert "does not fit float16: its largest value is" in message
-    assert "Lower alpha, or give the pretrained checkpoint in bfloat16 or float32." in message
+    assert "and 6.55e+04 is the largest that this type has. Lower alpha, or write" in message
 
 
 def test_an_output_that_is_there_is_kept_unless_told_otherwise(folder):

@@ -209,3 +209,29 @@ def test_a_merge_that_was_killed_in_replacing_a_folder_is_taken_back(folder):
     assert len(list((folder / "out").iterdir())) == 7
     assert (folder / "out" / "README.md").read_text() == "mine"
     assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("listed", ["[" * 100_000, "3", "{"])
+def test_an_output_whose_metadata_are_damaged_is_not_replaced(folder, listed):
+    settings = {"base": "safetensors", "output": "out"}
+    made(folder, "tsv_merge", **settings)
+    shard = folder / "out" / "model-1.safetensors"
+    save_file(load_file(shard), shard, {"tsv_bench": "{}", "tsv_bench.files": listed})
+    before = shard.read_bytes()
+    with pytest.raises(ValueError, match="model-1.safetensors has damaged metadata, which do not"):
+        made(folder, "tsv_merge", overwrite=True, **settings)
+    assert shard.read_bytes() == before
+
+
+@pytest.mark.parametrize("names", [("a.bin", "a.pt"), ("model-1.bin", "pytorch_model-1.bin")])
+def test_shards_that_would_have_one_name_are_refused(folder, names):
+    """One of them would be lost."""
+    base = folder / "bin"
+    parts = [dict(list(pretrained().items())[i::2]) for i in (0, 1)]
+    for name, part in zip(names, parts, strict=True):
+        save(part, base / name, "torch")
+    index = {param: name for name, part in zip(names, parts, strict=True) for param in part}
+    (base / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
+    with pytest.raises(ValueError, match=f"{names[0]!r} and {names[1]!r} in .* would both be writ"):
+        made(folder, "tsv_merge", "out", base="bin")
+    assert not (folder / "out").exists()

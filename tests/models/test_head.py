@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from made_up.backbones import load
+from stand_ins.disk import read_only
 
 from tsv_bench.models import head, zero_shot_head, zero_shot_heads
 
@@ -171,3 +172,25 @@ def test_damaged_head_is_built_again_with_a_warning(backbone, tmp_path, built, c
         caplog.clear()
     assert built == ["tints", "tints"]
     assert [p.name for p in path.parent.iterdir()] == [path.name]  # no temporary file
+
+
+def test_heads_in_a_folder_that_may_only_be_read(backbone, tmp_path, built, caplog, monkeypatch):
+    folder = tmp_path / "heads"
+    zero_shot_heads(backbone, tasks("one"), folder)
+    read_only(monkeypatch, folder)
+    forget()
+    zero_shot_heads(backbone, tasks("one"), folder)
+    assert built == ["one"] and not caplog.text
+    two = tasks("two", templates=TEMPLATES)
+    zero_shot_heads(backbone, two, folder)
+    assert built == ["one", "two"] and "the head of two is not kept for the next" in caplog.text
+
+
+def test_a_damaged_head_that_may_only_be_read(backbone, tmp_path, built, caplog, monkeypatch):
+    head = zero_shot_head(backbone, made_up.tasks.task(), tmp_path / "heads")
+    (path,) = (tmp_path / "heads" / "small").iterdir()
+    cut(path)
+    read_only(monkeypatch, tmp_path / "heads")
+    forget()
+    assert torch.equal(zero_shot_head(backbone, made_up.tasks.task(), tmp_path / "heads"), head)
+    assert f"{path} is damaged" in caplog.text

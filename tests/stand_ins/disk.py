@@ -1,5 +1,8 @@
-"""The order in which files are renamed and brought to the disk, and a disk that is full."""
+"""The order in which files are renamed and brought to the disk; full and read-only disks."""
 
+import builtins
+import errno
+import io
 import os
 import resource
 from contextlib import contextmanager
@@ -51,3 +54,25 @@ def full(num_bytes=100_000):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def read_only(monkeypatch, folder):
+    """Let all that would write below ``folder`` fail, as on a file system for reading only."""
+
+    def guard(place, name, writes):
+        call = getattr(place, name)
+
+        def guarded(path, *rest, **named):
+            inside = isinstance(path, str | os.PathLike) and folder in Path(path).absolute().parents
+            if (inside or path == folder) and writes(*rest, **named):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+            return call(path, *rest, **named)
+
+        monkeypatch.setattr(place, name, guarded)
+
+    for name in ("link", "mkdir", "remove", "rename", "replace", "rmdir", "symlink", "unlink"):
+        guard(os, name, lambda *rest, **named: True)
+    guard(os, "utime", lambda *rest, **named: True)
+    guard(os, "open", lambda flags, *rest, **named: flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR))
+    for place in (builtins, io):
+        guard(place, "open", lambda mode="r", *rest, **named: not set(mode).isdisjoint("wax+"))

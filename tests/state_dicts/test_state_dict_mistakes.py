@@ -8,6 +8,7 @@ import pytest
 import torch
 from made_up.state_dicts import FORMATS, save, save_sharded, state
 
+from tsv_bench.state_dicts import safetensors_file
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
 
@@ -201,3 +202,15 @@ def test_folders_that_leave_a_choice_or_none(tmp_path):
         save(state(), tmp_path / name, "torch")
     with pytest.raises(ValueError, match="2 files to choose from .*: a.bin, b.pt. Name the one"):
         open_state_dict(tmp_path)
+
+
+def test_too_many_open_files_are_no_damage(tmp_path, monkeypatch):
+    """Nobody is told to delete a checkpoint because another file could not be opened."""
+    path = save(state(), tmp_path / "a")
+
+    def no_descriptor(*args, **kwargs):  # what safe_open raises then
+        raise RuntimeError(f"unable to open file <{path}> in read-only mode: Too many open files")
+
+    monkeypatch.setattr(safetensors_file, "safe_open", no_descriptor)
+    with pytest.raises(OSError, match=f"{path} cannot be mapped: .*Too many open files"):
+        open_state_dict(path)

@@ -88,6 +88,7 @@ class ImageTower(LazyMapping):
         self._state, self._places, self._pretrained = state, places, pretrained
         # None: what is read here of a file is only part of its data and in another order.
         self.headers = dict.fromkeys(state.headers)
+        self.stamps = state.stamps
         self.shards: dict[str, list[str]] = {shard: [] for shard in state.shards}
         shard_of = {name: shard for shard, names in state.shards.items() for name in names}
         for name, place in places.items():

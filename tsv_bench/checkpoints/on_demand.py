@@ -4,8 +4,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,13 +84,12 @@ class OnDemand:
         path = self.path(backbone, task)
         group = join_group(self.device)
         # Under torchrun the main process holds the lock and tells the others what it found.
-        if group.is_main:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")) if group.is_main else nullcontext():
+        with self._locked(path) if group.is_main else nullcontext():
             record = None
             if group.is_main and not self.overwrite:
                 if record := load_record(path):  # a kill may have come before this was removed
-                    path.with_suffix(".resume").unlink(missing_ok=True)
+                    with suppress(OSError):
+                        path.with_suffix(".resume").unlink()
             if (record := group.broadcast(record)) is None:
                 record = self.make(backbone, task, load, path, group)
                 if group.is_main:
@@ -99,6 +98,19 @@ class OnDemand:
         return Checkpoint(
             path=path, sha256=record["sha256"], generation=self.generation, scores=scores
         )
+
+    @contextmanager
+    def _locked(self, path: Path) -> Iterator[None]:
+        """Let other processes wait, unless all is there in a folder that cannot be written to."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held = FileLock(path.with_suffix(".lock")).acquire()
+        except OSError:
+            if self.overwrite or not load_record(path):
+                raise
+            held = nullcontext()
+        with held:
+            yield
 
     def save_pretrained(self, backbone: Backbone) -> None:
         """Write the pretrained image tower, which tsv-merge needs, unless it is there."""

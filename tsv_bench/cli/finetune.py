@@ -26,7 +26,8 @@ def main(config: DictConfig) -> None:
     backbone = objects.make_backbone(config)
     source = objects.make_source(config, device)
     objects.check_data(config, backbone, tasks, dict.fromkeys(tasks, SPLITS))
-    check_room(Path(source.folder), source.needed(backbone, list(tasks.values())))
+    if needed := source.needed(backbone, list(tasks.values())):
+        check_room(Path(source.folder), needed)
     load = objects.make_loader(config, backbone)
     for task in tasks.values():
         made = source.checkpoint(backbone, task, lambda split, task=task: load(task, split))

@@ -1,16 +1,18 @@
 """What all commands share: the configuration, messages for mistakes, and the machine's settings."""
 
 import ctypes
+import errno
 import functools
 import os
 import platform
+import resource
 import shlex
 import shutil
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import hydra
@@ -27,6 +29,8 @@ from tsv_bench.cli.config.void_settings import warn_of_void_settings
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters in malloc.h
 LARGE_BLOCK = 64 * 2**20  # bytes; larger blocks go back to the system when they are freed
 NEVER = 2**31 - 1  # the largest int: freed memory at the end of the heap is never given back
+
+NUM_FILES = 8192  # that a process may have open: more than all shards of a merge
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # as Ctrl-C: temporaries are removed
 
@@ -64,6 +68,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                     guarded
                 )()
 
+            raise_file_limit()
             try:
                 with ended_by_signals():
                     with_messages(program, compose_and_run)
@@ -106,6 +111,16 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+def raise_file_limit() -> None:
+    """Let this process have `NUM_FILES` open, or as many as it may: every shard is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    infinite = resource.RLIM_INFINITY
+    wanted = NUM_FILES if hard == infinite else min(hard, NUM_FILES)
+    if soft != infinite and soft < wanted:
+        with suppress(ValueError, OSError):  # a system may have a limit beside the hard one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def with_messages(program: str, work: Callable[[], Any]) -> Any:
     """Call ``work`` and return its result; end a user's mistake with one message and exit code 1.
 
@@ -119,6 +134,12 @@ def with_messages(program: str, work: Callable[[], Any]) -> Any:
         if isinstance(error, InstantiationException):  # Hydra wraps what a target raised
             error = error.__cause__ or error
         message = str(error).strip().split("\n    full_key:")[0]
+        if os.strerror(errno.EMFILE) in message:
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            message += (
+                f". This process may have {limit} open, and every shard of a checkpoint is one. "
+                f"Raise the limit with ulimit -n {NUM_FILES}, or give checkpoints in fewer shards."
+            )
         print(f"{program}: error: {message}", file=sys.stderr)
         sys.exit(1)
 

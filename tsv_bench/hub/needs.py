@@ -1,6 +1,7 @@
 """What a run needs from the hub: its state on this machine, and fetching it."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -133,7 +134,8 @@ def state(need: Need, *, check: bool = False) -> State:
         bad = [file for file in reading(need.what, whole) if not intact(folder / file.name, file)]
         checked = {file.name for file in whole}
         kept = [name for name in listing.damaged if name not in checked]
-        repository.keep_damaged(listing, [*kept, *(file.name for file in bad)])
+        with suppress(OSError):  # in a cache for reading only it is found again each time
+            repository.keep_damaged(listing, [*kept, *(file.name for file in bad)])
         damaged += bad
     return State(
         need=need,

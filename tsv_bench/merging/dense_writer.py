@@ -1,6 +1,6 @@
 """Write merged models or vectors, block by block, with the pretrained checkpoint's shards."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from tsv_bench.linalg.precision import at_least_float32
 from tsv_bench.methods.forms import Served
 from tsv_bench.state_dicts.inputs import Inputs
+from tsv_bench.state_dicts.other_files import own_files
 from tsv_bench.state_dicts.state_dict import StateDict
 from tsv_bench.state_dicts.writer import Shards, StateDictWriter
 from tsv_bench.task_vectors.streaming import stream
@@ -27,7 +28,11 @@ class DenseWriter:
     ) -> None:
         self.paths, self.write_what, self.alpha, self.overwrite = paths, write, alpha, overwrite
         self.outputs = list(paths.values())
-        self.shards = {task: dense_shards(path, base, write) for task, path in paths.items()}
+        folders = any(path.suffix != ".safetensors" for path in self.outputs)
+        beside = own_files(base.path, base.other_files) if folders else []
+        self.shards = {
+            task: dense_shards(path, base, write, beside) for task, path in paths.items()
+        }
         self.folders = {paths[t]: shards for t, shards in self.shards.items() if shards.folder}
 
     def num_bytes(self) -> int:
@@ -71,10 +76,11 @@ class DenseWriter:
                     yield name, 0, base[name]
 
 
-def dense_shards(path: Path, pretrained: StateDict, write: str) -> Shards:
+def dense_shards(path: Path, pretrained: StateDict, write: str, beside: Sequence[Path]) -> Shards:
     """Return the files of one output, with the pretrained checkpoint's order, dtypes and shards.
 
-    A vector has no entry for integer buffers; a model has the pretrained ones.
+    ``beside``: what is copied into an output that is a folder. A vector has no entry for integer
+    buffers; a model has the pretrained ones. Raises ValueError if two shards would have one name.
     """
 
     def specs(names: Iterable[str]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
@@ -86,12 +92,19 @@ def dense_shards(path: Path, pretrained: StateDict, write: str) -> Shards:
 
     if path.suffix == ".safetensors":
         return Shards({path.name: specs(pretrained)})
-    files = {_safetensors(file): specs(names) for file, names in pretrained.shards.items()}
+    sources: dict[str, str] = {}
+    for file in pretrained.shards:
+        if (other := sources.setdefault(_safetensors(file), file)) != file:
+            raise ValueError(
+                f"{other!r} and {file!r} in {pretrained.path} would both be written as "
+                f"{_safetensors(file)!r}. Rename one of them, in the index too."
+            )
+    files = {target: specs(pretrained.shards[file]) for target, file in sources.items()}
     index = pretrained.index_name
     return Shards(
         {file: params for file, params in files.items() if params},
         index_name=index and _safetensors(index.removesuffix(".index.json")) + ".index.json",
-        other_files=tuple(pretrained.other_files),
+        other_files=tuple(beside),
         folder=True,
     )
 

@@ -1,7 +1,6 @@
 """Merge checkpoint files: open and check them, serve, write."""
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -10,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from tqdm import tqdm
 
 from tsv_bench import __version__, provenance
@@ -171,8 +171,9 @@ def how_made(
 def _check_arguments(
     alpha: float, write: str, precision: str, finetuned: Mapping[str, Path | str]
 ) -> None:
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise ValueError(f"alpha={alpha!r} is not a number.")
+    number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    if not number or not abs(alpha) <= torch.finfo(torch.float32).max:
+        raise ValueError(f"alpha={alpha!r} is not a number that float32 holds.")
     if write not in WRITES:
         raise ValueError(f"write={write!r} is unknown. There are: {', '.join(WRITES)}.")
     if precision not in PRECISIONS:

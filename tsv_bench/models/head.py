@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -46,7 +47,10 @@ def zero_shot_heads(
 
 
 def find_head(backbone: Backbone, task: Task, folder: Path | None) -> Tensor:
-    """Return a head from memory or from its file; else build it and keep it in both."""
+    """Return a head from memory or from its file; else build it and keep it in both.
+
+    A folder that cannot be written to is read from, with a warning where a head is not kept.
+    """
     key = head_key(backbone, task)
     path = folder and Path(folder) / backbone.name / f"{task.name}-{key[:12]}.safetensors"
     if key not in _built and path and path.exists():
@@ -54,11 +58,15 @@ def find_head(backbone: Backbone, task: Task, folder: Path | None) -> Tensor:
             _built[key] = read_head(path, key)
         except ValueError as error:
             log.warning(f"{error} This head is built again.")
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
     if key not in _built:
         _built[key] = build_head(backbone, task)
     if path and not path.exists():
-        write_head(path, _built[key], key)
+        try:
+            write_head(path, _built[key], key)
+        except OSError as error:
+            log.warning(f"the head of {task.name} is not kept for the next time: {error}")
     return _built[key]
 
 

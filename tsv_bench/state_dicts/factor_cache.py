@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import zlib
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,15 +42,18 @@ class FactorCache:
         self._written = 0  # bytes since `_evict` was last called
         self._usable = True
 
-    def recall(self, pair: str, name: str, kind: str, rank: int) -> Triplets | None:
+    def recall(
+        self, pair: str, name: str, kind: str, rank: int, shape: tuple[int, int, int]
+    ) -> Triplets | None:
         """Return u [pieces, m, k], s [pieces, k], vh [pieces, k, n] with k = ``rank``.
 
         None if the cache has no triplets of this rank or a higher one. ``pair`` identifies the two
-        checkpoints by their content.
+        checkpoints by their content. ``shape`` is that of the layer's matrices, (pieces, m, n).
         """
         path = self._path(pair, name, kind)
         try:
             file = SafetensorsFile(path)
+            _check_owner(file, {"layer": name, "kind": kind, "pair": pair}, shape)
             self._check(path, file)
             if _rank(file) < rank:
                 return None
@@ -59,7 +63,7 @@ class FactorCache:
             parts = [[_rows(file, f"{i}.{key}", rank) for i in pieces] for key in "usv"]
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, LookupError, OSError) as error:
+        except (ValueError, LookupError, OSError, RecursionError) as error:
             log.warning(
                 f"the cached factors of {name!r} are damaged, computing them again: {error}"
             )
@@ -82,6 +86,8 @@ class FactorCache:
             tensors |= {f"{i}.{key}": part.contiguous() for key, part in parts.items()}
         metadata = {
             "layer": name,
+            "kind": kind,
+            "pair": pair,
             "checksums": json.dumps({key: _checksum(part) for key, part in tensors.items()}),
         }
         try:
@@ -105,7 +111,7 @@ class FactorCache:
         return self.folder / pair / f"{layer}.safetensors"
 
     def _check(self, path: Path, file: SafetensorsFile) -> None:
-        key = (path, file.inode)
+        key = (path, file.stamp.inode)
         if key in self._checked:
             return
         if any(spec.dtype not in (torch.float32, torch.float64) for spec in file.specs.values()):
@@ -141,6 +147,26 @@ class FactorCache:
 
 def _rank(file: SafetensorsFile) -> int:
     return file.specs["0.s"].shape[0]
+
+
+def _check_owner(
+    file: SafetensorsFile, about: Mapping[str, str], shape: tuple[int, int, int]
+) -> None:
+    """Raise ValueError if the file holds factors of another layer, or of another ``shape``.
+
+    ``about``: what its metadata must say. ``shape``: (pieces, m, n).
+    """
+    for key, value in about.items():
+        # Versions before this one wrote the layer only.
+        if (found := file.metadata.get(key, value)) != value:
+            raise ValueError(f"{file.path} is of the {key} {found!r}, not {value!r}.")
+    (pieces, m, n), k = shape, _rank(file)
+    found = {name: tuple(spec.shape) for name, spec in file.specs.items()}
+    for rows, columns in ((m, n), (0, 0)):  # the latter of singular values without vectors
+        of_piece = {"u": (k, rows), "s": (k,), "v": (k, columns)}
+        if found == {f"{i}.{key}": size for i in range(pieces) for key, size in of_piece.items()}:
+            return
+    raise ValueError(f"{file.path} is of a layer whose matrices are not {shape}.")
 
 
 def _rows(file: SafetensorsFile, name: str, count: int | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tsv_bench.files import Stamp, remembered_sha256, stamp
 from tsv_bench.linalg.precision import all_finite
+from tsv_bench.state_dicts.safetensors_file import changed
 from tsv_bench.state_dicts.state_dict import StateDict
 
 
@@ -50,11 +51,12 @@ def check_finite(state: StateDict) -> None:
 def checked_hashes(state: StateDict) -> Hashes:
     """Return the sha256 of each file of a checkpoint, after the check of `check_finite`.
 
-    A file is read again only if it has changed.
+    A file is read again only if it has changed. Raises ValueError, too, for a file that changed
+    since it was opened: hashes are of the values that ``state`` reads.
     """
     hashes = {}
     for path in state.files:
-        key = path, stamp(path)
+        key = path, state.stamps[path.name]
         if key not in _checked:
             _checked[key] = _check_and_hash(state, path)
         hashes[path.name] = _checked[key]
@@ -68,7 +70,10 @@ def _check_and_hash(state: StateDict, path: Path) -> str:
     header = state.headers[path.name]
     if header is None:
         _check_shard(state, path.name, lambda rows: None)
-        return remembered_sha256(path)
+        of_path = remembered_sha256(path)
+        if stamp(path) != state.stamps[path.name]:
+            raise changed(path)
+        return of_path
     digest = hashlib.sha256(header)
     _check_shard(state, path.name, lambda rows: digest.update(_bytes(rows)))
     return digest.hexdigest()

@@ -34,6 +34,12 @@ class LowRankContents:
     unchanged: list[str]  # not stored: equal to the pretrained weights
     split_qkv: bool
 
+    def __post_init__(self) -> None:
+        """Raises TypeError if the file says something else."""
+        names = all(isinstance(name, str) for name in [*self.layers, *self.unchanged])
+        if not names or not isinstance(self.split_qkv, bool):
+            raise TypeError("not lists of names, or not true or false")
+
 
 def is_compressed(state: StateDict) -> bool:
     return KEY_LOW_RANK in state.metadata
@@ -74,7 +80,7 @@ class CompressedStateDict(OnPretrained):
         self.path = file.path
         try:
             self.contents = LowRankContents(**json.loads(file.metadata[KEY_LOW_RANK]))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"{file.path} is a compressed file whose metadata are damaged. Make it again."
             ) from error

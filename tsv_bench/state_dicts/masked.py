@@ -28,6 +28,11 @@ class MaskContents:
     merge: str  # a hash of how both were made; the same in both
     scale: float  # a factor for the entries that the mask keeps; 1 in the shared file
 
+    def __post_init__(self) -> None:
+        """Raises TypeError or ValueError if the file says something else."""
+        if not abs(self.scale) <= torch.finfo(torch.float32).max:
+            raise ValueError("no factor that float32 has")
+
 
 def is_masked(state: StateDict) -> bool:
     return KEY_MASKED in state.metadata
@@ -103,7 +108,7 @@ def contents_of(file: StateDict) -> MaskContents:
     """Read the metadata of a file of masks. Raises ValueError if they are damaged."""
     try:
         return MaskContents(**json.loads(file.metadata[KEY_MASKED]))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{file.path} is a file of masks whose metadata are damaged. Make it again."
         ) from error

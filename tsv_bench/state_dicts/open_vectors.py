@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from tsv_bench.state_dicts.factor_cache import FactorCache
@@ -17,6 +18,7 @@ from tsv_bench.state_dicts.low_rank import (
 from tsv_bench.state_dicts.masked import MaskedStateDict, is_masked
 from tsv_bench.state_dicts.state_dict import StateDict
 from tsv_bench.task_vectors.lazy import Triplets
+from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.task_vector import TaskVector
 
 
@@ -38,7 +40,9 @@ class CachedTaskVector(TaskVector):
         return math.ceil(full_rank * self._factors.ahead)
 
     def recall(self, name: str, rank: int, kind: str) -> Triplets | None:
-        found = self._factors.recall(self._pair, name, kind, rank)
+        matrices = Matrices((), split_qkv=kind.endswith("-split"))
+        shape = matrices.split(name, torch.empty(self.shape(name), device="meta")).shape
+        found = self._factors.recall(self._pair, name, kind, rank, tuple(shape))
         return found and tuple(part.to(self._device) for part in found)
 
     def keep(self, name: str, triplets: Triplets, kind: str) -> None:

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import reprlib
+import stat
 import weakref
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +12,8 @@ from typing import NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from tsv_bench.files.content import Stamp
 
 # Dtypes as safetensors names them -> as torch does.
 TORCH_NAMES = {
@@ -40,6 +44,10 @@ DTYPES: dict[str, torch.dtype] = {
 }
 
 
+MAX_NAME = 1000  # characters of a parameter's name
+MAX_REASON = 300  # characters of an error's message within one of ours
+
+
 class Spec(NamedTuple):
     """A parameter's dtype and shape, known without reading it. A 0-d one counts as one row."""
 
@@ -64,29 +72,35 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         """Raises ValueError if the file is damaged or holds a dtype that torch does not know."""
         self.path = path
-        self._fd = os.open(path, os.O_RDONLY)
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
         weakref.finalize(self, os.close, self._fd)
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            raise ValueError(f"{path} is not a safetensors file: it is no regular file.")
+        self.stamp = self._stamp()  # of what is open: the path may be replaced
         try:
             with safe_open(path, framework="pt"):  # checks the header and the size
                 pass
         except SafetensorError as error:
             if "unknown variant" in str(error):
-                raise ValueError(f"{path} holds tensors of an unknown dtype: {error}.") from error
+                raise ValueError(
+                    f"{path} holds tensors of an unknown dtype: {shown(error)}."
+                ) from error
             raise ValueError(
-                f"{path} is not a whole safetensors file ({error}). Delete it and make it again."
+                f"{path} is not a whole safetensors file ({shown(error)}). Delete it and make it "
+                f"again."
             ) from error
-        except RuntimeError as error:  # a file that is removed meanwhile cannot be mapped
+        except RuntimeError as error:  # as where too many files are open, or it was removed
             if path.exists():
-                raise
+                raise OSError(f"{path} cannot be mapped: {shown(error)}") from error
             raise FileNotFoundError(f"{path} was removed while it was being opened.") from error
         header_bytes = int.from_bytes(os.pread(self._fd, 8, 0), "little")
         self.header = os.pread(self._fd, 8 + header_bytes, 0)
         header = json.loads(self.header[8:])
         self.metadata: dict[str, str] = header.pop("__metadata__", {})
-        self.inode = os.fstat(self._fd).st_ino  # of what is open: the path may be replaced
         self.specs: dict[str, Spec] = {}
         self._offset: dict[str, int] = {}
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            check_name(path, name)
             if entry["dtype"] not in DTYPES:
                 raise ValueError(
                     f"{path} holds {name!r} of an unknown dtype, {entry['dtype']!r}. Known are "
@@ -106,5 +120,41 @@ class SafetensorsFile:
         while left:
             count = os.preadv(self._fd, [left], offset)
             if count == 0:
-                raise ValueError(f"{self.path} shrank while {name!r} was being read. Start again.")
+                raise changed(self.path)
             left, offset = left[count:], offset + count
+
+    def check_unchanged(self) -> None:
+        """Raise ValueError if the file was written to since it was opened."""
+        if self._stamp() != self.stamp:
+            raise changed(self.path)
+
+    def _stamp(self) -> Stamp:
+        status = os.fstat(self._fd)
+        return Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def changed(path: Path) -> ValueError:
+    """Return the error of a file that is another one than was opened."""
+    return ValueError(
+        f"{path} changed while it was being read. Start again when nothing writes to it."
+    )
+
+
+def check_name(path: Path, name: str) -> None:
+    """Raise ValueError unless a safetensors file can have the name, and a message can show it."""
+    try:
+        name.encode()  # not with half a surrogate pair
+        usual = len(name) <= MAX_NAME and name != "__metadata__"
+    except UnicodeEncodeError:
+        usual = False
+    if not usual:
+        raise ValueError(
+            f"{path} holds a tensor named {reprlib.repr(name)}, {len(name)} characters. A name is "
+            f"text of at most {MAX_NAME}, and not '__metadata__'. Rename it and save it again."
+        )
+
+
+def shown(error: object) -> str:
+    """Return what an error that quotes a file begins with; "" if it cannot stand in a message."""
+    reason = str(error).partition("\n")[0][:MAX_REASON]
+    return reason if reason.isprintable() else ""

@@ -1,6 +1,7 @@
 """Checkpoints of every common format, in one file or in shards, read one tensor at a time."""
 
 import json
+import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ KINDS = {
     "safetensors": ("model.safetensors", (".safetensors",)),
     "bin": ("pytorch_model.bin", (".bin", ".pt", ".pth")),
 }
+MAX_INDEX = 100 * 2**20  # bytes: as many as a safetensors header may have
+MAX_FILE_NAME = 255  # characters
 SUFFIXES = (
     ".safetensors",
     ".bin",
@@ -35,8 +38,10 @@ class StateDict(LazyMapping):
 
     A tensor that is read belongs to the caller: contiguous, in ordinary memory, no view of a file.
     ``shards``: file name -> its parameters, in the file's order. ``headers``: file name -> the
-    bytes before the data, or None if the file holds more than header and data. ``other_files``:
-    the files of a folder that are neither weights nor their index.
+    bytes before the data, or None if the file holds more than header and data. ``stamps``: file
+    name -> what told the file from others when it was opened. ``other_files``: the files of a
+    folder that are neither weights nor their index, and links; `other_files` knows which are its
+    own.
     """
 
     fresh = True
@@ -62,6 +67,7 @@ class StateDict(LazyMapping):
         self.metadata = {} if index_name else dict(parts[0].metadata)
         self.shards: dict[str, list[str]] = {}
         self.headers = {part.path.name: part.header for part in parts}
+        self.stamps = {part.path.name: part.stamp for part in parts}
         self._part: dict[str, SafetensorsFile | TorchFile] = {}
         for part in parts:
             shard = part.path.name
@@ -83,13 +89,17 @@ class StateDict(LazyMapping):
         return self._part[name].specs[name].dtype
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Read ``self[name][start:stop]`` and no other rows. A 0-d tensor is one row, itself."""
+        """Read ``self[name][start:stop]`` and no other rows. A 0-d tensor is one row, itself.
+
+        Raises ValueError if the file has changed since it was opened.
+        """
         part = self._part[name]
         spec = part.specs[name]
         start, stop, _ = slice(start, stop).indices(spec.rows)
         out = torch.empty((max(stop - start, 0), *spec.shape[1:]), dtype=spec.dtype)
         if out.numel():
             part.read(name, start, out)
+            part.check_unchanged()
         return out if spec.shape else out.reshape(())
 
 
@@ -102,8 +112,14 @@ def open_state_dict(path: Path | str) -> StateDict:
     path = Path(path)
     if not path.is_dir():
         return StateDict(path, [open_file(path)])
-    files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-    others = [p for p in files if not p.name.endswith((*SUFFIXES, ".index.json"))]
+    found = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    files = [p for p in found if p.is_file()]
+    others = [
+        p
+        for p in found
+        if (p.is_file() or p.is_symlink() and not p.is_dir())  # a link that is broken, too
+        and not p.name.endswith((*SUFFIXES, ".index.json"))
+    ]
     for kind, (usual, suffixes) in KINDS.items():
         indices = [p for p in files if p.name.endswith(f".{kind}.index.json")]
         if indices:
@@ -137,17 +153,22 @@ def _open_shards(index: Path, others: list[Path]) -> StateDict:
     than the index says.
     """
     try:
+        if index.stat().st_size > MAX_INDEX:
+            raise ValueError("too large")
         weight_map: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
         shards = sorted(set(weight_map.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if not all(isinstance(shard, str) for shard in shards):
+            raise TypeError("not names")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f'{index} is not a whole index: it has no "weight_map" from parameters to files. '
             f"Fetch or save the checkpoint again."
         ) from error
     parts = []
     for shard in shards:
-        if Path(shard).name != shard:
-            raise ValueError(f"{index} names {shard!r}, which is no file name in its folder.")
+        if Path(shard).name != shard or not shard.isprintable() or len(shard) > MAX_FILE_NAME:
+            named = reprlib.repr(shard)
+            raise ValueError(f"{index} names {named}, which is no file name in its folder.")
         if not (index.parent / shard).exists():
             raise FileNotFoundError(
                 f"no checkpoint at {index.parent / shard}, which {index.name} names. Fetch or "
@@ -158,8 +179,8 @@ def _open_shards(index: Path, others: list[Path]) -> StateDict:
     lacking = [name for name, shard in weight_map.items() if name not in held[shard]]
     if lacking:
         raise ValueError(
-            f"{index} names {lacking[0]!r} in {weight_map[lacking[0]]}, which does not hold it "
-            f"({len(lacking)} such). Fetch or save the checkpoint again."
+            f"{index} names {reprlib.repr(lacking[0])} in {weight_map[lacking[0]]}, which does "
+            f"not hold it ({len(lacking)} such). Fetch or save the checkpoint again."
         )
     unlisted = [(n, part.path.name) for part in parts for n in part.specs if n not in weight_map]
     if unlisted:

@@ -8,6 +8,7 @@ large files takes little more memory than one piece.
 import logging
 import pickle
 import re
+import reprlib
 import threading
 import zipfile
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tsv_bench.files import stamp
-from tsv_bench.state_dicts.safetensors_file import SafetensorsFile, Spec
+from tsv_bench.state_dicts.safetensors_file import SafetensorsFile, Spec, changed, check_name, shown
 
 log = logging.getLogger(__name__)
 NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights
@@ -46,10 +47,12 @@ class TorchFile:
         """
         self.path = path
         self._mapped = mapped
-        self._stamp = stamp(path)
+        self.stamp = stamp(path)
         self._lock = threading.Lock()
         self._bytes_read = 0
         content = _load(path, mapped)
+        if stamp(path) != self.stamp:
+            raise changed(path)
         if not isinstance(content, dict):
             raise ValueError(
                 f"{path} is not a checkpoint: it holds a {type(content).__name__}, not tensors by "
@@ -57,14 +60,15 @@ class TorchFile:
             )
         self._tensors = _tensors(_innermost(content))
         for name, tensor in self._tensors.items():
-            _check_ordinary(path, name, tensor)
+            _check_ordinary(path, name, tensor, self.stamp.num_bytes)
         names = list(self._tensors)
         if mapped:  # torch.save's order of storages is not always that of the names
             names.sort(key=lambda name: self._tensors[name].data_ptr())
         self.specs = {n: Spec(self._tensors[n].dtype, self._tensors[n].shape) for n in names}
         ignored = [key for key in _innermost(content) if key not in self._tensors]
         if ignored:
-            log.info(f"{path}: {len(ignored)} entries are no weights, first {ignored[0]!r}")
+            first = reprlib.repr(ignored[0])  # a key may be long, or deep
+            log.info(f"{path}: {len(ignored)} entries are no weights, first {first}")
 
     def read(self, name: str, start: int, out: Tensor) -> None:
         """Fill ``out`` with the parameter's rows from ``start`` on.
@@ -79,6 +83,11 @@ class TorchFile:
             tensor = tensor if tensor.ndim else tensor.reshape(1)
             piece.copy_(tensor[start + first : start + first + len(piece)])
 
+    def check_unchanged(self) -> None:
+        """Raise ValueError if the file has changed since it was opened, unless memory holds it."""
+        if self._mapped and stamp(self.path) != self.stamp:
+            raise changed(self.path)
+
     def _current(self, num_bytes: int) -> dict[str, Tensor]:
         """Return the tensors, mapped afresh if ``num_bytes`` more would exceed `MAPPED_BYTES`."""
         if not self._mapped:
@@ -86,8 +95,7 @@ class TorchFile:
         with self._lock:
             # Reading a mapped file that was cut kills the process; mapping one that was replaced
             # mixes two checkpoints.
-            if stamp(self.path) != self._stamp:
-                raise ValueError(f"{self.path} changed while it was being read. Start again.")
+            self.check_unchanged()
             if self._bytes_read and self._bytes_read + num_bytes > MAPPED_BYTES:
                 self._tensors = _tensors(_innermost(_load(self.path, mapped=True)))
                 self._bytes_read = 0
@@ -145,11 +153,21 @@ def _described(start: bytes) -> str:
 
 
 def _innermost(content: dict[Any, Any]) -> dict[Any, Any]:
-    """Return the dict with the weights: ``content`` or one nested in it (`NESTED`)."""
-    for key in NESTED:
-        inner = content.get(key)
-        if isinstance(inner, dict) and _tensors(found := _innermost(inner)):
-            return found
+    """Return the dict with the weights: ``content`` or one nested in it (`NESTED`), the innermost.
+
+    Each dict is looked at once: there may be any number, and one may hold itself.
+    """
+    path, seen = [content], {id(content)}
+    while path:
+        inside = (path[-1].get(key) for key in NESTED)
+        inner = next((d for d in inside if isinstance(d, dict) and id(d) not in seen), None)
+        if inner is not None:
+            path.append(inner)
+            seen.add(id(inner))
+        elif _tensors(path[-1]):
+            return path[-1]
+        else:
+            path.pop()
     return content
 
 
@@ -157,7 +175,9 @@ def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
     return {n: t for n, t in content.items() if isinstance(n, str) and isinstance(t, Tensor)}
 
 
-def _check_ordinary(path: Path, name: str, tensor: Tensor) -> None:
+def _check_ordinary(path: Path, name: str, tensor: Tensor, num_bytes: int) -> None:
+    """Raise ValueError unless a tensor of a file of ``num_bytes`` can be read and written."""
+    check_name(path, name)
     kinds = {
         str(tensor.layout).removeprefix("torch."): tensor.layout != torch.strided,
         "quantized": tensor.is_quantized,
@@ -169,14 +189,21 @@ def _check_ordinary(path: Path, name: str, tensor: Tensor) -> None:
             f"{path} holds {name!r} as a {odd[0]} tensor; only ordinary (dense) ones are read. "
             f"Make it dense and save the state dict again."
         )
+    if tensor.nbytes > num_bytes:  # expanded, with strides of 0
+        raise ValueError(
+            f"{path} holds {name!r} of shape {tuple(tensor.shape)}, which would take "
+            f"{tensor.nbytes / 1e6:,.1f} MB; the whole file has {num_bytes / 1e6:,.1f} MB. Save "
+            f"the state dict again with this tensor made .contiguous()."
+        )
 
 
 def _check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as file:
-            entries = {entry.rpartition("/")[2] for entry in file.namelist()}
-    except zipfile.BadZipFile as error:
+            infos = file.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a whole torch file ({error}). Make it again.") from error
+    entries = {info.filename.rpartition("/")[2] for info in infos}
     if "data.pkl" not in entries:
         raise ValueError(
             f"{path} is not a checkpoint: it is a zip file that torch.save did not write. "
@@ -187,6 +214,12 @@ def _check_zip(path: Path) -> None:
             f"{path} is a TorchScript archive: it needs code to be run, which was not executed. "
             f"Save its weights, torch.save(torch.jit.load(...).state_dict(), ...)."
         )
+    # A mapped file is read as it lies there.
+    if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+        raise ValueError(
+            f"{path} was compressed after torch.save had written it. Load it with torch.load and "
+            f"save it again."
+        )
 
 
 def _load(path: Path, mapped: bool) -> Any:
@@ -196,17 +229,23 @@ def _load(path: Path, mapped: bool) -> Any:
     """
     try:
         return torch.load(path, weights_only=True, mmap=mapped, map_location="cpu")
-    except (OSError, MemoryError):
+    except OSError:
         raise
     except Exception as error:  # a damaged pickle may raise anything
-        needed = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise ValueError(
+                f"{path} asks for more memory than there is. If it is not damaged, it is in "
+                f"torch's old format: save it again with today's torch.save, or as safetensors, "
+                f"where there is enough."
+            ) from error
+        needed = re.search(r"GLOBAL ([\w.]{1,200})", str(error))
         if isinstance(error, pickle.UnpicklingError) and needed:
             raise ValueError(
                 f"{path} needs code to be run, {needed[1]}, which was not executed. Where that "
                 f"code is and the file is trusted, load it and save only the weights: "
                 f"torch.save(model.state_dict(), ...) or safetensors."
             ) from error
-        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
+        reason = shown(str(error).rpartition("WeightsUnpickler error:")[2].strip())
         raise ValueError(
             f"{path} is not a whole torch file ({reason or type(error).__name__}). Make it again "
             f"with torch.save(model.state_dict(), ...) or as safetensors."

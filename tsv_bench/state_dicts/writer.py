@@ -25,6 +25,7 @@ from tsv_bench.files.atomic import (
     sync_tree,
     temporary_beside,
 )
+from tsv_bench.state_dicts.overflow import fitted
 from tsv_bench.state_dicts.safetensors_file import DTYPES, SafetensorsFile, Spec
 
 # Keys in a file's metadata: how the file was made, and in a folder the names of all its files.
@@ -139,7 +140,7 @@ class StateDictWriter:
     def write(self, name: str, start_row: int, tensor: Tensor) -> None:
         """Write rows from ``start_row`` on, cast to the parameter's dtype; 0-d is row 0.
 
-        Raises ValueError if a value does not fit float16.
+        Raises ValueError if a value does not fit that dtype.
         """
         spec = self._specs[name]
         rows = tensor.detach() if spec.shape else tensor.detach().reshape(1)
@@ -151,13 +152,7 @@ class StateDictWriter:
         self._written[name].append((start_row, stop_row))
         if rows.numel():
             file, offset = self._place[name]
-            written = rows.to(spec.dtype)
-            if spec.dtype == torch.float16 and not written.isfinite().all():
-                raise ValueError(
-                    f"{name!r} does not fit float16: its largest value is "
-                    f"{rows.abs().max().item():.3g}. Lower alpha, or give the pretrained "
-                    f"checkpoint in bfloat16 or float32."
-                )
+            written = fitted(name, rows, spec.dtype)
             data = written.contiguous().reshape(-1).view(torch.uint8).numpy()
             _write_at(file, memoryview(data), offset + start_row * spec.row_bytes)
 
@@ -234,12 +229,20 @@ def weight_files(folder: Path) -> list[Path]:
 def owned(folder: Path, shards: Shards) -> set[str]:
     """Return the names of the files that a merge wrote into ``folder``, as their metadata has them.
 
-    Versions that named only the weights copied the other files of ``shards`` too.
+    Versions that named only the weights copied the other files of ``shards`` too. Raises ValueError
+    if the metadata are damaged.
     """
     names: set[str] = set()
     for file in weight_files(folder):
         beside = SafetensorsFile(file).metadata.get(BESIDE)
-        names |= {file.name, *(json.loads(beside) if beside else shards.names)}
+        try:
+            listed = [str(name) for name in json.loads(beside)] if beside else shards.names
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"{file} has damaged metadata, which do not say what a merge has written beside "
+                f"it. Name another output, or remove this one yourself."
+            ) from error
+        names |= {file.name, *listed}
     return {name for name in names if Path(name).name == name}
 
 

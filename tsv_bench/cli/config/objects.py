@@ -58,7 +58,8 @@ def check_data(
     """
     place = {"folder": Path(config.paths.data), "image_size": backbone.image_size}
     room = sum(bytes_to_write(task, splits[name], **place) for name, task in tasks.items())
-    check_room(Path(config.paths.data), room, "paths.data=")
+    if room:  # a folder with all that is needed may be one for reading only
+        check_room(Path(config.paths.data), room, "paths.data=")
     for name, task in tasks.items():
         check_source(task, splits[name], **place)
 
