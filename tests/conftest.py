@@ -1,5 +1,6 @@
 """Every test: shapes checked at run time, the same random numbers, and no network."""
 
+import gc
 import ipaddress
 import os
 import shutil
@@ -63,6 +64,24 @@ def pytest_collection_modifyitems(config, items):
         if item.get_closest_marker("browser") and not chromium.find():
             reason = f"needs a Chromium on the PATH, as one of: {', '.join(chromium.NAMES)}"
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish(session):
+    # What is imported stays: looking through it for garbage again and again takes a twelfth of the
+    # time of the tests. A module's garbage is collected at its end.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+def pytest_sessionfinish(session):
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def garbage():
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -287,9 +287,8 @@ def test_a_folder_that_a_merge_has_written_is_replaced_and_no_other(folder):
     (folder / "notes").mkdir()
     for own in ("notes/a.txt", "own.safetensors"):
         (folder / own).write_text("mine")
-    for own in ("mine", "notes", "own.safetensors"):
-        base = {} if own.endswith(".safetensors") else {"base": "base"}
-        message = raised(folder, output=own, overwrite=True, **base)
+    for own, base in (("mine", "base"), ("notes", "base"), ("own.safetensors", "base.safetensors")):
+        message = raised(folder, base=base, output=own, overwrite=True)
         assert re.search(f"output {own} is a (folder|file) that no merge has written", message)
 
 

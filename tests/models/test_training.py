@@ -8,7 +8,15 @@ import torch
 from stand_ins.disk import full
 from torch import nn
 
-from tsv_bench.models.training import Recipe, batch_rows, part_of, step_generator, train
+from tsv_bench.models import training
+from tsv_bench.models.training import (
+    Recipe,
+    batch_rows,
+    part_of,
+    save_state,
+    step_generator,
+    train,
+)
 
 
 def recipe(**changes):
@@ -130,11 +138,15 @@ def test_finished_state_is_not_trained_further(tmp_path):
     assert not again.steps and all(torch.equal(done[name], found[name]) for name in done)
 
 
-def test_a_full_disk_costs_the_state_and_not_the_training(tmp_path, caplog):
+def test_a_full_disk_costs_the_state_and_not_the_training(tmp_path, caplog, monkeypatch):
+    def save_to_full_disk(*arguments):
+        with full(3000):
+            save_state(*arguments)
+
+    monkeypatch.setattr(training, "save_state", save_to_full_disk)
     problem = Problem()
     expected = {k: v.clone() for k, v in Problem().train(tmp_path / "a", save_every=600).items()}
-    with full(3000):  # what pytest captures is a file, too
-        found = problem.train(tmp_path / "state", save_every=0)
+    found = problem.train(tmp_path / "state", save_every=0)
     torch.testing.assert_close(dict(found), expected, rtol=0, atol=0)
     assert "goes on without a state to resume from: [Errno 27] File too large" in caplog.text
     assert not list(tmp_path.iterdir())
