@@ -67,21 +67,13 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish(session):
-    # What is imported stays: looking through it for garbage again and again takes a twelfth of the
-    # time of the tests. A module's garbage is collected at its end.
+    # What is imported stays: no use in looking through it for garbage again and again.
     gc.collect()
     gc.freeze()
-    gc.disable()
 
 
 def pytest_sessionfinish(session):
     gc.unfreeze()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def garbage():
-    yield
-    gc.collect()
 
 
 @pytest.fixture(scope="session")
