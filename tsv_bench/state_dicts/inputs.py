@@ -64,7 +64,8 @@ def check_inputs(
     """
     hashes = check_contents(inputs.states, done)
     check_changes(inputs.vectors, f"the pretrained one at {inputs.base.path}")
-    warn_of_repetition({task: tuple(hashes[task].values()) for task in inputs.finetuned})
+    for tasks in repeated({task: tuple(hashes[task].values()) for task in inputs.finetuned}):
+        log.warning(f"{' and '.join(tasks)} are the same checkpoint: it counts {len(tasks)} times.")
     vectors = inputs.vectors
     if factors is not None:
         own = hashes["pretrained"].values()
@@ -90,16 +91,12 @@ def check_tasks(finetuned: Mapping[str, Path | str]) -> None:
         check_name(task, "the task's name")
 
 
-def warn_of_repetition(contents: Mapping[str, Hashable]) -> None:
-    """Log a warning for tasks whose checkpoints have the same content."""
+def repeated(contents: Mapping[str, Hashable]) -> list[list[str]]:
+    """Return the tasks whose checkpoints have the same content, those of one content together."""
     tasks_of: dict[Hashable, list[str]] = {}
     for task, content in contents.items():
         tasks_of.setdefault(content, []).append(task)
-    for tasks in tasks_of.values():
-        if len(tasks) > 1:
-            log.warning(
-                f"{' and '.join(tasks)} are the same checkpoint: it counts {len(tasks)} times."
-            )
+    return [tasks for tasks in tasks_of.values() if len(tasks) > 1]
 
 
 def check_changes(vectors: Mapping[str, LazyMapping], pretrained: str) -> None:

@@ -20,11 +20,9 @@ KINDS = {
 }
 MAX_INDEX = 100 * 2**20  # bytes: as many as a safetensors header may have
 MAX_FILE_NAME = 255  # characters
+WEIGHTS = tuple(suffix for _, suffixes in KINDS.values() for suffix in suffixes)
 SUFFIXES = (
-    ".safetensors",
-    ".bin",
-    ".pt",
-    ".pth",
+    *WEIGHTS,
     ".ckpt",
     ".gguf",
     ".h5",
@@ -130,7 +128,7 @@ def open_state_dict(path: Path | str) -> StateDict:
             return StateDict(path, [open_file(_only(weights, usual))], other_files=others)
     raise ValueError(
         f"{path} is not a checkpoint: no file in it is named like weights "
-        f"({', '.join(suffix for _, kind in KINDS.values() for suffix in kind)}). {ACCEPTED}."
+        f"({', '.join(WEIGHTS)}). {ACCEPTED}."
     )
 
 

@@ -27,10 +27,10 @@ from tsv_bench.files.atomic import (
 )
 from tsv_bench.state_dicts.overflow import fitted
 from tsv_bench.state_dicts.safetensors_file import DTYPES, SafetensorsFile, Spec
+from tsv_bench.state_dicts.state_dict import WEIGHTS
 
 # Keys in a file's metadata: how the file was made, and in a folder the names of all its files.
 MADE_BY, BESIDE = "tsv_bench", "tsv_bench.files"
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 NAMES = {dtype: name for name, dtype in DTYPES.items()}  # as safetensors has them
 
 
