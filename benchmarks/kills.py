@@ -62,6 +62,9 @@ def merge(alpha: float, output: str, overwrite: bool) -> None:
 def child(alpha: float, output: str, overwrite: bool) -> None:
     """What a process does: it says nothing, and its exit code tells."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    # Shells start background jobs with SIGINT ignored, nohup with SIGHUP.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     merge(alpha, output, overwrite)
 
 
