@@ -72,8 +72,9 @@ def plateau(num_tasks, m, n, rank, low, beyond, far=None, edge=None, angle=1.0):
     return layers(num_tasks, m, n, values, angle)
 
 
-def exact_merge(deltas, rank):
-    u, s, vh = svd(deltas.double(), full_matrices=False)
+def exact_merge(deltas, rank, dtype=torch.float64):
+    """The paper's procedure, step by step."""
+    u, s, vh = svd(deltas.to(dtype), full_matrices=False)
     tasks = [
         (own_u[:, kept], own_s[kept], own_vh[kept])
         for own_u, own_s, own_vh in zip(u, s, vh, strict=True)

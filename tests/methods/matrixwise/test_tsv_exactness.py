@@ -96,6 +96,9 @@ def check(deltas, rank):
     expected = exact_merge(deltas, rank)
     quick, by_svds = (error(merge(**route), expected) for route in ROUTES.values())
     assert quick <= max(1e-4, 2 * by_svds), f"{quick:.1e}, by SVDs in float32 {by_svds:.1e}"
+    # Both routes end in one product of ours: what is wrong there would widen the bound for both.
+    by_steps = error(exact_merge(deltas, rank, torch.float32), expected)
+    assert by_svds <= max(1e-4, 2 * by_steps), f"{by_svds:.1e}, step by step {by_steps:.1e}"
     return quick, by_svds
 
 
