@@ -1,0 +1,64 @@
+"""Statistics: what a method may see of data through a task's network, a small tensor a layer."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tsv_bench.task_vectors.lazy import LazyMapping, as_lazy
+
+# Task -> its statistics. The inner type has no parameters, as checking them would read a layer.
+TaskStatistics = Mapping[str, Mapping]
+
+# Kind, which is the name of the argument that a method receives -> what it holds of a layer.
+KINDS = {
+    "inputs": "x^T x of a linear layer's inputs x [count, n], as [n, n]",
+    "means": "the mean of a linear layer's inputs, as [n]",
+    "fisher": "the diagonal of the Fisher information matrix, in the parameter's shape",
+}
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """How a layer's statistics came about."""
+
+    count: int | None = (
+        None  # of inputs: tokens of all images, or images for the Fisher; None: unknown
+    )
+    axis: int = 1  # of the layer's weight, along which its inputs run: 1 as torch stores it
+
+
+class Statistics(LazyMapping):
+    """The statistics of one kind and one task, read layer by layer.
+
+    Layers that no data passed through as a linear map are missing.
+    """
+
+    def __init__(self, layers: Mapping, gathered: Mapping[str, Gathered] | None = None) -> None:
+        self._layers, self._gathered = as_lazy(layers), gathered or {}
+
+    def gathered(self, name: str) -> Gathered:
+        """Return how a layer's statistics came about."""
+        return self._gathered.get(name, Gathered())
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._layers.names
+
+    def shape(self, name: str) -> torch.Size:
+        return self._layers.shape(name)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._layers.dtype(name)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        return self._layers.rows(name, start, stop)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._layers[name]
+
+
+def as_statistics(layers: Mapping) -> Statistics:
+    """Return the mapping itself if it holds statistics, else one that wraps it, without counts."""
+    return layers if isinstance(layers, Statistics) else Statistics(layers)
