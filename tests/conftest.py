@@ -42,6 +42,9 @@ import torch  # noqa: E402
 from filelock import FileLock  # noqa: E402
 from stand_ins import chromium, composing  # noqa: E402
 
+# Before a test module imports open_clip, which would take all that it can use with it.
+import tsv_bench.models.quick_import  # noqa: E402, F401
+
 composing.read_quickly()
 composing.compose_once()
 torch.set_num_threads(1)

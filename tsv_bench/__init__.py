@@ -23,6 +23,7 @@ From the bottom up; a package imports only from packages above it in this list:
     data           tasks and their images
     models         all that runs a network: backbones, heads, training, accuracy
     checkpoints    one fine-tuned model a task, and where it comes from
+    observation    statistics of images through the networks of tasks, for methods that see some
     merging        tsv-merge: checkpoint files in, merged files out
     benchmark      a method on a suite makes one Run
     report         Runs make tables, text, figures and a page

@@ -14,9 +14,10 @@ MAY_BE = {
     "float": (1.5,),
     "dict": (),
     "list": (),
+    "NoneType": (None,),
 }
 TAKE_ANY = {"knobs", "settings"}  # any object
-MAY_LACK = {"stored_bytes", "task_known", "task_knobs", "variants"}  # newer than some Runs
+MAY_LACK = {"stored_bytes", "task_known", "task_knobs", "variants", "seen"}  # newer than some Runs
 NAMES = ("backbone", "suite", "method", "fingerprint")
 NO_NAMES = ("../../x", "/x", "..", "", ".x", "a\nb", "\x1b[31m", "x" * 300)
 
@@ -52,6 +53,11 @@ def deep_damages(content):
                        ("correct", 0.5), ("total", 0), ("total", -1), ("total", "5")):  # fmt: skip
         yield ("test", task, key), value, "test"
     yield ("test", task), {}, "missing"
+    seen = {"split": "val", "images": 3, "labels": False, "forward_passes": 3,
+            "backward_passes": 0, "seconds": 1.0}  # fmt: skip
+    for key, value in (("split", "all"), ("images", 0), ("images", "3"), ("labels", 1)):
+        yield ("seen",), seen | {key: value}, "seen"
+    yield ("seen",), {"split": "val"}, "missing"
     yield ("val",), {task: {"accuracy": 1.0, "correct": 3, "total": 2}}, "val"
     yield ("test", "other"), content["test"][task], "differ, first in 'other'"
     yield ("tasks",), {}, "0 tasks"

@@ -31,9 +31,11 @@ ALLOWED = {
     "data": "files escaping hub",
     "models": "files scores escaping hub state_dicts data",
     "checkpoints": "files scores hub state_dicts task_vectors data models",
+    "observation.statistics_file": "task_vectors state_dicts",
+    "observation": "files linalg task_vectors state_dicts data models observation.statistics_file",
     "merging": "files provenance columns linalg task_vectors methods state_dicts",
     "benchmark": "files provenance scores escaping task_vectors methods state_dicts data models "
-    "checkpoints",
+    "checkpoints observation observation.statistics_file",
     "report.tables": "files scores escaping spelling benchmark",
     "report.plots": "files scores escaping benchmark report.tables",
     "report.text": "files scores escaping columns benchmark report.tables",

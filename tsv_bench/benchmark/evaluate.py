@@ -90,12 +90,14 @@ def evaluate_method(
     load: Callable[[Task, str], Split],
     normalizer: Accuracies | None,
     patience: int | None = None,
+    seen_rows: Mapping[str, np.ndarray] | None = None,
 ) -> Outcome:
     """Merge, choose alpha on validation, evaluate once on test.
 
     ``load`` returns a task's images of a split. ``normalizer``: the accuracies by which others are
     divided; None if the method serves the individual models themselves, at a fixed alpha: these
     are evaluated on validation too, to normalize others. ``patience``: see `choose_alpha`.
+    ``seen_rows``: task -> rows of validation that the method saw, so that they choose nothing.
     """
     seconds: dict[str, float] = {}
     with stage("data", seconds):
@@ -105,7 +107,7 @@ def evaluate_method(
     task_values: dict[str, float] = {}
     if method.chosen_by_task:
         with stage("knobs", seconds):
-            task_values = choose_knob(method, vectors, evaluator, validation)
+            task_values = choose_knob(method, vectors, evaluator, validation, seen_rows)
             method = method.with_knob(task_values)
     with stage("merge", seconds):
         served = in_memory(served_by(method.serve, vectors, method.name), method.label)
@@ -114,7 +116,8 @@ def evaluate_method(
     correct: dict[float, dict[str, np.ndarray]] = {}
 
     def validate(alpha: float) -> dict[str, float]:
-        correct[alpha] = evaluator.correct(served, alpha, validation, bar.update)
+        hits = evaluator.correct(served, alpha, validation, bar.update)
+        correct[alpha] = unseen(hits, seen_rows)
         return means(correct[alpha])
 
     with stage("alpha", seconds):
@@ -163,6 +166,7 @@ def choose_knob(
     vectors: Mapping[str, TaskVector],
     evaluator: Evaluator,
     validation: Mapping[str, Split],
+    seen_rows: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, float]:
     """Return for each task the value of the method's open knob, by its accuracy on validation.
 
@@ -175,9 +179,18 @@ def choose_knob(
         def score(value: float) -> dict[str, float]:
             serve = partial(choice.serve, **{choice.knob: value})
             served = in_memory(served_by(serve, vectors, method.name), method.label)
-            return means(evaluator.correct(served, 1.0, validation, bar.update))
+            return means(unseen(evaluator.correct(served, 1.0, validation, bar.update), seen_rows))
 
         return choose_by_task(choice.candidates, score)
+
+
+def unseen(
+    correct: Mapping[str, np.ndarray], seen_rows: Mapping[str, np.ndarray] | None
+) -> dict[str, np.ndarray]:
+    """Return the correctness of the images that a method did not see."""
+    return {
+        task: np.delete(hits, (seen_rows or {}).get(task, [])) for task, hits in correct.items()
+    }
 
 
 def means(correct: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -23,7 +23,8 @@ from tsv_bench.benchmark.evaluate import (
     stage,
 )
 from tsv_bench.benchmark.evaluator import Evaluation
-from tsv_bench.benchmark.runs import Run, find_runs, load_correct, save_run
+from tsv_bench.benchmark.observe import Given, observe
+from tsv_bench.benchmark.runs import Run, Seen, find_runs, load_correct, save_run
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.source import Source
 from tsv_bench.data import SPLITS, Split, Task
@@ -51,6 +52,7 @@ class Cell:
     normalizer: str  # "own" or "published"
     evaluation: Evaluation
     runs: Path  # the folder of all Runs
+    statistics: Path  # the folder of statistics of images
 
     def __post_init__(self) -> None:
         check_name(self.suite, "the suite's name")
@@ -99,7 +101,13 @@ class Cell:
                 return path
         return None
 
-    def record(self, checkpoints: Mapping[str, Checkpoint], outcome: Outcome, origin: str) -> Run:
+    def record(
+        self,
+        checkpoints: Mapping[str, Checkpoint],
+        outcome: Outcome,
+        origin: str,
+        seen: Seen | None = None,
+    ) -> Run:
         """Return the Run of an outcome; ``origin`` says where the normalizer is from."""
         used = {
             name: {"sha256": c.sha256, "generation": c.generation}
@@ -130,6 +138,7 @@ class Cell:
             stored_bytes=outcome.stored_bytes,
             task_known=outcome.task_known,
             task_knobs=outcome.task_knobs,
+            seen=seen,
             checkpoints=used,
             data={name: task.fingerprint for name, task in self.tasks.items()},
             variants={name: task.variant for name, task in self.tasks.items() if task.variant},
@@ -165,12 +174,21 @@ def make_run(
     with stage("open", seconds):
         vectors = open_task_vectors(cell.backbone, checkpoints, evaluation.device, factors)
     with stage("heads", seconds):
-        evaluator = evaluation.evaluator(cell.backbone, make_heads())
+        heads = make_heads()
+        evaluator = evaluation.evaluator(cell.backbone, heads)
+    given = Given(cell.method)
+    if cell.method.needs:
+        with stage("statistics", seconds):
+            given = observe(
+                cell.method, cell.backbone, cell.tasks, checkpoints, heads, load,
+                folder=cell.statistics, device=evaluation.device, seed=cell.seed,
+            )  # fmt: skip
     outcome = evaluate_method(
-        cell.tasks, cell.method, vectors, evaluator, load, normalizer, evaluation.patience
-    )
+        cell.tasks, given.method, vectors, evaluator, load, normalizer, evaluation.patience,
+        given.seen_rows,
+    )  # fmt: skip
     outcome.seconds = {**seconds, **outcome.seconds}
-    run = cell.record(checkpoints, outcome, origin)
+    run = cell.record(checkpoints, outcome, origin, given.seen)
     for sentence in doubts(run):
         log.warning(sentence)
     return save_run(run, outcome.test, cell.runs), run, outcome.served
@@ -189,7 +207,9 @@ def make_checkpoints(
     """
     backbone, tasks, source = cell.backbone, cell.tasks, cell.source
     missing = {name: task for name, task in tasks.items() if source.needed(backbone, [task])}
-    splits = {name: SPLITS if name in missing else ("val", "test") for name in tasks}
+    seen = cell.method.needs.split if cell.method.needs else "val"
+    found = tuple(split for split in SPLITS if split in ("val", "test", seen))
+    splits = {name: SPLITS if name in missing else found for name in tasks}
     check_data(splits)
     if missing:
         check_room(Path(source.folder), source.needed(backbone, list(missing.values())))

@@ -13,6 +13,7 @@ from tsv_bench.escaping import check_line, check_name
 
 FRACTIONS = {"accuracy", "absolute", "normalizer"}  # at most 1
 LARGEST = 2**53  # of the other numbers: floats hold all whole numbers up to it
+SPLITS = ("train", "val", "test")
 MAX_TASKS = 1000
 MAX_KNOBS = 10_000  # characters of json; they stand in the labels of rows
 MAX_DEPTH = 20  # of what a method's knobs and the settings may hold
@@ -105,6 +106,9 @@ def check_agreement(content: Mapping[str, Any]) -> None:
         raise ValueError("a point of its alpha_curve has other keys than alpha and normalized.")
     if zero := [task for task, accuracy in content["normalizer"].items() if accuracy == 0]:
         raise ValueError(f"its normalizer of {zero[0]!r} is 0, by which nothing can be divided.")
+    seen = content.get("seen")
+    if seen and (seen["split"] not in SPLITS or not seen["images"]):
+        raise ValueError(f"its seen is {short(seen)}: no images, or of no split of a task.")
     try:
         datetime.fromisoformat(content["created"])
     except ValueError as error:

@@ -22,6 +22,25 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Seen:
+    """The data that a method saw, beside the validation images by which alpha is chosen."""
+
+    split: str  # "train", "val" or "test", which is test-time adaptation
+    images: int  # of each task
+    labels: bool  # whether it used their labels
+    forward_passes: int  # images that passed through a network, counted each time
+    backward_passes: int
+    seconds: float  # to gather or to learn; of statistics that were kept, when they were gathered
+
+    @property
+    def data(self) -> str:
+        """What the column *data* of a table says."""
+        if self.split == "test":
+            return "test-time"
+        return f"{self.images}{' labelled' if self.labels else ''} {self.split}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One evaluated method with its backbone and suite; the unit of results and of every table."""
 
@@ -45,6 +64,7 @@ class Run:
     stored_bytes: int | None = None  # beside the pretrained backbone, of all tasks together
     task_known: bool = False  # whether each task is served its own: it must be known at inference
     task_knobs: dict[str, dict[str, Any]] = field(default_factory=dict)  # task -> chosen for it
+    seen: Seen | None = None  # None: no data
     checkpoints: dict[str, dict[str, str]]  # task or "pretrained" -> {"sha256", "generation"}
     data: dict[str, str]  # task -> fingerprint of its data
     variants: dict[str, str] = field(default_factory=dict)  # task -> in what it deviates
@@ -100,6 +120,8 @@ def load_run(path: Path) -> Run:
         raise ValueError(f"{path} is not a Run: {error}") from error
     for split in ("test", "val"):
         content[split] = {task: Score(**score) for task, score in content[split].items()}
+    if content.get("seen"):
+        content["seen"] = Seen(**content["seen"])
     return Run(**content)
 
 

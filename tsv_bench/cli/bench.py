@@ -92,6 +92,7 @@ def make_cell(config: DictConfig, device: str) -> Cell:
         normalizer=config.normalizer,
         evaluation=evaluation,
         runs=Path(config.paths.runs),
+        statistics=Path(config.paths.statistics),
     )
 
 

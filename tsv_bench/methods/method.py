@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tsv_bench.methods.forms import Served
 from tsv_bench.methods.knobs import check_alphas
-from tsv_bench.methods.served import made_up_vectors, served_mapping
+from tsv_bench.methods.needs import Needs
+from tsv_bench.methods.served import made_up_statistics, made_up_vectors, served_mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class Method:
     serve: Callable[[Mapping], Mapping]
     choice: Choice | None = None
     code: dict[str, str] | None = None  # a user's own method: its function, sha256 of its file
+    needs: Needs | None = None  # what it receives beside task vectors
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -53,6 +55,8 @@ class Method:
         settings = {"name": self.name, "knobs": self.knobs, "alphas": self.alphas}
         if self.chosen_by_task:
             settings["candidates"] = list(self.choice.candidates)
+        if self.needs:
+            settings["needs"] = self.needs.settings
         return settings | ({"code": self.code} if self.code else {})
 
     def check(self) -> None:
@@ -65,10 +69,16 @@ class Method:
         if self.chosen_by_task:
             self.choice.check()
         method = self.by_default()
+        knobs_alone = method.given(**self.needs.nothing) if self.needs else method
         if not self.code:
-            method.serve({})
+            knobs_alone.serve({})
             return
-        method._try({}, "no task vectors, which checks its knobs alone")
+        knobs_alone._try({}, "no task vectors, which checks its knobs alone")
+        if self.needs and self.needs.learns:
+            return  # there is no bench before the images are read
+        if self.needs:
+            made_up = {kind: made_up_statistics(kind) for kind in self.needs.statistics}
+            method = method.given(**made_up)
         method._try(made_up_vectors(), "two small made-up tasks, before any work")
 
     @property
@@ -83,6 +93,10 @@ class Method:
     def with_knob(self, value: float | Mapping[str, float]) -> "Method":
         """Return the method with its chosen knob bound to one value, or to one for each task."""
         return replace(self, serve=partial(self.serve, **{self.choice.knob: value}))
+
+    def given(self, **arguments: Any) -> "Method":
+        """Return the method with what it needs bound to its arguments."""
+        return replace(self, serve=partial(self.serve, **arguments))
 
     def _try(self, task_vectors: Mapping[str, Mapping[str, Tensor]], what: str) -> None:
         try:

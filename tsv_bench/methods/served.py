@@ -10,6 +10,7 @@ from torch import Tensor
 from tsv_bench.methods.forms import Served, Shared, form_of
 from tsv_bench.task_vectors.lazy import as_lazy
 from tsv_bench.task_vectors.matrices import FUSED, Matrices, matches
+from tsv_bench.task_vectors.statistics import Gathered, Statistics
 from tsv_bench.task_vectors.streaming import observer
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,22 @@ def made_up_vectors() -> dict[str, dict[str, Tensor]]:
         | {"logit_scale": torch.randn((), generator=generator)}
         for task in ("a", "b")
     }
+
+
+def made_up_statistics(kind: str) -> dict[str, Statistics]:
+    """Return statistics of a kind for the tasks and layers of `made_up_vectors`."""
+    generator = torch.Generator().manual_seed(1)
+    found = {}
+    for task, layers in made_up_vectors().items():
+        matrices = {name: layer for name, layer in layers.items() if layer.ndim == 2}
+        inputs = {n: torch.randn(9, m.shape[1], generator=generator) for n, m in matrices.items()}
+        values = {
+            "inputs": {name: x.mT @ x for name, x in inputs.items()},
+            "means": {name: x.mean(dim=0) for name, x in inputs.items()},
+            "fisher": {name: layer.square() for name, layer in layers.items()},
+        }[kind]
+        found[task] = Statistics(values, {name: Gathered(9) for name in values})
+    return found
 
 
 def form_by_trial(serve: Callable[[Mapping], Mapping], tasks: Iterable[str]) -> type[Served]:

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from tsv_bench.escaping import check_name
+from tsv_bench.models.quick_import import open_clip, torchvision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +39,16 @@ class Backbone:
         As open_clip does, colors are converted last: with a palette or transparency the order
         matters.
         """
-        image = v2.functional.resize(image, [self.image_size], v2.InterpolationMode.BICUBIC)
-        image = v2.functional.center_crop(image, [self.image_size, self.image_size])
-        return v2.functional.pil_to_tensor(image.convert("RGB"))
+        geometry = torchvision.transforms.functional
+        image = geometry.resize(
+            image, [self.image_size], torchvision.transforms.InterpolationMode.BICUBIC
+        )
+        image = geometry.center_crop(image, [self.image_size, self.image_size])
+        return geometry.pil_to_tensor(image.convert("RGB"))
 
 
 def normalize(pixels: Tensor) -> Tensor:
     """Normalize uint8 pixels [batch, 3, size, size] to float32 by OpenAI CLIP's means and stds."""
-    mean = torch.tensor(OPENAI_DATASET_MEAN, device=pixels.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(OPENAI_DATASET_STD, device=pixels.device).view(1, 3, 1, 1) * 255
+    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN, device=pixels.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(open_clip.OPENAI_DATASET_STD, device=pixels.device).view(1, 3, 1, 1) * 255
     return (pixels.float() - mean) / std

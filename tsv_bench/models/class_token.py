@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
+
+from tsv_bench.models.quick_import import open_clip
+
+transformer = open_clip.transformer
 
 
 @contextmanager
@@ -17,7 +20,7 @@ def class_token_only(visual: nn.Module) -> Iterator[None]:
     blocks 20%. A tower that pools in another way is left as it is.
     """
     block = visual.transformer.resblocks[-1] if pools_class_token(visual) else None
-    if type(block) is not ResidualAttentionBlock:
+    if type(block) is not transformer.ResidualAttentionBlock:
         yield
         return
     block.forward = partial(_first_token, block)
@@ -30,7 +33,7 @@ def class_token_only(visual: nn.Module) -> Iterator[None]:
 def pools_class_token(visual: nn.Module) -> bool:
     """Return whether the tower is open_clip's ViT and its features are the class token's."""
     return (
-        isinstance(visual, VisionTransformer)
+        isinstance(visual, transformer.VisionTransformer)
         and visual.attn_pool is None
         and visual.pool_type == "tok"
         and not visual.output_tokens
@@ -39,7 +42,7 @@ def pools_class_token(visual: nn.Module) -> bool:
 
 
 def _first_token(
-    block: ResidualAttentionBlock,
+    block: transformer.ResidualAttentionBlock,
     x: Tensor,
     k_x: None = None,
     v_x: None = None,

@@ -7,14 +7,12 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
-import open_clip
 import torch
-from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
-from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from tsv_bench import hub
 from tsv_bench.models.backbone import Backbone
+from tsv_bench.models.quick_import import open_clip
 from tsv_bench.state_dicts.integrity import hash_weights
 from tsv_bench.state_dicts.state_dict import SUFFIXES, StateDict, open_state_dict
 
@@ -103,7 +101,7 @@ def clip_needs(
         what=f"weights of {name}",
         repo=weights,
         kind="model",
-        patterns=(HF_SAFE_WEIGHTS_NAME,),
+        patterns=(open_clip.constants.HF_SAFE_WEIGHTS_NAME,),
         revision=revision,
         num_bytes=num_bytes,
         licence=licence,
@@ -138,7 +136,7 @@ def build_clip(architecture: str) -> open_clip.CLIP:
 
 def open_clip_file(path: Path) -> StateDict:
     """Open the state dict at ``path``; in a folder, the file that open_clip would take."""
-    for name in (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
+    for name in (open_clip.constants.HF_SAFE_WEIGHTS_NAME, open_clip.constants.HF_WEIGHTS_NAME):
         if (path / name).exists():
             return open_state_dict(path / name)
     return open_state_dict(path)
@@ -192,7 +190,7 @@ def check_quick_gelu(tower: nn.Module, architecture: str) -> None:
     activations = {n: m for n, m in tower.named_modules() if n.endswith(".mlp.gelu")}
     assert activations, "open_clip calls its activations something else now"
     for name, module in activations.items():
-        if not isinstance(module, QuickGELU):
+        if not isinstance(module, open_clip.transformer.QuickGELU):
             raise ValueError(
                 f"architecture {architecture!r} computes {type(module).__name__} at {name}, "
                 f"OpenAI's weights need QuickGELU. Since 2.29 open_clip builds the plain one for "

@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-import open_clip
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tsv_bench.models.backbone import Backbone
+from tsv_bench.models.quick_import import open_clip
 
 FOLDER = Path(__file__).parent
 open_clip.add_model_config(FOLDER)

@@ -6,7 +6,7 @@ Apart from objects.py, so that tsv-merge need not import networks.
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from tsv_bench import methods
 from tsv_bench.cli.config.search_path import options
 from tsv_bench.escaping import check_line, check_name
 from tsv_bench.methods.method import Choice, Method
+from tsv_bench.methods.needs import KEYS, SHOWN, needs_of
 from tsv_bench.spelling import nearest
 
 REQUIRED = ("name", "label", "alphas", "serve")
 CHOOSE = {"knob", "candidates", "default", "serve"}
-NOT_KNOBS = {*REQUIRED, "paper", "only_if", "choose"}
+NOT_KNOBS = {*REQUIRED, "paper", "only_if", "choose", *KEYS}
 
 
 def make_method(config: DictConfig) -> Method:
@@ -40,15 +41,18 @@ def make_method(config: DictConfig) -> Method:
             f"the method of {serve['_target_']} calls itself {name}, as a packaged one does: give "
             f"it a name of its own, or their Runs are taken for each other."
         )
-    _check_signature(name, serve, function)
+    needs = needs_of(settings)
+    _check_signature(name, serve, function, needs.arguments if needs else ())
     method = Method(
         name=name,
         label=settings["label"],
         alphas=settings["alphas"],
-        knobs=knobs,
+        # Tables show what it sees as they show its knobs.
+        knobs=knobs | {key: settings[key] for key in SHOWN if key in settings},
         serve=instantiate(config.method.serve),
         choice=_choice(config.method, knobs),
         code=_fingerprint(serve["_target_"], function) if own else None,
+        needs=needs,
     )
     method.check()
     if odd := set(knobs) ^ set(method.serve.keywords):
@@ -146,15 +150,23 @@ def find_function(name: str, target: str) -> Callable:
     return function
 
 
-def _check_signature(name: str, serve: Mapping[str, Any], function: Callable) -> None:
-    """Check that the function takes task vectors and exactly the knobs that the yaml passes on.
+def _check_signature(
+    name: str, serve: Mapping[str, Any], function: Callable, needs: Sequence[str] = ()
+) -> None:
+    """Check that the function takes task vectors, what it needs and the knobs that the yaml passes.
 
-    Raises ValueError that names the first other knob.
+    Raises ValueError that names the first other argument.
     """
     parameters = list(inspect.signature(function).parameters.values())
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
     takes = {p.name: p.default is p.empty for p in parameters[1:]}
+    if odd := [argument for argument in needs if argument not in takes]:
+        raise ValueError(
+            f"the yaml of {name} needs {odd[0]!r}, an argument that {serve['_target_']} does not "
+            f"take: it takes {', '.join(takes) or 'none'}."
+        )
+    takes = {name: required for name, required in takes.items() if name not in needs}
     given = {key for key in serve if not key.startswith("_")}
     if odd := sorted(given - set(takes)):
         raise ValueError(

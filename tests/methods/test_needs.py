@@ -1,0 +1,45 @@
+"""What a method needs of images: read from its yaml, checked, part of its settings."""
+
+import pytest
+
+from tsv_bench.methods.needs import Needs, needs_of
+
+
+def test_a_yaml_without_needs_has_none():
+    assert needs_of({"name": "ties", "density": 0.2}) is None
+
+
+def test_a_yaml_says_what_is_seen():
+    needs = needs_of({"name": "m", "needs": ["inputs", "bench"], "images": 32, "labels": True})
+    assert needs == Needs(arguments=("inputs", "bench"), images=32, labels=True)
+    assert needs.statistics == ("inputs",) and needs.learns
+    assert needs.nothing == {"inputs": {}, "bench": None}
+    assert needs.settings["split"] == "val" and needs.settings["images"] == 32
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"images": 3}, "has images, and needs is None: it lists what the method receives"),
+        ({"needs": "inputs", "images": 3}, "needs is 'inputs'"),
+        ({"needs": [], "images": 3}, "needs is empty: name one at least of inputs, means, fisher"),
+        ({"needs": ["gram"], "images": 3}, "needs='gram' is not what a method can receive"),
+        ({"needs": ["inputs"]}, "needs but no images: how many a task"),
+        ({"needs": ["inputs"], "images": 0}, "images=0 is not a whole number from 1 on"),
+        ({"needs": ["inputs"], "images": 3, "split": "all"}, "split='all' is not a split"),
+        ({"needs": ["inputs"], "images": 3, "labels": 1}, "labels=1 is neither true nor false"),
+        ({"needs": ["inputs"], "images": 3, "split": "test"}, "is transductive, which every table"),
+        ({"needs": ["inputs"], "images": 3, "transductive": True}, "split=val with transductive"),
+        ({"needs": ["fisher"], "images": 3}, "classes=None is not a way to take the classes"),
+        ({"needs": ["inputs"], "images": 3, "classes": "exact"}, "classes='exact' has no effect"),
+    ],
+)
+def test_what_is_malformed_is_said(settings, message):
+    with pytest.raises(ValueError) as error:
+        needs_of({"name": "m"} | settings)
+    assert message in str(error.value)
+
+
+def test_looking_at_test_images_is_said():
+    needs = Needs(arguments=("bench",), images=16, split="test", transductive=True)
+    assert needs.settings["split"] == "test"

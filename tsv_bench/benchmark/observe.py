@@ -1,0 +1,112 @@
+"""Give a method what it needs of the suite's images: statistics of each task's network."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from tsv_bench.benchmark.runs import Seen
+from tsv_bench.checkpoints.checkpoint import Checkpoint
+from tsv_bench.checkpoints.image_tower import image_tower
+from tsv_bench.data import Split, Task
+from tsv_bench.methods.method import Method
+from tsv_bench.models import Backbone
+from tsv_bench.observation.gather import Observatory, Observed, drawn
+from tsv_bench.observation.statistics_file import StatisticsFile
+from tsv_bench.state_dicts.state_dict import open_state_dict
+
+
+@dataclass(frozen=True)
+class Given:
+    """A method with all that it needs, and what that was made of."""
+
+    method: Method
+    seen: Seen | None = None
+    # Task -> rows of validation that choose nothing, since the method saw them.
+    seen_rows: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def observe(
+    method: Method,
+    backbone: Backbone,
+    tasks: Mapping[str, Task],
+    checkpoints: Mapping[str, Checkpoint],
+    heads: Mapping[str, Tensor],
+    load: Callable[[Task, str], Split],
+    *,
+    folder: Path,
+    device: str,
+    seed: int,
+) -> Given:
+    """Gather the statistics that a method needs, or find them in the ``folder``.
+
+    ``load`` returns a task's images of a split; the ``seed`` draws some of them. Raises ValueError
+    if a split has fewer images than the method is to see, or leaves none to choose alpha on.
+    """
+    needs = method.needs
+    if needs is None:
+        return Given(method)
+    splits = {name: load(task, needs.split) for name, task in tasks.items()}
+    rows = {
+        name: drawn(split, needs.images, seed, f"the {needs.split} images of {name}")
+        for name, split in splits.items()
+    }
+    apart = needs.split == "val" and not needs.alpha_on_seen
+    if apart and (len(method.alphas) > 1 or method.chosen_by_task):
+        _check_left(splits, needs.images)
+    observatory = Observatory(backbone.visual, folder / backbone.name, device)
+    arguments: dict[str, dict] = {kind: {} for kind in needs.statistics}
+    spent = dict.fromkeys(("forward_passes", "backward_passes", "seconds"), 0.0)
+    bar = tqdm(tasks.items(), desc=f"{method.label}: statistics", unit="task", leave=False)
+    for name, task in bar:
+        state = image_tower(open_state_dict(checkpoints[name].path), backbone.pretrained)
+        about = {
+            "checkpoint": checkpoints[name].sha256,
+            "backbone": backbone.fingerprint,
+            "data": task.fingerprint,
+            "split": needs.split,
+            "images": needs.images,
+            "seed": seed,
+        }
+        observed = Observed(
+            task=name,
+            state=state,
+            head=heads[name],
+            images=splits[name].images[rows[name]],
+            about=about,
+        )
+        found = observatory.statistics(observed, needs.statistics, needs.classes)
+        for kind, statistics in found.items():
+            arguments[kind][name] = statistics
+        _add_spent(spent, found)
+    seen = Seen(
+        split=needs.split,
+        images=needs.images,
+        labels=needs.labels,
+        forward_passes=int(spent["forward_passes"]),
+        backward_passes=int(spent["backward_passes"]),
+        seconds=round(spent["seconds"], 3),
+    )
+    seen_rows = {name: of_task.numpy() for name, of_task in rows.items()} if apart else {}
+    return Given(method.given(**arguments), seen, seen_rows)
+
+
+def _add_spent(spent: dict[str, float], found: Mapping[str, StatisticsFile]) -> None:
+    """Add what one task's statistics took; kinds of linear inputs come from one pass."""
+    passes = [
+        [f for kind, f in found.items() if (kind == "fisher") == own] for own in (True, False)
+    ]
+    for key in spent:
+        spent[key] += sum(max(file.about[key] for file in files) for files in passes if files)
+
+
+def _check_left(splits: Mapping[str, Split], images: int) -> None:
+    for name, split in splits.items():
+        if len(split) == images:
+            raise ValueError(
+                f"the method sees all {images} validation images of {name}, which leaves none to "
+                f"choose alpha on. Set method.images= lower, or method.split=train."
+            )

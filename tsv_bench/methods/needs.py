@@ -1,0 +1,101 @@
+"""What a method needs beside task vectors: statistics of images, or a bench to learn on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tsv_bench.methods.knobs import check_choice, check_whole
+from tsv_bench.task_vectors.statistics import KINDS
+
+BENCH = "bench"  # the argument of methods that learn or search
+SPLITS = ("train", "val", "test")
+# Classes whose gradients make the Fisher information: one an image, drawn by the network's own
+# probabilities, or all, weighted by them.
+CLASSES = ("sampled", "exact")
+# Keys of a method's yaml that say what it sees; tables show those of `SHOWN` as its knobs.
+SHOWN = ("images", "split", "transductive", "classes")
+KEYS = ("needs", *SHOWN, "labels", "alpha_on_seen")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a method receives as arguments, and of which images it is made."""
+
+    arguments: tuple[str, ...]  # kinds of statistics, or "bench"
+    images: int  # of each task, drawn by the seed
+    split: str = "val"
+    transductive: bool = False  # whether images of test may be looked at
+    labels: bool = False  # whether their labels are used
+    alpha_on_seen: bool = False  # whether alpha is chosen on these images, too
+    classes: str | None = None  # of the Fisher information: see `CLASSES`
+
+    def __post_init__(self) -> None:
+        known = (*KINDS, BENCH)
+        if not self.arguments:
+            raise ValueError(f"needs is empty: name one at least of {', '.join(known)}.")
+        for argument in self.arguments:
+            check_choice("needs", argument, known, "what a method can receive")
+        check_whole("images", self.images, "the number of images of each task", 1)
+        check_choice("split", self.split, SPLITS, "a split whose images a method may see")
+        if "fisher" in self.arguments:
+            check_choice("classes", self.classes, CLASSES, "a way to take the classes of an image")
+        elif self.classes is not None:
+            raise ValueError(
+                f"classes={self.classes!r} has no effect: the method does not need fisher."
+            )
+        for name in ("transductive", "labels", "alpha_on_seen"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r} is neither true nor false.")
+        if (self.split == "test") != self.transductive:
+            raise ValueError(
+                f"split={self.split} with transductive={str(self.transductive).lower()}: a method "
+                f"that looks at test images is transductive, which every table says. Choose "
+                f"split=test and transductive=true, or neither."
+            )
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """The kinds of statistics among the arguments."""
+        return tuple(argument for argument in self.arguments if argument in KINDS)
+
+    @property
+    def learns(self) -> bool:
+        """Whether the method needs a bench: images, heads and the network themselves."""
+        return BENCH in self.arguments
+
+    @property
+    def nothing(self) -> dict[str, Any]:
+        """Arguments with which a method only checks its knobs."""
+        return {name: None if name == BENCH else {} for name in self.arguments}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that may change a result."""
+        return {
+            "arguments": list(self.arguments),
+            "images": self.images,
+            "split": self.split,
+            "labels": self.labels,
+            "alpha_on_seen": self.alpha_on_seen,
+        } | ({"classes": self.classes} if self.classes else {})
+
+
+def needs_of(settings: Mapping[str, Any]) -> Needs | None:
+    """Return what a method's yaml says that it needs, or None if it needs only task vectors.
+
+    Raises ValueError for a key that is malformed or has no effect.
+    """
+    found = {key: settings[key] for key in KEYS if key in settings}
+    if not found:
+        return None
+    arguments = found.pop("needs", None)
+    if not isinstance(arguments, list) or not all(isinstance(a, str) for a in arguments):
+        raise ValueError(
+            f"the yaml of {settings['name']} has {', '.join(found) or 'needs'}, and needs is "
+            f"{arguments!r}: it lists what the method receives, as in needs: [inputs]."
+        )
+    if "images" not in found:
+        raise ValueError(
+            f"the yaml of {settings['name']} has needs but no images: how many a task?"
+        )
+    return Needs(arguments=tuple(arguments), **found)

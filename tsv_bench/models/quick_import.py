@@ -1,0 +1,40 @@
+"""Import open_clip and torchvision quickly, without libraries that no tower here needs.
+
+open_clip tries to import timm and transformers for towers of theirs, and does without where they
+are not installed. torchvision imports torch's compiler for one question that nobody asks here.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+
+OPTIONAL = ("timm", "transformers")  # for open_clip
+COMPILER = ("torch._dynamo", "torch._dynamo.utils")
+
+
+def imported() -> ModuleType:
+    """Import and return open_clip; modules that are imported already are used as they are."""
+    hidden = [name for name in OPTIONAL if name not in sys.modules]
+    stubs = COMPILER if not any(name in sys.modules for name in COMPILER) else ()
+    sys.modules.update(dict.fromkeys(hidden))  # None makes an import fail as if not installed
+    sys.modules.update({name: _stub(name) for name in stubs})
+    try:
+        return importlib.import_module("open_clip")
+    finally:
+        for name in (*hidden, *stubs):
+            del sys.modules[name]
+
+
+def _stub(name: str) -> ModuleType:
+    """Return a module that has torchvision's one function of torch._dynamo.utils."""
+
+    def is_compile_supported(device_type: str) -> bool:
+        return importlib.import_module(name).is_compile_supported(device_type)
+
+    module = ModuleType(name)
+    module.is_compile_supported = is_compile_supported
+    return module
+
+
+open_clip = imported()
+torchvision = importlib.import_module("torchvision")
