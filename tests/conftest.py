@@ -31,7 +31,7 @@ CHECKED = [
         "linalg",
         "task_vectors.bits", "task_vectors.merge", "task_vectors.order_statistics",
         "task_vectors.task_vector",
-        "methods.entrywise", "methods.matrixwise", "methods.masked",
+        "methods.entrywise", "methods.matrixwise", "methods.masked", "methods.observed",
         "analysis.measures",
     )
 ]  # fmt: skip

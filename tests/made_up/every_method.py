@@ -1,18 +1,33 @@
 """Every method with its knobs, for what holds for all of them, and what does not hold for some."""
 
+import inspect
 from functools import partial
 
 from hydra.utils import instantiate
+from made_up.statistics import made_up_fisher, made_up_grams
+from made_up.vectors import SHAPES
 from omegaconf import OmegaConf
 
 from tsv_bench import methods
 from tsv_bench.cli.config.search_path import CONF
+
+TASKS = [f"task{t}" for t in range(15)]
+# What a method needs to see of data, by the argument's name: of the layers of `random_vectors`.
+SEEN = {"inputs": made_up_grams(SHAPES, TASKS), "fisher": made_up_fisher(SHAPES, TASKS)}
+
+
+def seeing(method, **knobs):
+    """A method with knobs and what it sees of data."""
+    needed = set(SEEN) & set(inspect.signature(method).parameters)
+    return partial(method, **{name: SEEN[name] for name in needed}, **knobs)
 
 
 def by_default(path):
     """The method of a yaml with its knobs; one that is chosen by task has its default."""
     node = OmegaConf.load(path)
     serve = instantiate(node.serve)
+    if "needs" in node:
+        serve = seeing(serve.func, **serve.keywords)
     if "choose" in node and serve.keywords[node.choose.knob] is None:
         serve.keywords[node.choose.knob] = node.choose.default
     return serve

@@ -11,19 +11,27 @@ def randn(*shape):
     return torch.randn(shape, dtype=torch.float64)
 
 
+# Of a small backbone: matrices of three forms, what is averaged, a frozen part.
+SHAPES = {
+    "in_proj_weight": (30, 10),
+    "proj": (12, 12),
+    "c_proj.weight": (10, 40),
+    "text_projection": (6, 6),
+    "conv1.weight": (4, 3, 2, 2),
+    "bias": (10,),
+    "logit_scale": (),
+    "frozen": (5, 4),
+}
+
+
 def random_vectors(num_tasks, dtype=torch.float64):
-    """Of a small backbone: matrices of three forms, what is averaged, a frozen part."""
+    """Task vectors of that backbone."""
+
+    def delta(name, shape):
+        return torch.zeros(shape, dtype=dtype) if name == "frozen" else randn(*shape).to(dtype)
+
     return {
-        f"task{t}": {
-            "in_proj_weight": randn(30, 10).to(dtype),
-            "proj": randn(12, 12).to(dtype),
-            "c_proj.weight": randn(10, 40).to(dtype),
-            "text_projection": randn(6, 6).to(dtype),
-            "conv1.weight": randn(4, 3, 2, 2).to(dtype),
-            "bias": randn(10).to(dtype),
-            "logit_scale": randn().to(dtype),
-            "frozen": torch.zeros(5, 4, dtype=dtype),
-        }
+        f"task{t}": {name: delta(name, shape) for name, shape in SHAPES.items()}
         for t in range(num_tasks)
     }
 

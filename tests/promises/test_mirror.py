@@ -26,6 +26,7 @@ TESTED_IN = {
     "merging/test_masked_writer.py": "state_dicts.masked",
     "merging/test_merge_files.py": "merging.dense_writer cli.merge",
     "methods/matrixwise/test_tsv.py": "methods.matrixwise.decomposition",
+    "methods/observed/test_regmean.py": "methods.observed.normal_equations",
     "models/test_mini.py": "models.backbone",
     "models/test_pretraining.py": "cli.pretrain",
     "promises/test_conf.py": "cli.config.method",
