@@ -29,6 +29,7 @@ TESTED_IN = {
     "methods/observed/test_regmean.py": "methods.observed.normal_equations",
     "models/test_mini.py": "models.backbone",
     "models/test_pretraining.py": "cli.pretrain",
+    "observation/test_gather.py": "observation.statistics_file task_vectors.statistics",
     "promises/test_conf.py": "cli.config.method",
     "report/plots/test_figures.py": "report.plots.accuracies report.plots.alphas "
     "report.plots.labels report.plots.radar report.plots.ranks report.plots.sizes "

@@ -13,6 +13,7 @@ from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.image_tower import image_tower
 from tsv_bench.data import Split, Task
 from tsv_bench.methods.method import Method
+from tsv_bench.methods.needs import Needs
 from tsv_bench.models import Backbone
 from tsv_bench.observation.gather import Observatory, Observed, drawn
 from tsv_bench.observation.statistics_file import StatisticsFile
@@ -49,14 +50,7 @@ def observe(
     needs = method.needs
     if needs is None:
         return Given(method)
-    splits = {name: load(task, needs.split) for name, task in tasks.items()}
-    rows = {
-        name: drawn(split, needs.images, seed, f"the {needs.split} images of {name}")
-        for name, split in splits.items()
-    }
-    apart = needs.split == "val" and not needs.alpha_on_seen
-    if apart and (len(method.alphas) > 1 or method.chosen_by_task):
-        _check_left(splits, needs.images)
+    rows = draw(method, tasks, load, seed)
     observatory = Observatory(backbone.visual, folder / backbone.name, device)
     arguments: dict[str, dict] = {kind: {} for kind in needs.statistics}
     spent = dict.fromkeys(("forward_passes", "backward_passes", "seconds"), 0.0)
@@ -75,7 +69,7 @@ def observe(
             task=name,
             state=state,
             head=heads[name],
-            images=splits[name].images[rows[name]],
+            images=load(task, needs.split).images[rows[name]],
             about=about,
         )
         found = observatory.statistics(observed, needs.statistics, needs.classes)
@@ -90,8 +84,28 @@ def observe(
         backward_passes=int(spent["backward_passes"]),
         seconds=round(spent["seconds"], 3),
     )
-    seen_rows = {name: of_task.numpy() for name, of_task in rows.items()} if apart else {}
+    seen_rows = {n: of_task.numpy() for n, of_task in rows.items()} if _apart(needs) else {}
     return Given(method.given(**arguments), seen, seen_rows)
+
+
+def draw(
+    method: Method, tasks: Mapping[str, Task], load: Callable[[Task, str], Split], seed: int
+) -> dict[str, Tensor]:
+    """Return for each task the rows of the images that the method sees, drawn by the seed.
+
+    Raises ValueError if a split has fewer, or if none would be left to choose alpha on.
+    """
+    needs, rows = method.needs, {}
+    searches = len(method.alphas) > 1 or method.chosen_by_task
+    for name, task in tasks.items():
+        split = load(task, needs.split)
+        rows[name] = drawn(split, needs.images, seed, f"the {needs.split} images of {name}")
+        if searches and _apart(needs) and len(split) == needs.images:
+            raise ValueError(
+                f"the method sees all {len(split)} validation images of {name}, which leaves none "
+                f"to choose alpha on. Lower method.images, or set method.split=train."
+            )
+    return rows
 
 
 def _add_spent(spent: dict[str, float], found: Mapping[str, StatisticsFile]) -> None:
@@ -103,10 +117,6 @@ def _add_spent(spent: dict[str, float], found: Mapping[str, StatisticsFile]) -> 
         spent[key] += sum(max(file.about[key] for file in files) for files in passes if files)
 
 
-def _check_left(splits: Mapping[str, Split], images: int) -> None:
-    for name, split in splits.items():
-        if len(split) == images:
-            raise ValueError(
-                f"the method sees all {images} validation images of {name}, which leaves none to "
-                f"choose alpha on. Set method.images= lower, or method.split=train."
-            )
+def _apart(needs: Needs) -> bool:
+    """Return whether the images that are seen are validation images that choose nothing."""
+    return needs.split == "val" and not needs.alpha_on_seen

@@ -23,7 +23,7 @@ from tsv_bench.benchmark.evaluate import (
     stage,
 )
 from tsv_bench.benchmark.evaluator import Evaluation
-from tsv_bench.benchmark.observe import Given, observe
+from tsv_bench.benchmark.observe import Given, draw, observe
 from tsv_bench.benchmark.runs import Run, Seen, find_runs, load_correct, save_run
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.source import Source
@@ -211,6 +211,8 @@ def make_checkpoints(
     found = tuple(split for split in SPLITS if split in ("val", "test", seen))
     splits = {name: SPLITS if name in missing else found for name in tasks}
     check_data(splits)
+    if cell.method.needs:  # too few images are found before hours of training
+        draw(cell.method, tasks, load, cell.seed)
     if missing:
         check_room(Path(source.folder), source.needed(backbone, list(missing.values())))
         with stage("data", seconds):  # a damaged image is found before hours of training

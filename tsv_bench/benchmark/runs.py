@@ -20,6 +20,9 @@ from tsv_bench.scores import Score
 
 log = logging.getLogger(__name__)
 
+# What data a method saw, beside the validation images by which alpha is chosen.
+DATA_KINDS = ("none", "unlabelled val", "labelled val", "train", "test-time")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
@@ -33,11 +36,21 @@ class Seen:
     seconds: float  # to gather or to learn; of statistics that were kept, when they were gathered
 
     @property
-    def data(self) -> str:
-        """What the column *data* of a table says."""
+    def kind(self) -> str:
+        """Which of `DATA_KINDS` the images are."""
         if self.split == "test":
             return "test-time"
-        return f"{self.images}{' labelled' if self.labels else ''} {self.split}"
+        return self.split if self.split == "train" else f"{self._labelled} {self.split}"
+
+    @property
+    def text(self) -> str:
+        """What the column *data* of a table says: "32 unlabelled val"."""
+        split = "test-time" if self.split == "test" else self.split
+        return f"{self.images} {self._labelled} {split}"
+
+    @property
+    def _labelled(self) -> str:
+        return "labelled" if self.labels else "unlabelled"
 
 
 @dataclass(frozen=True, kw_only=True)

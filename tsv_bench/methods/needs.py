@@ -13,8 +13,8 @@ SPLITS = ("train", "val", "test")
 # probabilities, or all, weighted by them.
 CLASSES = ("sampled", "exact")
 # Keys of a method's yaml that say what it sees; tables show those of `SHOWN` as its knobs.
-SHOWN = ("images", "split", "transductive", "classes")
-KEYS = ("needs", *SHOWN, "labels", "alpha_on_seen")
+SHOWN = ("images", "split", "classes")
+KEYS = ("needs", *SHOWN, "transductive", "labels", "alpha_on_seen")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,9 @@ class Needs:
         if (self.split == "test") != self.transductive:
             raise ValueError(
                 f"split={self.split} with transductive={str(self.transductive).lower()}: a method "
-                f"that looks at test images is transductive, which every table says. Choose "
-                f"split=test and transductive=true, or neither."
+                f"that looks at test images is transductive, which every table says. Choose both, "
+                f"method.split=test method.transductive=true (with + before a key that the yaml "
+                f"lacks), or neither."
             )
 
     @property

@@ -171,7 +171,8 @@ def log_weights(wandb_run: Any, run: Run, weights: Weights | None) -> None:
 def configuration(run: Run) -> dict[str, Any]:
     """Return what identifies the Run and what is needed to repeat it."""
     names = ("backbone", "suite", "method", "label", "seed", "knobs", "settings", "fingerprint")
-    return {name: getattr(run, name) for name in (*names, "versions", "commit", "machine")}
+    found = {name: getattr(run, name) for name in (*names, "versions", "commit", "machine")}
+    return found | {"data": run.seen.text if run.seen else "none"}
 
 
 def task_rows(run: Run) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from stand_ins.commands import tsv
 
 from tsv_bench.benchmark.runs import save_run
 from tsv_bench.report.tables.table import build_tables
-from tsv_bench.report.text.leaderboard import BLOCKS, in_order
+from tsv_bench.report.text.leaderboard import BLOCKS, REFERENCES, SERVED, in_order
 from tsv_bench.report.text.render import (
     make_sheets,
     render_csv,
@@ -49,8 +49,8 @@ def lines_of(table):
 def test_blocks_and_the_best_first():
     table = table_of(masks())
     names = [name for name in lines_of(table)]
-    assert [name for name in names if name in BLOCKS] == list(BLOCKS)
-    merged, told, references = (names.index(name) for name in BLOCKS)
+    assert [name for name in names if name in BLOCKS] == [*SERVED, REFERENCES]
+    merged, told, references = (names.index(name) for name in (*SERVED, REFERENCES))
     value = {row.label: row.absolute.value for row in table.rows}
     for start, stop in ((merged, told), (told, references), (references, len(names))):
         values = [value[name] for name in names[start + 1 : stop]]
@@ -62,7 +62,7 @@ def test_blocks_and_the_best_first():
 
 def test_a_block_without_rows_has_no_heading():
     [table] = build_tables([make_run("ties"), make_run("individual")])
-    assert BLOCKS[1] not in lines_of(table) and BLOCKS[0] in lines_of(table)
+    assert SERVED[1] not in lines_of(table) and SERVED[0] in lines_of(table)
 
 
 def test_intervals_are_over_images_and_over_seeds(of_three_seeds):
@@ -130,7 +130,7 @@ def test_csv_has_the_leaderboards_order_and_fractions():
     assert [record["label"] for record in records] == [row.label for row in in_order(table)]
     assert [int(record["place"]) for record in records] == list(range(1, len(records) + 1))
     [record] = [record for record in records if record["method"] == "tall_mask"]
-    assert record["block"] == BLOCKS[1]
+    assert record["block"] == SERVED[1]
     assert float(record["stored_bytes_per_task"]) == 1_000_000
     assert int(record["peak_memory_bytes"]) == 2_500_000_000
     for row, record in zip(in_order(table), records, strict=True):
@@ -145,7 +145,7 @@ def test_texts_hold_the_same_rows_and_fit(of_three_seeds):
     assert max(map(len, shown.splitlines())) <= 100
     written, tex = (render(tables, "leaderboard") for render in (render_markdown, render_latex))
     for text in (shown, written, tex):
-        parts = [text.index(name) for name in BLOCKS]
+        parts = [text.index(name) for name in (*SERVED, REFERENCES)]
         assert parts == sorted(parts)
         for row in in_order(tables[0]):
             assert text.index(f"{row.label} ") > parts[0]

@@ -71,6 +71,9 @@ const facts = (run) => {
     ...publishedFacts(run),
     ["alpha", `${run.alpha} ${alphas ? `of ${alphas} candidates` : "(fixed)"}`],
     ["inference", inference[run.task_known] || null],
+    ["data seen", run.seen ? `${run.data_seen}, ${run.seen.forward_passes} forward and `
+      + `${run.seen.backward_passes} backward passes, ${run.seen.seconds.toFixed(1)} s`
+      : "no images but those by which alpha is chosen"],
     ["stored", isNumber(run.stored_bytes) ? stored : null],
     ["seconds", stages.join(", ")],
     ["peak memory", `${(run.peak_memory / 1e9).toFixed(2)} GB`],

@@ -62,6 +62,7 @@ def pack_runs(evaluated: Sequence[Evaluated], tables: Sequence[Table]) -> dict[s
         content |= {name: pool.number(content[name]) for name in POOLED}
         content["label"] = label
         content["task_known"] = row.task_known
+        content["data_seen"] = row.data
         content["interval"] = _interval(run, correct)
         content["published"] = pool.number(_published(row))
         content["correct"] = _bits(run, correct)

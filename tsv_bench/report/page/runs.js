@@ -64,6 +64,7 @@ const columns = [
     number: true },
   { head: "task known", text: knownText,
     sort: (run) => run.task_known === null ? null : knownText(run) },
+  { head: "data", text: (run) => run.data_seen, sort: (run) => run.seen ? run.data_seen : null },
   { head: "seconds", text: (run) => seconds(run.time), sort: (run) => run.time, number: true },
   { head: "memory GB", text: (run) => (run.peak_memory / 1e9).toFixed(2),
     sort: (run) => run.peak_memory, number: true },

@@ -59,6 +59,16 @@ class Row:
         return None if all(run.stored_bytes is None for run in self.runs) else False
 
     @property
+    def data(self) -> str:
+        """What data the method saw: "none", or as in "32 unlabelled val"."""
+        return ", ".join(dict.fromkeys(r.seen.text if r.seen else "none" for r in self.runs))
+
+    @property
+    def data_kind(self) -> str:
+        """Which of `DATA_KINDS` the method saw."""
+        return next((run.seen.kind for run in self.runs if run.seen), "none")
+
+    @property
     def stored_per_task(self) -> float | None:
         """Bytes stored beside the pretrained backbone / number of tasks; None if unknown."""
         sizes = [run.stored_bytes for run in self.runs]

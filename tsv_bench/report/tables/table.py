@@ -80,6 +80,11 @@ class Table:
         return [run for row in self.rows for run in row.runs]
 
     @property
+    def sees_data(self) -> bool:
+        """Whether a method saw data, so that what each saw is shown."""
+        return any(row.data_kind != "none" for row in self.rows)
+
+    @property
     def seeds(self) -> list[int]:
         return sorted({run.seed for run in self.runs})
 

@@ -33,6 +33,7 @@ def row_record(table: Table, row: Row) -> dict[str, Any]:
     """
     record = {"backbone": table.backbone, "suite": table.suite, "method": row.method}
     record |= {"label": row.label, "seeds": " ".join(map(str, row.seeds))}
+    record |= {"data": row.data} if table.sees_data else {}
     for name in ("absolute", "normalized"):
         estimate: Estimate = getattr(row, name)
         record |= {name: estimate.value}

@@ -1,14 +1,16 @@
 """The leaderboard: methods by mean accuracy, with the time, memory and storage that each takes.
 
 Methods that serve all tasks the same model stand in one block. Methods that serve each task a
-model of its own must be told the task of an image, and stand in another. The pretrained and the
-fine-tuned models are the ends of the scale, not methods.
+model of its own must be told the task of an image, and stand in another. Each is divided by what
+data its methods saw. The pretrained and the fine-tuned models are the ends of the scale, not
+methods.
 """
 
 import math
 from collections.abc import Sequence
 
 from tsv_bench.benchmark import published
+from tsv_bench.benchmark.runs import DATA_KINDS
 from tsv_bench.escaping import visible
 from tsv_bench.report.tables.orderings import (
     ALL_PERMUTATIONS_OF,
@@ -24,15 +26,22 @@ from tsv_bench.report.text.csv_records import row_record, to_csv
 from tsv_bench.report.text.numbers import made_of, percent, signed
 from tsv_bench.report.text.sheet import Sheet
 
-BLOCKS = ("one model for all tasks", "one for each task", "references")
-HEADER = ("method", "absolute", "seeds", "normalized", "seeds", "alpha", "sec", "GB", "MB/task")
+SERVED = ("one model for all tasks", "one for each task")
+REFERENCES = "references"
+# How a method serves, and what data it saw, unless that is none.
+BLOCKS = (
+    *(text if kind == "none" else f"{text}, {kind}" for text in SERVED for kind in DATA_KINDS),
+    REFERENCES,
+)
+NUMBERS = ("absolute", "seeds", "normalized", "seeds", "alpha", "sec", "GB", "MB/task")
 
 
 def block(row: Row) -> str:
-    """Return the block of `BLOCKS` that a row belongs to; the first if its Runs do not say."""
+    """Return the block of `BLOCKS` that a row belongs to; as one model if its Runs do not say."""
     if row.is_reference:
-        return BLOCKS[2]
-    return BLOCKS[1] if row.task_known else BLOCKS[0]
+        return REFERENCES
+    served = SERVED[1] if row.task_known else SERVED[0]
+    return served if row.data_kind == "none" else f"{served}, {row.data_kind}"
 
 
 def in_order(table: Table) -> list[Row]:
@@ -44,10 +53,11 @@ def leaderboard_sheet(table: Table) -> Sheet:
     """Return the leaderboard of one table as texts."""
     rows = in_order(table)
     lines = []
+    header = ["method", *(["data"] if table.sees_data else []), *NUMBERS]
     for name in BLOCKS:
         if having := [row for row in rows if block(row) == name]:
-            lines.append([name, *[""] * (len(HEADER) - 1)])
-            lines += [_cells(row) for row in having]
+            lines.append([name, *[""] * (len(header) - 1)])
+            lines += [_cells(row, table.sees_data) for row in having]
     orders = find_orderings(table)
     notes = [*table.notes, *_task_knobs(rows), *(_order_note(order) for order in orders)]
     if not orders:
@@ -65,18 +75,20 @@ def leaderboard_sheet(table: Table) -> Sheet:
         f"{table.num_images:,} test images, then over seeds; {made_of(table.runs)} A method that "
         f"serves one model for each task must know the task at inference. sec: of the merge alone. "
         f"GB: peak resident memory of the process during the Run. MB/task: stored beside the "
-        f"pretrained backbone, over the number of tasks.",
-        header=HEADER,
+        f"pretrained backbone, over the number of tasks."
+        + (" data: the images of each task that a method saw." if table.sees_data else ""),
+        header=header,
         rows=lines,
         notes=notes,
     )
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, data: bool) -> list[str]:
     alphas = [f"{alpha:.2f}" for alpha in (min(row.alphas), max(row.alphas))]
     seconds, stored = merge_seconds(row), row.stored_per_task
     return [
         f" {row.label}",
+        *([row.data] if data else []),
         *_estimate(row.absolute),
         *_estimate(row.normalized),
         "-".join(dict.fromkeys(alphas)),

@@ -45,14 +45,15 @@ def bounds(interval: Interval) -> str:
     return f"[{percent(interval.low)}, {percent(interval.high)}]"
 
 
-def row_cells(row: Row, published: bool = False) -> list[str]:
+def row_cells(row: Row, published: bool = False, data: bool = False) -> list[str]:
     """Return the cells of a row: label, absolute, normalized, alpha, seconds.
 
-    With ``published``, the published figure and our difference follow each accuracy.
+    With ``published``, the published figure and our difference follow each accuracy. With ``data``,
+    what the method saw follows its label.
     """
     alphas = [f"{alpha:.2f}" for alpha in (min(row.alphas), max(row.alphas))]
     seconds = f"{row.seconds:.1f}" if row.seconds < 10 else f"{row.seconds:.0f}"
-    texts = [row.label]
+    texts = [row.label, row.data] if data else [row.label]
     for name in ("absolute", "normalized"):
         texts.append(with_interval(getattr(row, name)))
         texts += beside(row, name) if published else []

@@ -16,30 +16,32 @@ from tsv_bench.report.text.numbers import (
 )
 from tsv_bench.report.text.sheet import Sheet, notes, wrap, wrap_label
 
-HEADER = ("method", "absolute", "normalized", "alpha", "sec")
+NUMBERS = ("absolute", "normalized", "alpha", "sec")
 MIN_TASK_WIDTH = 5  # as wide as "100.0"
 TASKS_A_BLOCK = 8
 
 
 def runs_sheet(table: Table) -> Sheet:
     """Return a table as texts."""
-    columns = HEADER
+    columns = header(table)
     if table.has_published:
-        columns = (
-            "method",
-            "absolute",
-            *PUBLISHED_COLUMNS,
-            "normalized",
-            *PUBLISHED_COLUMNS,
-            *HEADER[3:],
-        )
+        beside = {name: PUBLISHED_COLUMNS for name in ("absolute", "normalized")}
+        columns = [text for name in columns for text in (name, *beside.get(name, ()))]
     return Sheet(
         title=table.title,
         caption=_provenance(table),
         header=[*columns, *table.tasks.values()],
-        rows=[[*row_cells(row, table.has_published), *accuracy_cells(row)] for row in table.rows],
+        rows=[
+            [*row_cells(row, table.has_published, table.sees_data), *accuracy_cells(row)]
+            for row in table.rows
+        ],
         notes=[*map(_compared, table.comparisons), *table.notes, *table.published_notes],
     )
+
+
+def header(table: Table) -> list[str]:
+    """Return the heads of the columns before the tasks; *data* only where a method saw some."""
+    return ["method", *(["data"] if table.sees_data else []), *NUMBERS]
 
 
 def runs_parts(table: Table, width: int) -> list[str]:
@@ -57,7 +59,8 @@ def _blocks(table: Table, width: int) -> list[str]:
 
     Otherwise the summary is the first block, and the tasks follow in blocks of their own.
     """
-    left = [[wrap_label(row[0]), *row[1:]] for row in [HEADER, *map(row_cells, table.rows)]]
+    rows = [row_cells(row, data=table.sees_data) for row in table.rows]
+    left = [[wrap_label(row[0]), *row[1:]] for row in [header(table), *rows]]
     methods = [row[0] for row in left]
     labels = list(table.tasks.values())
     numbers = [accuracy_cells(row) for row in table.rows]
