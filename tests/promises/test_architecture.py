@@ -32,8 +32,10 @@ ALLOWED = {
     "models": "files scores escaping hub state_dicts data",
     "checkpoints": "files scores hub state_dicts task_vectors data models",
     "observation.statistics_file": "task_vectors state_dicts",
-    "observation": "files linalg task_vectors state_dicts data models observation.statistics_file",
-    "merging": "files provenance columns linalg task_vectors methods state_dicts",
+    "observation": "files linalg task_vectors state_dicts data models checkpoints "
+    "observation.statistics_file",
+    "merging": "files provenance columns linalg task_vectors methods state_dicts "
+    "observation.statistics_file",
     "benchmark": "files provenance scores escaping task_vectors methods state_dicts data models "
     "checkpoints observation observation.statistics_file",
     "report.tables": "files scores escaping spelling benchmark",

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from stand_ins.configurations import composed
 
 from tsv_bench import methods
-from tsv_bench.cli import analyze, bench, fetch, finetune, merge, pretrain, report
+from tsv_bench.cli import analyze, bench, fetch, finetune, merge, observe, pretrain, report
 from tsv_bench.cli.config import tasks
 from tsv_bench.cli.config.method import NOT_KNOBS, make_method
 from tsv_bench.cli.config.search_path import CONF, groups, options
@@ -24,6 +24,7 @@ COMMANDS = {
     "fetch": fetch,
     "finetune": finetune,
     "merge": merge,
+    "observe": observe,
     "pretrain": pretrain,
     "report": report,
 }

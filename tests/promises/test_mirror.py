@@ -18,6 +18,7 @@ TESTED_IN = {
     "cli.config.objects cli.config.checkpoint_files",
     "commands/test_fetch.py": "cli.fetch cli.config.needs hub.cache",
     "commands/test_own_method.py": "cli.config.search_path",
+    "commands/test_observe.py": "cli.observe observation.observe_files",
     "data/test_embedded.py": "data.sources data.embedded.cameras data.embedded.canvas "
     "data.embedded.figures data.embedded.glyphs data.embedded.land data.embedded.textures",
     "data/test_hub.py": "data.folders data.task",

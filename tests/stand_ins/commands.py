@@ -12,7 +12,7 @@ import torch
 from stand_ins.processes import Started
 
 from tsv_bench.benchmark.runs import find_runs, load_correct
-from tsv_bench.cli import analyze, bench, fetch, finetune, merge, report
+from tsv_bench.cli import analyze, bench, fetch, finetune, merge, observe, report
 from tsv_bench.cli.config import objects
 from tsv_bench.data import cache
 from tsv_bench.models import head
@@ -23,6 +23,7 @@ COMMANDS = {
     "fetch": fetch,
     "finetune": finetune,
     "merge": merge,
+    "observe": observe,
     "report": report,
 }
 TASKS = ("signs", "shapes")

@@ -85,7 +85,7 @@ class ImageTower(LazyMapping):
         pretrained: LazyMapping,
     ) -> None:
         self.path, self.files, self.metadata = state.path, state.files, state.metadata
-        self._state, self._places, self._pretrained = state, places, pretrained
+        self._state, self._places, self._pretrained = state, dict(places), pretrained
         # None: what is read here of a file is only part of its data and in another order.
         self.headers = dict.fromkeys(state.headers)
         self.stamps = state.stamps
@@ -94,6 +94,11 @@ class ImageTower(LazyMapping):
         for name, place in places.items():
             if place:
                 self.shards[shard_of[place.parts[0]]].append(name)
+
+    @property
+    def places(self) -> Mapping[str, Place | None]:
+        """Name of the backbone -> where the file has the parameter; None: it has not."""
+        return self._places
 
     @property
     def names(self) -> Collection[str]:

@@ -1,15 +1,17 @@
 """tsv-merge: merge checkpoint files."""
 
 import logging
+from collections.abc import Mapping
 
 from omegaconf import DictConfig
 
 from tsv_bench.cli.config.checkpoint_files import checkpoint_paths, make_cache
 from tsv_bench.cli.config.method import make_method
-from tsv_bench.cli.launch import command, set_up_machine
+from tsv_bench.cli.launch import command, plain, set_up_machine
 from tsv_bench.cli.printing import show
 from tsv_bench.merging import merge_files
 from tsv_bench.methods.method import Method
+from tsv_bench.task_vectors.statistics import KINDS
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ def main(config: DictConfig) -> None:
             f"validation, here there is none. method.{choice.knob}= takes another."
         )
         method = method.by_default()
+    statistics = statistics_paths(config, method, finetuned)
     merged = merge_files.merge(
         method.serve,
         config.pretrained,
@@ -43,6 +46,7 @@ def main(config: DictConfig) -> None:
         overwrite=config.overwrite,
         device=device,
         factors=make_cache(config),
+        statistics=statistics,
         name=method.name,
         knobs=method.knobs,
     )
@@ -54,6 +58,43 @@ def main(config: DictConfig) -> None:
         f"{merged.num_bytes / 1e6:.1f} MB) in {merged.seconds:.1f} s, peak memory "
         f"{merged.peak_memory / 1e9:.2f} GB"
     )
+
+
+def statistics_paths(
+    config: DictConfig, method: Method, finetuned: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """Return kind -> task -> file of what the method needs.
+
+    Raises ValueError that says which is missing and what writes it, and for one of no use.
+    """
+    needed = method.needs.statistics if method.needs else ()
+    if method.needs and method.needs.learns:
+        raise ValueError(
+            f"{method.name} learns on images of the tasks, which tsv-merge has not. Run it with: "
+            f"tsv-bench method={method.name}"
+        )
+    for kind in KINDS:
+        if kind not in needed and config[kind] is not None:
+            wants = f"it needs {', '.join(needed)}" if needed else "it sees weights alone"
+            raise ValueError(f"{kind}= has no effect on method={method.name}: {wants}.")
+    found = {}
+    for kind in needed:
+        task, path = next(iter(finetuned.items()))
+        if config[kind] is None:
+            raise ValueError(
+                f"method={method.name} needs {kind}, {KINDS[kind]}, of every task. Write them, "
+                f"with the backbone and the task of each, as in: tsv-observe backbone=mini "
+                f"task=digits kinds=[{kind}] finetuned={path} output={task}. Then give "
+                f"{kind}='{{{task}: {task}.{kind}.safetensors, ...}}'."
+            )
+        paths = plain(config[kind]) if isinstance(config[kind], DictConfig) else None
+        if not paths or not all(isinstance(value, str) for value in paths.values()):
+            raise ValueError(
+                f"{kind}={config[kind]!r} does not name the tasks' files. As in: "
+                f"{kind}='{{{task}: {task}.{kind}.safetensors}}'"
+            )
+        found[kind] = {str(name): value for name, value in paths.items()}
+    return found
 
 
 def chosen_alpha(alpha: float | None, method: Method) -> float:

@@ -21,6 +21,12 @@ from tsv_bench.merging.masked_writer import MaskedDenseWriter, MaskWriter
 from tsv_bench.merging.outputs import WRITES, check_outputs, output_paths
 from tsv_bench.methods.forms import LowRank, Masked, Served, Shared
 from tsv_bench.methods.served import form_by_trial, served_by
+from tsv_bench.observation.statistics_file import (
+    check_layers,
+    check_owner,
+    identity,
+    open_statistics,
+)
 from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.inputs import Inputs, check_inputs, check_tasks, open_inputs
 from tsv_bench.state_dicts.low_rank import PRECISIONS
@@ -82,6 +88,7 @@ def merge(
     overwrite: bool = False,
     device: str = "cpu",
     factors: FactorCache | None = None,
+    statistics: Mapping[str, Mapping[str, Path | str]] | None = None,
     name: str | None = None,
     knobs: Mapping[str, Any] | None = None,
     progress: bool = True,
@@ -91,7 +98,8 @@ def merge(
     ``write``: "model" writes pretrained + alpha * vector; "vector" the vector that is served;
     "compressed" low-rank factors (TSV-C) or bit masks and the vector that they share, stored in
     ``precision``. A method that serves one vector writes ``output``, any other
-    ``output``/<task>.safetensors. ``factors``: a cache of singular triplets. ``name`` and
+    ``output``/<task>.safetensors. ``factors``: a cache of singular triplets.
+    ``statistics``: kind -> task -> file, what the method needs beside task vectors. ``name`` and
     ``knobs`` go into the metadata.
 
     Raises ValueError or OSError for anything wrong with the arguments or the files, before long
@@ -99,11 +107,18 @@ def merge(
     """
     started = time.monotonic()
     _check_arguments(alpha, write, precision, finetuned)
-    serve({})  # raises ValueError for a wrong knob
+    given = {
+        kind: open_statistics(kind, paths, finetuned) for kind, paths in (statistics or {}).items()
+    }
+    serve({}, **{kind: {} for kind in given})  # raises ValueError for a wrong knob
     name = name or getattr(getattr(serve, "func", serve), "__name__", str(serve))
     knobs = dict(knobs if knobs is not None else getattr(serve, "keywords", {}))
 
     inputs = open_inputs(pretrained, finetuned, device)
+    for kind, of_kind in given.items():
+        for task, file in of_kind.items():
+            check_layers(file, kind, task, inputs.vectors[task])
+    serve = partial(serve, **given) if given else serve
     form = form_by_trial(serve, finetuned)
     writer = make_writer(form, inputs, Path(output), write, precision, alpha, overwrite)
     check_place(writer.outputs[0].parent, writer.num_bytes())
@@ -114,11 +129,16 @@ def merge(
         check_outputs(writer.outputs, writer.folders, inputs.states, overwrite)
         with bar(total=len(inputs.states), desc="checking", unit="file") as files:
             inputs, hashes = check_inputs(inputs, factors, files.update)
+        for kind, of_kind in given.items():
+            for task, file in of_kind.items():
+                check_owner(file, kind, task, identity(hashes[task]))
         stack.enter_context(bars(progress))
         served = served_by(serve, inputs.vectors, name)
         writer.plan(inputs, served)
         check_place(writer.outputs[0].parent, writer.num_bytes())
         about = {"method": name, "knobs": knobs, "write": write, "inputs": hashes}
+        if given:
+            about["statistics"] = {k: {t: f.about for t, f in v.items()} for k, v in given.items()}
         metadata = how_made(writer.paths, about, alpha, precision)
         table = writer.write(inputs, served, metadata, partial(bar, unit="layer"))
     return Merged(

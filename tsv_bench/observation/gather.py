@@ -111,7 +111,7 @@ class Observatory:
             passes = {"forward_passes": len(images), "backward_passes": 0}
         for kind in linear:
             of_kind = {
-                name: _statistic_shape(kind, shapes[name][how.axis])
+                name: statistic_shape(kind, shapes[name][how.axis])
                 for name, how in inputs.gathered.items()
             }
             self._write(
@@ -148,7 +148,8 @@ class Observatory:
         write_statistics(path, kind, gathered, shapes, checked, about, overwrite=True)
 
 
-def _statistic_shape(kind: str, width: int) -> tuple[int, ...]:
+def statistic_shape(kind: str, width: int) -> tuple[int, ...]:
+    """Return the shape of what is kept of a layer with ``width`` inputs: "inputs" or "means"."""
     return (width, width) if kind == "inputs" else (width,)
 
 

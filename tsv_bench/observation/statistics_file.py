@@ -4,8 +4,9 @@ The metadata say of what they are: the kind, how each layer's came about, the ch
 hash, and the data.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from tsv_bench.state_dicts.state_dict import open_state_dict
 from tsv_bench.state_dicts.writer import Shards, StateDictWriter
+from tsv_bench.task_vectors.lazy import LazyMapping
 from tsv_bench.task_vectors.statistics import KINDS, Gathered, Statistics
 
 STATISTICS = "tsv_bench.statistics"  # the metadata's key
@@ -45,6 +47,13 @@ class StatisticsFile(Statistics):
         return self.about["kind"]
 
 
+def identity(hashes: Mapping[str, str]) -> str:
+    """Return one hash of a checkpoint: that of its file, or of the hashes of its shards."""
+    if len(hashes) == 1:
+        return next(iter(hashes.values()))
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
 def write_statistics(
     path: Path,
     kind: str,
@@ -67,26 +76,59 @@ def write_statistics(
             writer.write(name, 0, read(name))
 
 
-def check_owner(
-    file: StatisticsFile, kind: str, task: str, layers: Mapping[str, Any], checkpoint: str
-) -> None:
-    """Check that statistics are of this kind and checkpoint, and that its layers are there.
+def open_statistics(
+    kind: str, paths: Mapping[str, Path | str], tasks: Iterable[str]
+) -> dict[str, StatisticsFile]:
+    """Open the statistics of one kind of all tasks, in the order of ``tasks``.
 
-    ``layers``: the task vector. ``checkpoint``: the sha256 of the fine-tuned weights. Raises
-    ValueError that says what they are of.
+    Raises OSError or ValueError that names the task whose file is missing, damaged or of another
+    kind.
     """
-    if file.kind != kind:
-        raise ValueError(
-            f"{kind} of {task}: {file.path} holds {file.kind}, {KINDS[file.kind]}. Write {kind} "
-            f"with tsv-observe kinds=[{kind}]."
-        )
+    tasks, found = list(tasks), {}
+    if odd := [task for task in paths if task not in tasks]:
+        raise ValueError(f"{kind} has {odd[0]!r}, and there is no such checkpoint in finetuned.")
+    for task in tasks:
+        if task not in paths:
+            raise ValueError(
+                f"{kind} has no file of {task}. Write one with: tsv-observe kinds=[{kind}], and "
+                f"give {kind}='{{{task}: {task}.{kind}.safetensors, ...}}'."
+            )
+        try:
+            found[task] = StatisticsFile(Path(paths[task]))
+        except (OSError, ValueError) as error:
+            kind_of_error = OSError if isinstance(error, OSError) else ValueError
+            raise kind_of_error(f"{kind} of {task}: {error}") from error
+        if found[task].kind != kind:
+            raise ValueError(
+                f"{kind} of {task}: {paths[task]} holds {found[task].kind}, "
+                f"{KINDS[found[task].kind]}. Write {kind} with: tsv-observe kinds=[{kind}]"
+            )
+    return found
+
+
+def check_owner(file: StatisticsFile, kind: str, task: str, checkpoint: str) -> None:
+    """Raise ValueError unless statistics are of the checkpoint with this `identity`."""
     if (found := file.about.get("checkpoint")) != checkpoint:
         raise ValueError(
             f"{kind} of {task}: {file.path} is of another checkpoint, with sha256 {found}; the one "
             f"that is merged has {checkpoint}. Observe that one."
         )
-    if odd := [name for name in file if name not in layers]:
+
+
+def check_layers(file: StatisticsFile, kind: str, task: str, vector: LazyMapping) -> None:
+    """Raise ValueError unless the checkpoint has the layers that statistics are of, as wide."""
+    shapes = {name: file.shape(name) for name in file}
+    if odd := [name for name in shapes if name not in vector]:
         raise ValueError(
             f"{kind} of {task}: {file.path} has {len(odd)} layers that the checkpoint has not, "
-            f"first {odd[0]!r}. Was it observed under other names?"
+            f"first {odd[0]!r}. Was another model observed?"
         )
+    for name, shape in shapes.items():
+        layer, axis = vector.shape(name), file.gathered(name).axis
+        width = layer[axis] if len(layer) == 2 else None
+        expected = {"inputs": (width, width), "means": (width,), "fisher": tuple(layer)}[kind]
+        if tuple(shape) != expected:
+            raise ValueError(
+                f"{kind} of {task}: {file.path} has {name!r} as {tuple(shape)}, and the "
+                f"checkpoint's, {tuple(layer)}, has {expected}. Was another backbone observed?"
+            )
