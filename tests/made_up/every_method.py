@@ -42,6 +42,8 @@ METHODS = {path.stem: by_default(path) for path in sorted((CONF / "method").glob
     "tsv_merge_svd": partial(methods.tsv_merge, svd="svd", polar="svd"),
     "dc_merge": partial(methods.dc_merge, density=1.0),
     "svc": partial(methods.svc, base_scale=1.0),
+    "anchored_regression_data_free": partial(methods.anchored_regression, data_free=True),
+    "regmean_undamped": seeing(methods.regmean, off_diagonal=1),
     "wudi": partial(methods.wudi, solver="adam", iterations=20, learning_rate=1e-5),
     "wudi_closed_form": partial(
         methods.wudi, solver="closed_form", iterations=1, learning_rate=1e-5
@@ -62,6 +64,8 @@ PASSES = {
     **dict.fromkeys(["emr", "lata", "lata_logarithmic", "lata_threshold", "fr_merging_share"], 1),
     "pcb": 8,  # of magnitudes, then of scores, the thresholds at both ends
 }
+# They start from a vector that another method merges.
+STARTED = ["mats", "anchored_regression", "anchored_regression_data_free"]
 # It divides by eigenvalues down to 1e-10 of the largest: of float64's 16 digits 6 are left.
 ROUNDED = {"wudi_closed_form": {"rtol": 1e-6, "atol": 1e-6}}
 # Deltas of another scale: of all but these they give the same merge at that scale.
@@ -85,4 +89,6 @@ ONE_TASK_IS_CHANGED = {
     ),
     **dict.fromkeys(["fr_merging", "fr_merging_share"], "its low frequencies go"),
     **dict.fromkeys(["iso_c", "iso_cts", "subspace_boosting"], "matrices get a new spectrum"),
+    "esm": "matrices get a new spectrum",
+    "mats": "its steps end within 1e-5",
 }

@@ -14,6 +14,7 @@ from made_up.every_method import (
     OTHERS_ARE_AVERAGED,
     PASSES,
     ROUNDED,
+    STARTED,
 )
 from made_up.vectors import close, random_vectors, read
 
@@ -159,8 +160,11 @@ def test_merging_reads_one_layer_of_every_task_when_it_is_wanted(name):
     reads.clear()
     for layer in layers:
         served[layer]
-    reads = reads
-    assert [layer for layer, _ in reads] == [layer for layer in layers for _ in range(4)]
+    found = [layer for layer, _ in reads]
+    if name in STARTED:  # a layer of the merged vector that it starts from reads it once more
+        assert list(dict.fromkeys(found)) == layers and set(Counter(found).values()) == {4, 8}
+    else:
+        assert found == [layer for layer in layers for _ in range(4)]
     assert max(alive for _, alive in reads) <= 4
 
 

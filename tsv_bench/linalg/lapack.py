@@ -69,15 +69,14 @@ class Tridiagonal:
 class LeadingEigenvectors:
     """The ``count`` largest eigenvalues of a symmetric matrix, ascending, and their eigenvectors.
 
-    ``gram``: [n, n], float32 on the CPU; only its lower triangle is read. Raises TypeError for
-    another type or device, ArithmeticError if LAPACK gives up.
+    ``gram``: [n, n], float32 or float64 on the CPU; only its lower triangle is read. Raises
+    TypeError for another type or device, ArithmeticError if LAPACK gives up.
     """
 
     def __init__(self, gram: Float[Tensor, "n n"], count: int) -> None:
-        if gram.dtype != torch.float32 or gram.is_cuda:
-            raise TypeError(f"expected float32 on the CPU, not {gram.dtype} on {gram.device}.")
         n = len(gram)
         self._tridiagonal = Tridiagonal(gram)
+        self._letter = LETTERS[gram.dtype]
         self._diagonal = self._tridiagonal.diagonal
         self._off_diagonal = self._tridiagonal.off_diagonal
         self._all: tuple[Tensor, Tensor] | None = None  # what `_divide` found
@@ -107,7 +106,7 @@ class LeadingEigenvectors:
             work = values.new_empty(1 + 4 * n + n * n)
             iwork = torch.empty(3 + 5 * n, dtype=torch.int32)
             call(
-                "sstedc", b"I", n, values, self._off_diagonal.clone(), rows, n,
+                f"{self._letter}stedc", b"I", n, values, self._off_diagonal.clone(), rows, n,
                 work, len(work), iwork, len(iwork),
             )  # fmt: skip
             self._all = values, rows
@@ -116,12 +115,14 @@ class LeadingEigenvectors:
     def _bisect(self, count: int) -> Float[Tensor, " count"]:
         """Return the ``count`` largest eigenvalues, ascending."""
         n = len(self._diagonal)
-        values, unused, found = self._diagonal.new_empty(n), torch.zeros(1), _integers(2)
+        values, unused = self._diagonal.new_empty(n), self._diagonal.new_zeros(1)
+        found = _integers(2)
         iblock, isplit = _integers(n), _integers(n)
         work, iwork = values.new_empty(4 * n), _integers(3 * n)
         call(
-            "sstebz", b"I", b"B", n, unused, unused, n - count + 1, n, unused, self._diagonal,
-            self._off_diagonal, found[:1], found[1:], values, iblock, isplit, work, iwork,
+            f"{self._letter}stebz", b"I", b"B", n, unused, unused, n - count + 1, n, unused,
+            self._diagonal, self._off_diagonal, found[:1], found[1:], values, iblock, isplit, work,
+            iwork,
         )  # fmt: skip
         if found.tolist() != [count, 1]:  # several blocks: their values are not in order
             return self._divide()[0][n - count :]
@@ -134,8 +135,8 @@ class LeadingEigenvectors:
         rows, failed = values.new_empty(count, n), _integers(count)
         work, iwork = values.new_empty(5 * n), _integers(n)
         call(
-            "sstein", n, self._diagonal, self._off_diagonal, count, values, *self._blocks, rows, n,
-            work, iwork, failed,
+            f"{self._letter}stein", n, self._diagonal, self._off_diagonal, count, values,
+            *self._blocks, rows, n, work, iwork, failed,
         )  # fmt: skip
         return rows
 

@@ -63,7 +63,8 @@ def polar_product(
 class InverseRoot:
     """(a^T a)^(-1/2) in float64 of a matrix that is at least as tall as wide.
 
-    Zero on the directions that ``a`` does not span. `condition` is the condition number of ``a``.
+    Zero on the directions that ``a`` does not span. `condition` is the condition number of ``a``,
+    `nuclear_norm` the sum of its singular values.
     """
 
     def __init__(self, a: Float[Tensor, "m n"]) -> None:
@@ -75,6 +76,7 @@ class InverseRoot:
         self._root = torch.where(spanned, values, 1).rsqrt() * spanned
         lowest, highest = self._root.aminmax() if len(values) else (1.0, 1.0)
         self.condition = float(highest / lowest) if lowest else math.inf
+        self.nuclear_norm = float((self._root * values).sum())  # the sum of singular values
 
     def times(self, x: Float[Tensor, "n columns"]) -> Float[Tensor, "n columns"]:
         """Return (a^T a)^(-1/2) @ x, for a float64 ``x``."""

@@ -220,6 +220,33 @@ def eigh(gram: Float[Tensor, "*batch n n"]) -> tuple[Tensor, Tensor]:
         return s.flip(-1).to(gram.dtype), u.flip(-1).to(gram.dtype)
 
 
+def leading_eigh(
+    symmetric: Float[Tensor, "n n"], count: int
+) -> tuple[Float[Tensor, " count"], Float[Tensor, "n count"]]:
+    """Return the ``count`` largest eigenvalues, descending, and their eigenvectors.
+
+    ``symmetric`` is float32 or float64; only its lower triangle is read.
+    """
+    if symmetric.device.type == "cpu":
+        try:
+            found = LeadingEigenvectors(symmetric, count)
+            return found.values.flip(0), found.leading(count).flip(1)
+        except ArithmeticError as error:
+            logger.warning("eigenvectors of %s by torch: %s", tuple(symmetric.shape), error)
+    values, vectors = eigh(symmetric)
+    return values.flip(0)[:count], vectors.flip(1)[:, :count]
+
+
+def lower_product(a: Float[Tensor, "m k"], b: Float[Tensor, "k m"]) -> Float[Tensor, "m m"]:
+    """Return the lower triangle of a @ b, which is symmetric: half the work."""
+    m, block = len(a), 192
+    product = a.new_zeros(m, m)
+    for i in range(0, m, block):
+        rows = slice(i, min(i + block, m))
+        torch.matmul(a[rows], b[:, : rows.stop], out=product[rows, : rows.stop])
+    return product
+
+
 def _svd(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return u, s, vh; in float64 where float32 does not converge."""
     try:

@@ -57,6 +57,21 @@ def check_choice(knob: str, value: object, choices: Sequence[str], meaning: str)
         raise ValueError(f"{knob}={value!r} is not {meaning}: {tuple(choices)}.")
 
 
+def check_patterns(knob: str, value: object) -> None:
+    """Raise ValueError unless the value is a list of patterns of parameter names."""
+    if isinstance(value, str) or not all(isinstance(pattern, str) for pattern in value):
+        raise ValueError(
+            f"{knob}={value!r} is not a list of patterns of parameter names, such as "
+            f"['lm_head', 'visual.*.proj']."
+        )
+
+
+def check_switch(knob: str, value: object) -> None:
+    """Raise ValueError unless the value is true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{knob}={value!r} is neither true nor false.")
+
+
 def check_alphas(alphas: Sequence[float]) -> None:
     """Raise ValueError unless the candidates are distinct numbers above zero, one at least."""
     if not alphas:

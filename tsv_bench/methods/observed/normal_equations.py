@@ -25,6 +25,10 @@ class NormalEquations(NamedTuple):
         """Return the solution that is ``start`` in directions that no task's inputs have."""
         return start + solve_semidefinite(self.b - start @ self.a, self.a, self.zero)
 
+    def smallest(self) -> Float[Tensor, "m n"]:
+        """Return the solution that is zero in directions that no task's inputs have."""
+        return solve_semidefinite(self.b, self.a, self.zero)
+
 
 def normal_equations(
     observed: Iterator[Observed], off_diagonal: float | int = 1.0, by_count: bool = True
@@ -39,16 +43,18 @@ def normal_equations(
     counts: list[int | None] = []
     for task in observed:
         delta, g = task.delta.double(), task.gram.double()
+        if g is task.gram:  # in float64 already: it is not ours to change
+            g = g.clone()
         if off_diagonal != 1:
             diagonal = g.diagonal().clone()
-            g = g * off_diagonal
+            g *= off_diagonal
             g.diagonal().copy_(diagonal)
         if by_count and task.count is not None:
-            g = g / task.count
+            g /= task.count
         zero = max(zero, semidefinite_zero(len(g), task.gram.dtype))
         counts.append(task.count)
         if a is None:
-            a, b, total = g.clone(), delta @ g, delta.clone()
+            a, b, total = g, delta @ g, delta.clone()
         else:
             a, b, total = a.add_(g), b.addmm_(delta, g), total.add_(delta)
     if by_count and len({count is None for count in counts}) > 1:
