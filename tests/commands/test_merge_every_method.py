@@ -3,32 +3,57 @@
 import pytest
 import torch
 from made_up.merges import TASKS, finetuned, pretrained, write_checkpoints
+from made_up.statistics import made_up_fisher, made_up_grams
 from stand_ins.configurations import composed
 
 from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.overrides import options
 from tsv_bench.cli.merge import chosen_alpha
+from tsv_bench.files import sha256
 from tsv_bench.merging import merge_files
 from tsv_bench.methods.forms import Shared
 from tsv_bench.methods.served import form_by_trial
+from tsv_bench.observation.statistics_file import StatisticsFile, write_statistics
 from tsv_bench.state_dicts.state_dict import open_state_dict
 from tsv_bench.task_vectors.task_vector import TaskVector, apply
+
+
+def observed(method, folder):
+    """Kind -> task -> a file of statistics of its checkpoint, for what the method needs."""
+    kinds = method.needs.statistics if method.needs else ()
+    shapes = {name: tuple(t.shape) for name, t in pretrained().items() if t.is_floating_point()}
+    make = {"inputs": made_up_grams, "fisher": made_up_fisher}
+    paths = {kind: {task: folder / f"{task}.{kind}.safetensors" for task in TASKS}
+             for kind in kinds}  # fmt: skip
+    for kind in kinds:
+        for task, layers in make[kind](shapes, TASKS).items():
+            about = {"checkpoint": sha256(folder / f"{task}.safetensors")}
+            how = {name: layers.gathered(name) for name in layers}
+            shapes_of = {name: layers.shape(name) for name in layers}
+            path = paths[kind][task]
+            write_statistics(path, kind, how, shapes_of, layers.__getitem__, about)
+    return paths
 
 
 @pytest.mark.parametrize("name", options("method"))
 def test_the_file_is_pretrained_plus_alpha_times_what_is_served(name, tmp_path):
     write_checkpoints(tmp_path)
     method = make_method(composed("merge", f"method={name}")).by_default()
-    one, alpha = form_by_trial(method.serve, TASKS) is Shared, chosen_alpha(None, method)
+    statistics = observed(method, tmp_path)
+    opened = {kind: {task: StatisticsFile(path) for task, path in paths.items()}
+              for kind, paths in statistics.items()}  # fmt: skip
+    given = method.given(**opened)
+    one, alpha = form_by_trial(given.serve, TASKS) is Shared, chosen_alpha(None, method)
     done = merge_files.merge(
         method.serve, tmp_path / "base.safetensors",
         {task: tmp_path / f"{task}.safetensors" for task in TASKS},
         tmp_path / ("out.safetensors" if one else "out"), alpha=alpha, progress=False,
+        statistics=statistics,
     )  # fmt: skip
     assert len(done.outputs) == (1 if one else len(TASKS))
     base = pretrained()
     vectors = {task: TaskVector(base, finetuned(seed)) for seed, task in enumerate(TASKS)}
-    served = method.serve(vectors)
+    served = given.serve(vectors)
     for task, path in zip(TASKS, done.outputs, strict=False):
         written = dict(open_state_dict(path))
         expected = apply(base, dict(served[task].items()), alpha)

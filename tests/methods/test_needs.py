@@ -17,6 +17,12 @@ def test_a_yaml_says_what_is_seen():
     assert needs.settings["split"] == "val" and needs.settings["images"] == 32
 
 
+def test_a_knob_may_make_it_need_nothing():
+    yaml = {"name": "m", "needs": ["inputs"], "images": 3, "unless": "data_free"}
+    assert needs_of(yaml | {"data_free": True}) is None
+    assert needs_of(yaml | {"data_free": False}) == Needs(arguments=("inputs",), images=3)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -93,9 +93,10 @@ class TestMethod:
     def test_config_fits_its_function(self, method):
         serve = instantiate(composed("merge", f"method={method}").method.serve)
         assert serve.func is getattr(methods, method)
-        inspect.signature(serve.func).bind({}, **serve.keywords)
         chosen = make_method(composed("merge", f"method={method}")).by_default()
-        assert dict(chosen.serve({})) == {}
+        given = chosen.needs.nothing if chosen.needs else {}
+        inspect.signature(serve.func).bind({}, **serve.keywords, **given)
+        assert dict(chosen.serve({}, **given)) == {}
 
     def test_name_is_the_file_name_and_texts_are_there(self, method):
         node = composed("merge", f"method={method}").method
@@ -106,7 +107,8 @@ class TestMethod:
         """Each one offered is passed on from where a user sets it, and none is kept back."""
         node = composed("merge", f"method={method}").method
         knobs = set(node) - NOT_KNOBS
-        taken = set(inspect.signature(getattr(methods, method)).parameters) - {"task_vectors"}
+        taken = set(inspect.signature(getattr(methods, method)).parameters)
+        taken -= {"task_vectors", *node.get("needs", ())}
         assert knobs == taken == {key for key in node.serve if not key.startswith("_")}
         changes = {knob: f"{knob} changed" for knob in knobs}
         lines = [f"method.{knob}='{text}'" for knob, text in changes.items()]
@@ -125,6 +127,7 @@ class TestMethod:
         grids = {
             **dict.fromkeys(TENTHS, [k / 10 for k in range(1, 31)]),
             **dict.fromkeys(THIRTIETHS, [k / 30 for k in range(1, 31)]),
+            "esm": [k / 10 for k in range(1, 21)],
             "magmax": [0.5],
             "pcb": [0.8, 0.9, 1.0, 1.1, 1.2, 1.3],
         }

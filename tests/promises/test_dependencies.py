@@ -43,12 +43,17 @@ def imported(*folders):
 
 
 def test_dependencies_are_what_the_package_imports():
-    assert set(map(canonical, PROJECT["dependencies"])) == imported("tsv_bench")
+    language = PROJECT["optional-dependencies"]["language"]
+    assert set(map(canonical, PROJECT["dependencies"] + language)) == imported("tsv_bench")
+    for path in (ROOT / "tsv_bench").rglob("*.py"):  # what is optional is imported by one module
+        named = "import transformers" in path.read_text()
+        assert named == (path.name == "language.py"), path
 
 
 def test_dev_is_what_only_the_tests_import_and_run_with():
     dev = set(map(canonical, PROJECT["optional-dependencies"]["dev"]))
-    assert dev - TOOLS == imported("tests", "benchmarks") - imported("tsv_bench")
+    of_users = set(map(canonical, PROJECT["dependencies"]))
+    assert dev - TOOLS == imported("tests", "benchmarks") - of_users
     assert TOOLS <= dev
 
 

@@ -62,7 +62,7 @@ def test_other_results_are_rendered_from_their_runs(name, layout):
 
 
 # Methods that are newer than the leaderboard, whose README says so; made again, it has all.
-NOT_YET = {"regmean"}
+NOT_YET = {"anchored_regression", "esm", "fisher", "lot", "mats", "regmean"}
 
 
 def test_the_leaderboard_is_whole():

@@ -13,6 +13,7 @@ from tsv_bench import methods
 from tsv_bench.checkpoints.image_tower import ImageTower, Place
 from tsv_bench.methods.entrywise.dare import DroppedVector
 from tsv_bench.methods.forms import as_served
+from tsv_bench.observation.statistics_file import StatisticsFile, write_statistics
 from tsv_bench.state_dicts.inputs import open_inputs
 from tsv_bench.state_dicts.low_rank import CompressedStateDict, OnPretrained, StoredTaskVector
 from tsv_bench.state_dicts.masked import MaskedStateDict
@@ -25,6 +26,7 @@ from tsv_bench.task_vectors.lazy import (
     lazy_vectors,
     widest_dtype,
 )
+from tsv_bench.task_vectors.statistics import Gathered, Statistics
 from tsv_bench.task_vectors.task_vector import TaskVector
 
 ABSTRACT = {OnPretrained, StoredTaskVector}  # what is between LazyMapping and others
@@ -48,6 +50,11 @@ def every(tmp_path_factory):
     paths = {task: folder / compressed["tsv_compress"] / f"{task}.safetensors" for task in TASKS}
     stored = open_inputs(folder / "base.safetensors", paths).vectors["a"]
     from_cache = open_inputs(folder / "base.safetensors", {"a": folder / "a.safetensors"})
+    observed = folder / "observed.safetensors"
+    layers = {n: t.float() for n, t in finetuned(0).items() if t.is_floating_point()}
+    shapes = {name: layer.shape for name, layer in layers.items()}
+    gathered = dict.fromkeys(layers, Gathered(3))
+    write_statistics(observed, "fisher", gathered, shapes, layers.__getitem__, {})
     served = as_served(methods.emr(vectors))
     found = [
         PlainLayers(finetuned(0)),
@@ -64,6 +71,9 @@ def every(tmp_path_factory):
         methods.emr(vectors)["a"],
         served.in_memory().vectors["a"],
         DroppedVector(vectors["a"], 0.5, "0/a"),
+        Statistics(finetuned(0)),
+        methods.esm(vectors, inputs={task: {} for task in vectors})["a"],
+        StatisticsFile(observed),
     ]
     return {type(one).__name__: one for one in found}
 

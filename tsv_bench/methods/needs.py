@@ -14,7 +14,7 @@ SPLITS = ("train", "val", "test")
 CLASSES = ("sampled", "exact")
 # Keys of a method's yaml that say what it sees; tables show those of `SHOWN` as its knobs.
 SHOWN = ("images", "split", "classes")
-KEYS = ("needs", *SHOWN, "transductive", "labels", "alpha_on_seen")
+KEYS = ("needs", "unless", *SHOWN, "transductive", "labels", "alpha_on_seen")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +95,9 @@ def needs_of(settings: Mapping[str, Any]) -> Needs | None:
             f"the yaml of {settings['name']} has {', '.join(found) or 'needs'}, and needs is "
             f"{arguments!r}: it lists what the method receives, as in needs: [inputs]."
         )
+    unless = found.pop("unless", None)  # a knob that, if true, makes the method need nothing
+    if unless is not None and settings.get(unless) is True:
+        return None
     if "images" not in found:
         raise ValueError(
             f"the yaml of {settings['name']} has needs but no images: how many a task?"

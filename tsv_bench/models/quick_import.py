@@ -12,14 +12,17 @@ OPTIONAL = ("timm", "transformers")  # for open_clip
 COMPILER = ("torch._dynamo", "torch._dynamo.utils")
 
 
-def imported() -> ModuleType:
-    """Import and return open_clip; modules that are imported already are used as they are."""
+def imported() -> tuple[ModuleType, ModuleType]:
+    """Return open_clip and torchvision; modules that are imported already are used as they are."""
     hidden = [name for name in OPTIONAL if name not in sys.modules]
     stubs = COMPILER if not any(name in sys.modules for name in COMPILER) else ()
     sys.modules.update(dict.fromkeys(hidden))  # None makes an import fail as if not installed
     sys.modules.update({name: _stub(name) for name in stubs})
     try:
-        return importlib.import_module("open_clip")
+        import open_clip
+        import torchvision
+
+        return open_clip, torchvision
     finally:
         for name in (*hidden, *stubs):
             del sys.modules[name]
@@ -36,5 +39,4 @@ def _stub(name: str) -> ModuleType:
     return module
 
 
-open_clip = imported()
-torchvision = importlib.import_module("torchvision")
+open_clip, torchvision = imported()

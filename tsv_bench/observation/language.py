@@ -1,6 +1,5 @@
 """Statistics of texts through a language model in Hugging Face's layout."""
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ def load_language_model(folder: Path, device: str) -> tuple[nn.Module, Any]:
     Raises ValueError if transformers is not installed, or cannot load what is there.
     """
     try:
-        transformers = importlib.import_module("transformers")
+        import transformers
     except ImportError as error:
         raise ValueError(
             "statistics of texts need transformers, which is not installed: pip install "

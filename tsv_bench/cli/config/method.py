@@ -48,7 +48,7 @@ def make_method(config: DictConfig) -> Method:
         label=settings["label"],
         alphas=settings["alphas"],
         # Tables show what it sees as they show its knobs.
-        knobs=knobs | {key: settings[key] for key in SHOWN if key in settings},
+        knobs=knobs | {key: settings[key] for key in SHOWN if needs and key in settings},
         serve=instantiate(config.method.serve),
         choice=_choice(config.method, knobs),
         code=_fingerprint(serve["_target_"], function) if own else None,
