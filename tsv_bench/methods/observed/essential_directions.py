@@ -1,5 +1,6 @@
 """The essential directions of a task: those of a layer's outputs that its delta changes most."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -36,7 +37,8 @@ def essential_directions(observed: Observed, rank: int, as_released: bool) -> Di
     largest = float(delta.abs().max()) if delta.numel() else 0.0
     if largest == 0:
         return None
-    unit = 2.0 ** -torch.tensor(largest).frexp()[1].item()  # a power of two: nothing is rounded
+    # A power of two rounds nothing, and this one is a float32.
+    unit = 2.0 ** -max(-126, min(126, math.frexp(largest)[1]))
     scaled = delta * unit
     small = observed.count is not None and observed.count < m and as_released
     wanted = min(m, n) if small and observed.count < n else rank
