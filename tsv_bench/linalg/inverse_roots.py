@@ -24,8 +24,9 @@ class InverseRootOfMatrix:
     """matrix^(-1/2) of a positive definite matrix, in a fifth of the time that eigenvectors take.
 
     ``matrix``: [n, n], float32 or float64 on the CPU; only its lower triangle is read. The relative
-    ``error`` is that of the root's eigenvalues, before rounding; None: the type's unit. Raises
-    ArithmeticError if LAPACK gives up or the condition number is above ``largest_condition``.
+    ``error`` is that of the root's eigenvalues, before rounding; None: the type's unit. With
+    ``overwrite`` the matrix's memory is taken. Raises ArithmeticError if LAPACK gives up or the
+    condition number is above ``largest_condition``.
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class InverseRootOfMatrix:
         matrix: Float[Tensor, "n n"],
         largest_condition: float = LARGEST_CONDITION,
         error: float | None = None,
+        overwrite: bool = False,
     ) -> None:
-        self._tridiagonal = Tridiagonal(matrix)
+        self._tridiagonal = Tridiagonal(matrix, overwrite)
         self._diagonal = self._tridiagonal.diagonal.double()
         self._off_diagonal = self._tridiagonal.off_diagonal.double()
         lowest, highest = (self._eigenvalue(index) for index in (0, len(matrix) - 1))

@@ -58,7 +58,9 @@ def essential_directions(observed: Observed, rank: int, as_released: bool) -> Di
 def _of_wide(delta: Float[Tensor, "m n"], gram: Float[Tensor, "n n"], rank: int) -> Directions:
     """Return the directions by delta g delta^T, a matrix of the outputs."""
     wide = delta.double()
-    image = (gram.to(delta.dtype) @ delta.mT).double()  # a random error below that of a float32 g
+    narrow = torch.promote_types(delta.dtype, gram.dtype)
+    # In float32 its random error is no larger than that of a g in float32.
+    image = (gram.to(narrow) @ delta.mT.to(narrow)).double()
     values, vectors = _leading(lower_product(wide, image), rank, gram.dtype)
     return Directions(vectors, values, vectors.mT @ wide, 0.0)
 
