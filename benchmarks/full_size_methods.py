@@ -1,4 +1,4 @@
-"""Every method of conf/method/ on full-size random checkpoints; the solvers of WUDI. On request:
+"""Every method that needs no data on full-size random checkpoints; the solvers of WUDI. On request:
 
 .venv/bin/python benchmarks/full_size_methods.py speed [METHOD ...]    # 8 ViT-B/32, 4 GB
 .venv/bin/python benchmarks/full_size_methods.py memory [METHOD ...]   # 20 ViT-L/14, 29 GB
@@ -33,6 +33,7 @@ from tempfile import TemporaryDirectory
 import torch
 from engine import THREADS, checkpoints, run, warm
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from tsv_bench.cli.config.method import make_method
@@ -61,6 +62,11 @@ def split(method):
 def made(method):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return make_method(compose("merge", split(method)[1])).by_default()
+
+
+def needs_data(name):
+    """Whether a method sees statistics of data: benchmarks/observed.py is for these."""
+    return "needs" in OmegaConf.load(CONF / "method" / f"{name}.yaml")
 
 
 def serves_one(method):
@@ -201,7 +207,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("speed", "memory"):
-        commands.add_parser(name).add_argument("methods", nargs="*", default=options("method"))
+        without_data = [name for name in options("method") if not needs_data(name)]
+        commands.add_parser(name).add_argument("methods", nargs="*", default=without_data)
     ways = commands.add_parser("wudi")
     ways.add_argument("methods", nargs="*", default=["wudi", "wudi,method.solver=closed_form"])
     ways.add_argument("--files", nargs="+", type=Path, help="pretrained and fine-tuned")

@@ -55,6 +55,22 @@ def test_choices_are_named(value):
     assert str(error.value) == f"merge={value!r} is not a way to merge: ('mean', 'sum')."
 
 
+@pytest.mark.parametrize("value", ["proj", 1, None, [1], ["proj", None]])
+def test_patterns_are_a_list_of_texts(value):
+    for patterns in ([], ["proj", "visual.*"], ("a",)):
+        knobs.check_patterns("knob", patterns)
+    with pytest.raises(ValueError, match="^knob=.* is not a list of patterns of parameter names"):
+        knobs.check_patterns("knob", value)
+
+
+@pytest.mark.parametrize("value", [0, 1, None, "true", [True]])
+def test_a_switch_is_true_or_false(value):
+    for switch in (True, False):
+        knobs.check_switch("knob", switch)
+    with pytest.raises(ValueError, match="^knob=.* is neither true nor false"):
+        knobs.check_switch("knob", value)
+
+
 NUMBERS = [
     (name, knob, value)
     for name, method in METHODS.items()

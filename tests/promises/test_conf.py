@@ -127,7 +127,7 @@ class TestMethod:
         grids = {
             **dict.fromkeys(TENTHS, [k / 10 for k in range(1, 31)]),
             **dict.fromkeys(THIRTIETHS, [k / 30 for k in range(1, 31)]),
-            "esm": [k / 10 for k in range(1, 21)],
+            "esm": [k / 10 for k in range(1, 21)],  # the code searches [0, 2] by golden section
             "magmax": [0.5],
             "pcb": [0.8, 0.9, 1.0, 1.1, 1.2, 1.3],
         }

@@ -56,7 +56,7 @@ def whitening(a: Float[Tensor, "m n"], exact: bool) -> Whitening:
     """Return (a^T a)^(-1/2) of a matrix that is at least as tall as wide, in float64."""
     if not exact and a.shape[1] > FEW and not a.is_cuda:
         try:
-            root = InverseRootOfMatrix(lower_gram(a), LARGEST_CONDITION, ERROR)
+            root = InverseRootOfMatrix(lower_gram(a), LARGEST_CONDITION, ERROR, overwrite=True)
             return Whitening(root, root.trace_of_root)
         except ArithmeticError as error:
             logger.info("inverse root of %s by eigenvectors: %s", a.shape[1], error)

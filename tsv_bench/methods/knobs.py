@@ -59,7 +59,8 @@ def check_choice(knob: str, value: object, choices: Sequence[str], meaning: str)
 
 def check_patterns(knob: str, value: object) -> None:
     """Raise ValueError unless the value is a list of patterns of parameter names."""
-    if isinstance(value, str) or not all(isinstance(pattern, str) for pattern in value):
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    if not is_list or not all(isinstance(pattern, str) for pattern in value):
         raise ValueError(
             f"{knob}={value!r} is not a list of patterns of parameter names, such as "
             f"['lm_head', 'visual.*.proj']."

@@ -120,6 +120,17 @@ def test_a_task_that_changed_nothing_adds_no_directions():
     assert merged.norm() > 1
 
 
+def test_a_task_whose_inputs_are_all_zero_has_no_directions():
+    vectors, inputs, _ = example(3)
+    inputs["task1"] = {name: torch.zeros_like(x) for name, x in inputs["task1"].items()}
+    grams = {task: grams_of(x) for task, x in inputs.items()}
+    merged = methods.esm(vectors, inputs=grams)["task0"]["in_proj_weight"]
+    basis = qr(torch.cat([vectors[t]["in_proj_weight"] for t in ("task0", "task2")], dim=1)).Q
+    torch.testing.assert_close(basis @ basis.mT @ merged, merged, **nearly)
+    nothing = dict.fromkeys(vectors, grams["task1"])
+    assert not methods.esm(vectors, inputs=nothing)["task0"]["in_proj_weight"].any()
+
+
 def test_float32_deltas_are_merged_as_in_float64_to_rounding():
     vectors, _, grams = example()
     narrow = {task: {n: d.float() for n, d in v.items()} for task, v in vectors.items()}

@@ -1,13 +1,15 @@
 """What methods see of data: lazily, a task at a time, and checked."""
 
 import weakref
+from functools import partial
 
 import pytest
 import torch
-from made_up.statistics import grams_of, made_up_grams, made_up_inputs
+from made_up.statistics import grams_of, made_up_fisher, made_up_grams, made_up_inputs
 from made_up.vectors import SHAPES, close, random_vectors
 
 from tsv_bench import methods
+from tsv_bench.methods.forms import Shared
 from tsv_bench.methods.observed.observations import Observations, merge_observed
 from tsv_bench.methods.served import served_by
 from tsv_bench.task_vectors.lazy import PlainLayers
@@ -88,12 +90,17 @@ def test_a_task_without_statistics_is_named_once_a_layer_is_wanted():
         served["task0"]["proj"]
 
 
-def test_its_form_is_found_by_a_trial_of_other_layers_and_tasks():
-    vectors = random_vectors(1)
-    grams = made_up_grams(SHAPES, vectors)
-    served = served_by(lambda tasks: methods.regmean(tasks, inputs=grams), vectors, "regmean")
-    assert type(served).__name__ == "Shared"
-    torch.testing.assert_close(served["task0"]["proj"], vectors["task0"]["proj"], **close)
+@pytest.mark.parametrize("name", ["regmean", "lot", "mats", "esm", "anchored_regression", "fisher"])
+@pytest.mark.parametrize("num_tasks", [1, 3])
+def test_their_form_is_found_by_a_trial_of_other_layers_and_tasks(name, num_tasks):
+    vectors = random_vectors(num_tasks)
+    if name == "fisher":
+        knobs = {"fisher": made_up_fisher(SHAPES, vectors)}
+    else:
+        knobs = {"inputs": made_up_grams(SHAPES, vectors)}
+    served = served_by(partial(getattr(methods, name), **knobs), vectors, name)
+    assert type(served) is Shared
+    assert served["task0"]["proj"].shape == (12, 12)
 
 
 def broken(kind, gram):

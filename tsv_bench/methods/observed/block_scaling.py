@@ -10,7 +10,7 @@ from tsv_bench.task_vectors.lazy import LazyMapping, LazyVector, Part
 from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.streaming import stream_parts, watched
 
-KEPT = 2**28  # entries of layers that wait to be served, at most: 1 GB in float32
+KEPT = 2**27  # entries of layers that wait to be served, at most: half a GB in float32
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a block, within a layer's name
 
 

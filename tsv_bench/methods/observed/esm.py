@@ -116,7 +116,7 @@ def merge_directions(
         like, exact = task.delta, exact or task.delta.dtype == torch.float64
         found = essential_directions(task, kept_rank(m, num_tasks, rank_fraction), as_released)
         sizes.append(found.size if found else 0.0)
-        if found:
+        if found and len(found.variances):  # inputs that are all zero leave none
             strengths = relative(found.variances, value_exponent)
             strengths = strengths / strengths.mean()
             left.append(found.outputs.mul_(strengths))

@@ -1,5 +1,6 @@
 """The essential directions of a task: those of a layer's outputs that its delta changes most."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -36,7 +37,8 @@ def essential_directions(observed: Observed, rank: int, as_released: bool) -> Di
     largest = float(delta.abs().max()) if delta.numel() else 0.0
     if largest == 0:
         return None
-    unit = 2.0 ** -torch.tensor(largest).frexp()[1].item()  # a power of two: nothing is rounded
+    # A power of two rounds nothing, and this one is a float32.
+    unit = 2.0 ** -max(-126, min(126, math.frexp(largest)[1]))
     scaled = delta * unit
     small = observed.count is not None and observed.count < m and as_released
     wanted = min(m, n) if small and observed.count < n else rank
@@ -56,7 +58,9 @@ def essential_directions(observed: Observed, rank: int, as_released: bool) -> Di
 def _of_wide(delta: Float[Tensor, "m n"], gram: Float[Tensor, "n n"], rank: int) -> Directions:
     """Return the directions by delta g delta^T, a matrix of the outputs."""
     wide = delta.double()
-    image = (gram.to(delta.dtype) @ delta.mT).double()  # a random error below that of a float32 g
+    narrow = torch.promote_types(delta.dtype, gram.dtype)
+    # In float32 its random error is no larger than that of a g in float32.
+    image = (gram.to(narrow) @ delta.mT.to(narrow)).double()
     values, vectors = _leading(lower_product(wide, image), rank, gram.dtype)
     return Directions(vectors, values, vectors.mT @ wide, 0.0)
 

@@ -65,10 +65,8 @@ def conjugate_gradients(
     residual = right - start @ basis * values
     enough = tolerance * torch.linalg.vector_norm(right, dim=1)
     direction, square = residual.clone(), residual.square().sum(dim=1)
-    steps = range(iterations)
-    for _ in watched(
-        steps, iterations, f"conjugate gradients, {start.shape[0]} x {start.shape[1]}"
-    ):
+    label = f"conjugate gradients, {start.shape[0]} x {start.shape[1]}"
+    for _ in watched(range(iterations), iterations, label):
         open_rows = square.sqrt() > enough
         if not open_rows.any():
             break

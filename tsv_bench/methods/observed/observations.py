@@ -10,7 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tsv_bench.linalg.precision import all_finite, at_least_float32
-from tsv_bench.task_vectors.lazy import LazyVector, Part, TaskVectors, blocks, lazy_vectors
+from tsv_bench.task_vectors.lazy import (
+    LazyVector,
+    Part,
+    TaskVectors,
+    blocks,
+    lazy_vectors,
+    widest_dtype,
+)
 from tsv_bench.task_vectors.merge import mean
 from tsv_bench.task_vectors.statistics import Statistics, TaskStatistics, as_statistics
 
@@ -97,15 +104,15 @@ class Observations:
     def parts(self, name: str, rule: Callable[[Iterator[Observed]], Tensor]) -> list[Part]:
         """Return the part that computes a layer by a rule from all that is observed of it.
 
-        The rule returns outputs by inputs, and is not asked if no task changed the layer.
+        The rule returns outputs by inputs. It is what reads: only one task's delta and statistics
+        are in memory then, where a part's own reading ahead would hold all.
         """
         shape = self.vectors[0].shape(name)
-        whole = LazyVector(self.vectors, lambda _: ())  # for its type
 
         def compute(observed: Iterator[Observed]) -> Tensor:
             found = rule(observed)
             found = found if self.axis(name) == 1 else found.mT
-            return found.to(whole.dtype(name)).contiguous()
+            return found.to(widest_dtype(self.vectors, name)).contiguous()
 
         num_entries = WORK * (shape.numel() + shape[self.axis(name)] ** 2)
         return [Part(name, 0, num_entries, lambda: self.each(name), compute)]
