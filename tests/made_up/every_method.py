@@ -27,6 +27,7 @@ METHODS = {path.stem: by_default(path) for path in sorted((CONF / "method").glob
     "tsv_merge_svd": partial(methods.tsv_merge, svd="svd", polar="svd"),
     "dc_merge": partial(methods.dc_merge, density=1.0),
     "svc": partial(methods.svc, base_scale=1.0),
+    "ace_mixed": partial(methods.ace, threshold=0, eps_relative=1e-3),
     "wudi": partial(methods.wudi, solver="adam", iterations=20, learning_rate=1e-5),
     "wudi_closed_form": partial(
         methods.wudi, solver="closed_form", iterations=1, learning_rate=1e-5
@@ -35,8 +36,8 @@ METHODS = {path.stem: by_default(path) for path in sorted((CONF / "method").glob
 ONE_EACH = ["individual", "tsv_compress"]
 # Of what is not a matrix these have the mean, the others their own rule.
 OTHERS_ARE_AVERAGED = [
-    "cart", "dc_merge", "fr_merging", "iso_c", "iso_cts", "tsv_low_rank", "tsv_merge",
-    "tsv_merge_svd", "wudi", "wudi_closed_form",
+    "ace", "ace_mixed", "cart", "dc_merge", "fr_merging", "iso_c", "iso_cts", "tsv_low_rank",
+    "tsv_merge", "tsv_merge_svd", "wudi", "wudi_closed_form",
 ]  # fmt: skip
 MASKS = ["magnitude_mask", "tall_mask_ta", "tall_mask_ties", "emr"]  # of each its own, made of all
 # How often a method reads every float64 delta before the first layer is served. A threshold of a
@@ -47,10 +48,16 @@ PASSES = {
     **dict.fromkeys(["emr", "lata", "lata_logarithmic", "lata_threshold", "fr_merging_share"], 1),
     "pcb": 8,  # of magnitudes, then of scores, the thresholds at both ends
 }
-# It divides by eigenvalues down to 1e-10 of the largest: of float64's 16 digits 6 are left.
-ROUNDED = {"wudi_closed_form": {"rtol": 1e-6, "atol": 1e-6}}
+ROUNDED = {
+    # It divides by eigenvalues down to 1e-10 of the largest: of float64's 16 digits 6 are left.
+    "wudi_closed_form": {"rtol": 1e-6, "atol": 1e-6},
+    # Its eps is 1e-7 of the squares of these deltas, which leaves 9 digits.
+    "ace": {"rtol": 1e-7, "atol": 1e-7},
+}
 # Deltas of another scale: of all but these they give the same merge at that scale.
 OF_ONE_SCALE = {
+    "ace": "eps is added to squares of deltas",
+    "ace_mixed": "logarithms of squares of deltas tell how much tasks differ",
     "pcb": "tanh tells how far products of deltas are from 1",
     "wudi": "Adam's steps have a given length",
 }
@@ -69,5 +76,8 @@ ONE_TASK_IS_CHANGED = {
         "it is its own mean, so that all its layers weigh the same, and less than 1",
     ),
     **dict.fromkeys(["fr_merging", "fr_merging_share"], "its low frequencies go"),
+    **dict.fromkeys(
+        ["ace", "ace_mixed"], "the mean of its rows goes, and its share in the prior row"
+    ),
     **dict.fromkeys(["iso_c", "iso_cts", "subspace_boosting"], "matrices get a new spectrum"),
 }
