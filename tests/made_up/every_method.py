@@ -18,7 +18,17 @@ def by_default(path):
     return serve
 
 
-METHODS = {path.stem: by_default(path) for path in sorted((CONF / "method").glob("*.yaml"))} | {
+YAMLS = sorted((CONF / "method").glob("*.yaml"))
+# The number of tasks that some methods are for: all others are for any.
+NUM_TASKS = {path.stem: n for path in YAMLS if (n := OmegaConf.load(path).get("num_tasks"))}
+
+
+def suited(method, num_tasks):
+    """This number of tasks, or the one that the method is for."""
+    return NUM_TASKS.get(getattr(method, "func", method).__name__, num_tasks)
+
+
+METHODS = {path.stem: by_default(path) for path in YAMLS} | {
     # Other values of knobs, and fewer iterations.
     "ties_sum": partial(methods.ties, density=0.2, merge="sum"),
     "lata_logarithmic": partial(methods.lata, drop="logarithmic", threshold=0.95),

@@ -116,6 +116,7 @@ OUT_OF_RANGE = [
     ("fr_merging", {"weights": "equal"}, "weights='equal'.*'aligned', 'share'"),
     ("lata", {"drop": "cubic"}, "drop='cubic'.*'linear', 'logarithmic'"),
     ("lata_threshold", {"threshold": 1.5}, r"threshold=1.5 is not in \[-1, 1\]"),
+    ("slerp", {"t": 1.5}, r"t=1.5 is not in \[0, 1\]"),
     ("ties", {"density": 0}, r"density=0 is not in \(0, 1\]"),
     ("ties", {"density": 20}, r"density=20 is not in \(0, 1\]"),
     ("ties", {"merge": "max"}, "merge='max'.*'mean', 'sum'"),

@@ -1,7 +1,10 @@
 """A method as the commands choose it."""
 
 import pytest
+import torch
 from made_up.chosen_by_task import tall
+
+from tsv_bench.methods.method import Method
 
 
 def test_a_knob_that_is_given_is_not_chosen():
@@ -22,3 +25,37 @@ def test_a_knob_that_is_given_is_not_chosen():
 def test_candidates_are_checked_before_any_work(changes, message):
     with pytest.raises(ValueError, match=message):
         tall(**changes).check()
+
+
+def of_tasks(num_tasks, tried=None):
+    """A user's own method for so many tasks; it says what it was tried on."""
+
+    def serve(task_vectors):
+        if tried is not None:
+            tried.append(len(task_vectors))
+        zero = {n: torch.zeros_like(d) for v in task_vectors.values() for n, d in v.items()}
+        return dict.fromkeys(task_vectors, zero)
+
+    return Method(
+        name="own", label="Own", alphas=[1.0], knobs={}, serve=serve, num_tasks=num_tasks,
+        code={"function": "own.serve", "sha256": "0"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("num_tasks", [2, 5])
+def test_a_method_may_be_for_a_number_of_tasks(num_tasks):
+    tried = []
+    method = of_tasks(num_tasks, tried)
+    method.check()
+    assert tried == [0, num_tasks]
+    method.check_tasks([str(task) for task in range(num_tasks)])
+    message = f"own is for exactly {num_tasks} tasks, and the tasks here are 1: cars. Name"
+    with pytest.raises(ValueError, match=message):
+        method.check_tasks(["cars"])
+    of_tasks(None).check_tasks(["cars"])
+
+
+@pytest.mark.parametrize("num_tasks", [0, 1, True, 2.0, "2"])
+def test_a_number_of_tasks_is_two_at_least(num_tasks):
+    with pytest.raises(ValueError, match="num_tasks=.* is not a whole number from 2 on"):
+        of_tasks(num_tasks).check()

@@ -24,6 +24,7 @@ def main(config: DictConfig) -> None:
         f"tsv-merge method={method.name} pretrained=base.safetensors finetuned='{{cars: cars.pt, "
         f"dtd: dtd.pt}}' output=merged.safetensors",
     )
+    method.check_tasks(finetuned)
     alpha = chosen_alpha(config.alpha, method)
     if method.chosen_by_task:
         choice = method.choice

@@ -2,7 +2,7 @@
 
 import inspect
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from tsv_bench.methods.forms import Served
-from tsv_bench.methods.knobs import check_alphas
+from tsv_bench.methods.knobs import check_alphas, check_num_tasks, check_whole
 from tsv_bench.methods.served import made_up_vectors, served_mapping
 
 
@@ -45,6 +45,7 @@ class Method:
     knobs: dict[str, Any]
     serve: Callable[[Mapping], Mapping]
     choice: Choice | None = None
+    num_tasks: int | None = None  # how many tasks it is for; None: any number
     code: dict[str, str] | None = None  # a user's own method: its function, sha256 of its file
 
     @property
@@ -62,6 +63,8 @@ class Method:
         own method fails on two small tasks.
         """
         check_alphas(self.alphas)
+        if self.num_tasks is not None:
+            check_whole("num_tasks", self.num_tasks, "how many tasks the method is for", 2)
         if self.chosen_by_task:
             self.choice.check()
         method = self.by_default()
@@ -69,7 +72,14 @@ class Method:
             method.serve({})
             return
         method._try({}, "no task vectors, which checks its knobs alone")
-        method._try(made_up_vectors(), "two small made-up tasks, before any work")
+        count = self.num_tasks or 2
+        what = f"{'two' if count == 2 else count} small made-up tasks, before any work"
+        method._try(made_up_vectors(count), what)
+
+    def check_tasks(self, tasks: Collection[str]) -> None:
+        """Raise ValueError unless there are as many tasks as the method is for."""
+        if self.num_tasks is not None:
+            check_num_tasks(self.name, self.num_tasks, tasks)
 
     @property
     def chosen_by_task(self) -> bool:

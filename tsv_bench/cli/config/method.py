@@ -22,7 +22,7 @@ from tsv_bench.spelling import nearest
 
 REQUIRED = ("name", "label", "alphas", "serve")
 CHOOSE = {"knob", "candidates", "default", "serve"}
-NOT_KNOBS = {*REQUIRED, "paper", "only_if", "choose"}
+NOT_KNOBS = {*REQUIRED, "paper", "only_if", "choose", "num_tasks"}
 
 
 def make_method(config: DictConfig) -> Method:
@@ -48,6 +48,7 @@ def make_method(config: DictConfig) -> Method:
         knobs=knobs,
         serve=instantiate(config.method.serve),
         choice=_choice(config.method, knobs),
+        num_tasks=settings.get("num_tasks"),
         code=_fingerprint(serve["_target_"], function) if own else None,
     )
     method.check()
