@@ -38,6 +38,8 @@ METHODS = {path.stem: by_default(path) for path in YAMLS} | {
     "dc_merge": partial(methods.dc_merge, density=1.0),
     "svc": partial(methods.svc, base_scale=1.0),
     "ace_mixed": partial(methods.ace, threshold=0, eps_relative=1e-3),
+    "knots_layer": partial(methods.knots, density=0.2, trim="layer"),
+    "knots_sum": partial(methods.knots, rule="sum"),
     "wudi": partial(methods.wudi, solver="adam", iterations=20, learning_rate=1e-5),
     "wudi_closed_form": partial(
         methods.wudi, solver="closed_form", iterations=1, learning_rate=1e-5
@@ -46,8 +48,9 @@ METHODS = {path.stem: by_default(path) for path in YAMLS} | {
 ONE_EACH = ["individual", "tsv_compress"]
 # Of what is not a matrix these have the mean, the others their own rule.
 OTHERS_ARE_AVERAGED = [
-    "ace", "ace_mixed", "cart", "dc_merge", "fr_merging", "iso_c", "iso_cts", "tsv_low_rank",
-    "tsv_merge", "tsv_merge_svd", "wudi", "wudi_closed_form",
+    "ace", "ace_mixed", "cart", "dc_merge", "fr_merging", "iso_c", "iso_cts", "knots",
+    "knots_layer", "knots_sum", "tsv_low_rank", "tsv_merge", "tsv_merge_svd", "wudi",
+    "wudi_closed_form",
 ]  # fmt: skip
 MASKS = ["magnitude_mask", "tall_mask_ta", "tall_mask_ties", "emr"]  # of each its own, made of all
 # How often a method reads every float64 delta before the first layer is served. A threshold of a
@@ -56,8 +59,11 @@ PASSES = {
     **dict.fromkeys(["ties", "ties_sum", "dare_ties"], 4),
     **dict.fromkeys(["consensus_ties", "magnitude_mask", "tall_mask_ties"], 4),
     **dict.fromkeys(["emr", "lata", "lata_logarithmic", "lata_threshold", "fr_merging_share"], 1),
+    "knots": 1,  # of matrices
     "pcb": 8,  # of magnitudes, then of scores, the thresholds at both ends
 }
+# Of the vectors that `random_vectors` makes; of all but these methods they are all layers.
+READ_BEFORE = {"knots": ["in_proj_weight", "proj", "c_proj.weight", "frozen"]}
 ROUNDED = {
     # It divides by eigenvalues down to 1e-10 of the largest: of float64's 16 digits 6 are left.
     "wudi_closed_form": {"rtol": 1e-6, "atol": 1e-6},
@@ -77,6 +83,7 @@ ONE_TASK_IS_CHANGED = {
         ["ties", "ties_sum", "dare_ties", "breadcrumbs", "magnitude_mask", "tall_mask_ties"],
         "small entries go",
     ),
+    **dict.fromkeys(["knots", "knots_layer"], "small entries along its singular vectors go"),
     "dare_ta": "half of its entries are dropped",
     "consensus_ta": "no entry is wanted by two tasks",
     "consensus_ties": "no entry is wanted by two tasks",

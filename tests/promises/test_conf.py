@@ -32,7 +32,7 @@ PAIRS = [(group, option) for group in groups() for option in options(group)]
 EXTRA = {name: ["checkpoints.folder=mine"] for name in ("folder", "reference")}  # has no default
 ABLATIONS = ["tsv_interference_only", "tsv_low_rank"]
 # Alphas of the paper's protocol: k / 10 where the merged vector is of one task's size, else k / 30.
-TENTHS = ["tsv_merge", "dc_merge", "fr_merging", "iso_c", "iso_cts", *ABLATIONS]
+TENTHS = ["tsv_merge", "dc_merge", "fr_merging", "iso_c", "iso_cts", "knots", *ABLATIONS]
 THIRTIETHS = [
     "task_arithmetic", "ties", "breadcrumbs", "consensus_ta", "consensus_ties", "dare_ta",
     "dare_ties", "lata", "subspace_boosting",
