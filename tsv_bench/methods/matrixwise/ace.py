@@ -70,8 +70,11 @@ def merge_matrix(deltas: Float[Tensor, "tasks m n"], knobs: Knobs) -> Float[Tens
     no inputs to fit, and the logarithm of their size would make any layer heterogeneous. Where all
     rows of every delta are equal there are no inputs at all, and the merge is zero.
     """
-    squares = deltas.square().sum(dim=(1, 2), dtype=torch.float64)
-    deltas, squares = deltas[squares > 0], squares[squares > 0]
+    # Task by task: the squares of all entries are as large as the deltas.
+    lengths = [torch.linalg.vector_norm(delta, dtype=torch.float64) for delta in deltas]
+    squares = torch.stack(lengths).square()
+    if not squares.all():
+        deltas, squares = deltas[squares > 0], squares[squares > 0]
     is_mixed = heterogeneity(squares) > knobs.threshold
     sums = covariance_sums(deltas, squares, is_mixed)
     if not sums.raw_trace:
@@ -85,9 +88,9 @@ def merge_matrix(deltas: Float[Tensor, "tasks m n"], knobs: Knobs) -> Float[Tens
     prior = sums.prior / squares.mean() if is_mixed else sums.prior
     merged = solve(sums.covariance, prior, sums.products + eps * sums.centred)
     if is_mixed:
-        covariance = sums.covariance.tril()
-        covariance += covariance.tril(-1).mT
-        residual = sums.products + sums.means - sum_in_float64(deltas) @ covariance / len(deltas)
+        total = deltas.sum(dim=0, dtype=torch.float64)
+        of_total = total @ symmetric(sums.covariance) / len(deltas)
+        residual = sums.products + sums.means - of_total
         merged += leading_directions(merged + residual, knobs.spectral_fraction)
     return merged.to(deltas.dtype)
 
@@ -134,15 +137,12 @@ def covariance_sums(
         weight = 1.0 if not is_mixed else 1 / trace if trace else 0.0
         total_weight += weight
         scaled = weight * delta
+        gram = lower_gram(delta)
+        covariance.add_(gram, alpha=weight)
         if m < n:  # D D^T is the smaller Gram matrix
-            gram = lower_gram(delta.mT)
-            gram = gram.tril() + gram.tril(-1).mT
-            products.addmm_(gram, scaled)
-            covariance += lower_gram(delta).mul_(weight)
+            products.addmm_(symmetric(lower_gram(delta.mT)), scaled)
         else:
-            gram = delta.mT @ scaled
-            products.addmm_(delta, gram)
-            covariance += gram
+            products.addmm_(scaled, symmetric(gram))
         centred += scaled
         means += mean @ delta.mT @ scaled
         prior += delta.sum(dim=1) @ scaled / n
@@ -180,6 +180,6 @@ def leading_directions(
     return (u * spanned) @ vh * (s.sum() / max(rank, 1))
 
 
-def sum_in_float64(deltas: Float[Tensor, "tasks m n"]) -> Float[Tensor, "m n"]:
-    """Return the sum over tasks without a float64 copy of all."""
-    return deltas.sum(dim=0, dtype=torch.float64)
+def symmetric(lower: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+    """Return the symmetric matrix with this lower triangle; what is above it does not count."""
+    return lower.tril() + lower.tril(-1).mT
