@@ -18,6 +18,7 @@ from tsv_bench.task_vectors.merge import merge_layers
 
 __all__ = ["ace"]
 
+ROWS = 256  # that are in float64 at a time where only a sum is asked for
 GUARD = 1e-12  # of the authors' code, so that a logarithm and a quotient are finite
 # A ridge below this share of the sum's trace would leave a matrix that float64 cannot solve with.
 LEAST_RIDGE = 1e-12
@@ -60,7 +61,14 @@ def ace(
     check_range("spectral_fraction", spectral_fraction, 0, 1, meaning)
     matrices = Matrices.of(exclude, split_qkv)
     rule = partial(merge_matrix, knobs=Knobs(eps, eps_relative, threshold, spectral_fraction))
-    return dict.fromkeys(task_vectors, merge_layers(task_vectors.values(), rule, matrices=matrices))
+    merged = merge_layers(task_vectors.values(), rule, matrices=matrices, work=work)
+    return dict.fromkeys(task_vectors, merged)
+
+
+def work(shape: Sequence[int]) -> int:
+    """Return how many entries in float32 `merge_matrix` takes beside the deltas."""
+    m, n = shape
+    return 2 * (4 * n * n + 6 * m * n)  # in float64: Gram matrices and a factor; sums and solutions
 
 
 def merge_matrix(deltas: Float[Tensor, "tasks m n"], knobs: Knobs) -> Float[Tensor, "m n"]:
@@ -70,9 +78,7 @@ def merge_matrix(deltas: Float[Tensor, "tasks m n"], knobs: Knobs) -> Float[Tens
     no inputs to fit, and the logarithm of their size would make any layer heterogeneous. Where all
     rows of every delta are equal there are no inputs at all, and the merge is zero.
     """
-    # Task by task: the squares of all entries are as large as the deltas.
-    lengths = [torch.linalg.vector_norm(delta, dtype=torch.float64) for delta in deltas]
-    squares = torch.stack(lengths).square()
+    squares = deltas.new_tensor([square_sum(delta) for delta in deltas], dtype=torch.float64)
     if not squares.all():
         deltas, squares = deltas[squares > 0], squares[squares > 0]
     is_mixed = heterogeneity(squares) > knobs.threshold
@@ -93,6 +99,11 @@ def merge_matrix(deltas: Float[Tensor, "tasks m n"], knobs: Knobs) -> Float[Tens
         residual = sums.products + sums.means - of_total
         merged += leading_directions(merged + residual, knobs.spectral_fraction)
     return merged.to(deltas.dtype)
+
+
+def square_sum(delta: Float[Tensor, "m n"]) -> float:
+    """Return the sum of squares in float64, some rows at a time: a copy of all takes memory."""
+    return sum(float(rows.double().square().sum()) for rows in delta.split(ROWS))
 
 
 def heterogeneity(squares: Float[Tensor, " tasks"]) -> float:
