@@ -40,6 +40,7 @@ METHODS = {path.stem: by_default(path) for path in YAMLS} | {
     "ace_mixed": partial(methods.ace, threshold=0, eps_relative=1e-3),
     "knots_layer": partial(methods.knots, density=0.2, trim="layer"),
     "knots_sum": partial(methods.knots, rule="sum"),
+    "lines_ties": partial(methods.lines, base="ties", base_knobs={"density": 0.2}, beta=0.5),
     "wudi": partial(methods.wudi, solver="adam", iterations=20, learning_rate=1e-5),
     "wudi_closed_form": partial(
         methods.wudi, solver="closed_form", iterations=1, learning_rate=1e-5
@@ -60,6 +61,7 @@ PASSES = {
     **dict.fromkeys(["consensus_ties", "magnitude_mask", "tall_mask_ties"], 4),
     **dict.fromkeys(["emr", "lata", "lata_logarithmic", "lata_threshold", "fr_merging_share"], 1),
     "knots": 1,  # of matrices
+    "lines_ties": 6,  # those of ties, one of what it merges, one of the sum
     "pcb": 8,  # of magnitudes, then of scores, the thresholds at both ends
 }
 # Of the vectors that `random_vectors` makes; of all but these methods they are all layers.
@@ -80,7 +82,15 @@ OF_ONE_SCALE = {
 ONE_TASK_IS_CHANGED = {
     "zero_shot": "nothing of it is served",
     **dict.fromkeys(
-        ["ties", "ties_sum", "dare_ties", "breadcrumbs", "magnitude_mask", "tall_mask_ties"],
+        [
+            "ties",
+            "ties_sum",
+            "dare_ties",
+            "breadcrumbs",
+            "magnitude_mask",
+            "tall_mask_ties",
+            "lines_ties",
+        ],
         "small entries go",
     ),
     **dict.fromkeys(["knots", "knots_layer"], "small entries along its singular vectors go"),

@@ -8,9 +8,20 @@ from tsv_bench.methods.method import Method
 
 
 def test_a_knob_that_is_given_is_not_chosen():
-    assert tall().chosen_by_task and not tall(0.3).chosen_by_task
+    assert tall().knob_is_open and not tall(0.3).knob_is_open
     assert tall(0.3).by_default().serve.keywords == {"mask_lambda": 0.3}
     assert tall().by_default().serve.keywords == {"mask_lambda": 0.4}
+
+
+def test_for_whom_a_knob_is_chosen_is_part_of_the_settings():
+    """Of Runs that were there before there was a choice they stay as they were."""
+    assert tall().settings == {
+        "name": "tall_mask_ta", "knobs": {"mask_lambda": None}, "alphas": [1.0],
+        "candidates": [0.2, 0.4, 0.6],
+    }  # fmt: skip
+    assert tall(by="suite").settings == tall().settings | {"by": "suite"}
+    assert not tall().compares_means and tall(by="suite").compares_means
+    assert not tall(0.3, by="suite").compares_means
 
 
 @pytest.mark.parametrize(
@@ -20,6 +31,7 @@ def test_a_knob_that_is_given_is_not_chosen():
         ({"candidates": [0.2, 0.2]}, "no distinct values"),
         ({"candidates": [0.2, -1]}, "mask_lambda=-1 is not a number from 0 on"),
         ({"default": float("nan")}, "mask_lambda=nan is not a number from 0 on"),
+        ({"by": "layer"}, "method.choose.by='layer' is not for what .*: \\('task', 'suite'\\)"),
     ],
 )
 def test_candidates_are_checked_before_any_work(changes, message):

@@ -11,21 +11,28 @@ from typing import Any
 from torch import Tensor
 
 from tsv_bench.methods.forms import Served
-from tsv_bench.methods.knobs import check_alphas, check_num_tasks, check_whole
+from tsv_bench.methods.knobs import check_alphas, check_choice, check_num_tasks, check_whole
 from tsv_bench.methods.served import made_up_vectors, served_mapping
+
+BY = ("task", "suite")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A knob that, if null, is chosen for each task by its accuracy on validation."""
+    """A knob that, if null, is chosen on validation.
+
+    By "task" for each task by its accuracy, or by "suite" for all by their mean normalized one.
+    """
 
     knob: str
+    by: str = "task"
     candidates: Sequence[float]
     default: float  # used without validation
     serve: Callable[..., Mapping]  # serves the vectors whose accuracy decides, given a candidate
 
     def check(self) -> None:
         """Raise ValueError unless the candidates are distinct, valid values of the knob."""
+        check_choice("method.choose.by", self.by, BY, "for what a knob is chosen")
         if not self.candidates or len(set(self.candidates)) < len(self.candidates):
             raise ValueError(
                 f"method.choose.candidates={list(self.candidates)} are no distinct values of "
@@ -52,8 +59,10 @@ class Method:
     def settings(self) -> dict[str, Any]:
         """The settings that may change a result."""
         settings = {"name": self.name, "knobs": self.knobs, "alphas": self.alphas}
-        if self.chosen_by_task:
+        if self.knob_is_open:
             settings["candidates"] = list(self.choice.candidates)
+            if self.choice.by != "task":  # else as in Runs from before there was another way
+                settings["by"] = self.choice.by
         return settings | ({"code": self.code} if self.code else {})
 
     def check(self) -> None:
@@ -65,7 +74,7 @@ class Method:
         check_alphas(self.alphas)
         if self.num_tasks is not None:
             check_whole("num_tasks", self.num_tasks, "how many tasks the method is for", 2)
-        if self.chosen_by_task:
+        if self.knob_is_open:
             self.choice.check()
         method = self.by_default()
         if not self.code:
@@ -82,13 +91,18 @@ class Method:
             check_num_tasks(self.name, self.num_tasks, tasks)
 
     @property
-    def chosen_by_task(self) -> bool:
-        """Whether a knob is still to be chosen for each task."""
+    def knob_is_open(self) -> bool:
+        """Whether a knob is still to be chosen on validation."""
         return self.choice is not None and self.knobs[self.choice.knob] is None
 
+    @property
+    def compares_means(self) -> bool:
+        """Whether alpha or a knob is chosen by the suite's mean normalized accuracy."""
+        return len(self.alphas) > 1 or (self.knob_is_open and self.choice.by == "suite")
+
     def by_default(self) -> "Method":
-        """Return the method with the default of a knob that is to be chosen by task."""
-        return self.with_knob(self.choice.default) if self.chosen_by_task else self
+        """Return the method with the default of a knob that is to be chosen."""
+        return self.with_knob(self.choice.default) if self.knob_is_open else self
 
     def with_knob(self, value: float | Mapping[str, float]) -> "Method":
         """Return the method with its chosen knob bound to one value, or to one for each task."""

@@ -61,13 +61,13 @@ def make_method(config: DictConfig) -> Method:
 
 
 def _choice(node: DictConfig, knobs: Mapping[str, Any]) -> Choice | None:
-    """Return the knob that is chosen for each task, as ``choose`` says, or None.
+    """Return the knob that is chosen on validation, as ``choose`` says, or None.
 
     Raises ValueError if ``choose`` is incomplete or names no knob.
     """
     if "choose" not in node:
         return None
-    found = set(node.choose)
+    found = set(node.choose) - {"by"}
     if found != CHOOSE or node.choose.knob not in knobs:
         raise ValueError(
             f"choose in the yaml of {node.name} has {', '.join(sorted(map(str, found)))}; it needs "
@@ -75,6 +75,7 @@ def _choice(node: DictConfig, knobs: Mapping[str, Any]) -> Choice | None:
         )
     return Choice(
         knob=node.choose.knob,
+        by=node.choose.get("by", "task"),
         candidates=list(node.choose.candidates),
         default=node.choose.default,
         serve=instantiate(node.choose.serve),
