@@ -1,4 +1,4 @@
-"""A knob that the benchmark chooses for each task on validation; merges take its default."""
+"""A knob that the benchmark chooses on validation, by task or suite; merges take its default."""
 
 from dataclasses import replace
 from functools import partial
@@ -42,7 +42,7 @@ def test_each_task_gets_the_candidate_that_its_mask_is_best_with(name):
     if name == "consensus_ta":  # decided by the TALL masks, whatever they are then used for
         serve = partial(methods.consensus_ta, mask_lambda=None, min_tasks=2)
         method = replace(method, name=name, serve=serve)
-    found = choose_knob(method, vectors, judge, dict.fromkeys(vectors))
+    found = choose_knob(method, vectors, judge, dict.fromkeys(vectors), None)
     assert found == judge.liked
     served = method.with_knob(found).serve(vectors)
     expected = getattr(methods, name)(
@@ -50,6 +50,37 @@ def test_each_task_gets_the_candidate_that_its_mask_is_best_with(name):
     )
     for task in vectors:
         assert torch.equal(served[task]["proj"], expected[task]["proj"])
+
+
+@pytest.mark.parametrize(
+    ("own", "best"), [((1, 1, 1), 0.2), ((1, 0.1, 1), 0.6), ((1, 1, 0.1), 0.4)]
+)
+def test_a_suite_gets_one_candidate_by_its_mean_normalized_accuracy(own, best):
+    """Each candidate is best for one task; the one that counts most by its normalizer decides."""
+    vectors, judge = random_vectors(3), Judge()
+    judge.vectors = vectors
+    method = tall(by="suite")
+    normalizer = {"val": dict(zip(vectors, own, strict=True))}
+    found = choose_knob(method, vectors, judge, dict.fromkeys(vectors), normalizer)
+    assert found == best  # the smallest on a tie
+    assert method.with_knob(found).serve.keywords == {"mask_lambda": best}
+
+
+def test_the_benchmark_chooses_for_the_suite_and_says_what(fine_tuned, tmp_path):
+    begin_from(fine_tuned, tmp_path)
+    few = "method.choose.candidates=[0.2,0.9]"
+    result = tsv(tmp_path, "bench", "method=lines", few, *SMALL)
+    assert result.code == 0, result.err
+    run = runs(tmp_path)["lines"]
+    [value] = {knobs["beta"] for knobs in run.task_knobs.values()}
+    assert list(run.task_knobs) == list(TASKS) and value in (0.2, 0.9)
+    assert run.settings["method"]["by"] == "suite" and run.knobs["beta"] is None
+    assert run.alpha == 1 and not run.task_known and not run.alpha_curve and "knobs" in run.seconds
+    fixed = ["method=lines", f"method.beta={value}", "paths.runs=fixed/runs"]
+    result = tsv(tmp_path, "bench", *fixed, *SMALL)
+    assert result.code == 0, result.err
+    again = runs(tmp_path / "fixed")["lines"]
+    assert again.test == run.test and not again.task_knobs
 
 
 def test_the_benchmark_chooses_and_says_what(fine_tuned, tmp_path):
@@ -76,6 +107,16 @@ def test_the_benchmark_chooses_and_says_what(fine_tuned, tmp_path):
     assert masks.stored_bytes == pytest.approx(whole * (1 / 2 + 1 / 32), rel=1e-3)
     fixed = tsv(tmp_path, "bench", "method=tall_mask_ta", "method.mask_lambda=0.3", *SMALL)
     assert fixed.code == 0, fixed.err
+
+
+def test_a_merge_takes_the_default_of_a_suite_too(tmp_path):
+    write_checkpoints(tmp_path)
+    knobs = {"base": "ties", "base_knobs": {"density": 0.3}}
+    arguments = ["method.base=ties", "method.base_knobs={density: 0.3}"]
+    result = merge(tmp_path, "out.safetensors", "method=lines", *arguments)
+    assert "beta=0.5 for every task: tsv-bench chooses it for the suite on val" in result.err
+    [expected] = made(tmp_path, "lines", "there.safetensors", knobs=knobs | {"beta": 0.5})
+    same(open_state_dict(tmp_path / "out.safetensors"), expected)
 
 
 def test_a_merge_takes_the_default_and_says_so(tmp_path):

@@ -33,7 +33,17 @@ def by_default(path):
     return serve
 
 
-METHODS = {path.stem: by_default(path) for path in sorted((CONF / "method").glob("*.yaml"))} | {
+YAMLS = sorted((CONF / "method").glob("*.yaml"))
+# The number of tasks that some methods are for: all others are for any.
+NUM_TASKS = {path.stem: n for path in YAMLS if (n := OmegaConf.load(path).get("num_tasks"))}
+
+
+def suited(method, num_tasks):
+    """This number of tasks, or the one that the method is for."""
+    return NUM_TASKS.get(getattr(method, "func", method).__name__, num_tasks)
+
+
+METHODS = {path.stem: by_default(path) for path in YAMLS} | {
     # Other values of knobs, and fewer iterations.
     "ties_sum": partial(methods.ties, density=0.2, merge="sum"),
     "lata_logarithmic": partial(methods.lata, drop="logarithmic", threshold=0.95),
@@ -44,6 +54,10 @@ METHODS = {path.stem: by_default(path) for path in sorted((CONF / "method").glob
     "svc": partial(methods.svc, base_scale=1.0),
     "anchored_regression_data_free": partial(methods.anchored_regression, data_free=True),
     "regmean_undamped": seeing(methods.regmean, off_diagonal=1),
+    "ace_mixed": partial(methods.ace, threshold=0, eps_relative=1e-3),
+    "knots_layer": partial(methods.knots, density=0.2, trim="layer"),
+    "knots_sum": partial(methods.knots, rule="sum"),
+    "lines_ties": partial(methods.lines, base="ties", base_knobs={"density": 0.2}, beta=0.5),
     "wudi": partial(methods.wudi, solver="adam", iterations=20, learning_rate=1e-5),
     "wudi_closed_form": partial(
         methods.wudi, solver="closed_form", iterations=1, learning_rate=1e-5
@@ -52,8 +66,9 @@ METHODS = {path.stem: by_default(path) for path in sorted((CONF / "method").glob
 ONE_EACH = ["individual", "tsv_compress"]
 # Of what is not a matrix these have the mean, the others their own rule.
 OTHERS_ARE_AVERAGED = [
-    "cart", "dc_merge", "fr_merging", "iso_c", "iso_cts", "tsv_low_rank", "tsv_merge",
-    "tsv_merge_svd", "wudi", "wudi_closed_form",
+    "ace", "ace_mixed", "cart", "dc_merge", "fr_merging", "iso_c", "iso_cts", "knots",
+    "knots_layer", "knots_sum", "tsv_low_rank", "tsv_merge", "tsv_merge_svd", "wudi",
+    "wudi_closed_form",
 ]  # fmt: skip
 MASKS = ["magnitude_mask", "tall_mask_ta", "tall_mask_ties", "emr"]  # of each its own, made of all
 # How often a method reads every float64 delta before the first layer is served. A threshold of a
@@ -62,23 +77,42 @@ PASSES = {
     **dict.fromkeys(["ties", "ties_sum", "dare_ties"], 4),
     **dict.fromkeys(["consensus_ties", "magnitude_mask", "tall_mask_ties"], 4),
     **dict.fromkeys(["emr", "lata", "lata_logarithmic", "lata_threshold", "fr_merging_share"], 1),
+    "knots": 1,  # of matrices
+    "lines_ties": 6,  # those of ties, one of what it merges, one of the sum
     "pcb": 8,  # of magnitudes, then of scores, the thresholds at both ends
 }
 # They start from a vector that another method merges.
 STARTED = ["mats", "anchored_regression", "anchored_regression_data_free"]
-# It divides by eigenvalues down to 1e-10 of the largest: of float64's 16 digits 6 are left.
-ROUNDED = {"wudi_closed_form": {"rtol": 1e-6, "atol": 1e-6}}
+# Of the vectors that `random_vectors` makes; of all but these methods they are all layers.
+READ_BEFORE = {"knots": ["in_proj_weight", "proj", "c_proj.weight", "frozen"]}
+ROUNDED = {
+    # It divides by eigenvalues down to 1e-10 of the largest: of float64's 16 digits 6 are left.
+    "wudi_closed_form": {"rtol": 1e-6, "atol": 1e-6},
+    # Its eps is 1e-7 of the squares of these deltas, which leaves 9 digits.
+    "ace": {"rtol": 1e-7, "atol": 1e-7},
+}
 # Deltas of another scale: of all but these they give the same merge at that scale.
 OF_ONE_SCALE = {
+    "ace": "eps is added to squares of deltas",
+    "ace_mixed": "logarithms of squares of deltas tell how much tasks differ",
     "pcb": "tanh tells how far products of deltas are from 1",
     "wudi": "Adam's steps have a given length",
 }
 ONE_TASK_IS_CHANGED = {
     "zero_shot": "nothing of it is served",
     **dict.fromkeys(
-        ["ties", "ties_sum", "dare_ties", "breadcrumbs", "magnitude_mask", "tall_mask_ties"],
+        [
+            "ties",
+            "ties_sum",
+            "dare_ties",
+            "breadcrumbs",
+            "magnitude_mask",
+            "tall_mask_ties",
+            "lines_ties",
+        ],
         "small entries go",
     ),
+    **dict.fromkeys(["knots", "knots_layer"], "small entries along its singular vectors go"),
     "dare_ta": "half of its entries are dropped",
     "consensus_ta": "no entry is wanted by two tasks",
     "consensus_ties": "no entry is wanted by two tasks",
@@ -88,6 +122,9 @@ ONE_TASK_IS_CHANGED = {
         "it is its own mean, so that all its layers weigh the same, and less than 1",
     ),
     **dict.fromkeys(["fr_merging", "fr_merging_share"], "its low frequencies go"),
+    **dict.fromkeys(
+        ["ace", "ace_mixed"], "the mean of its rows goes, and its share in the prior row"
+    ),
     **dict.fromkeys(["iso_c", "iso_cts", "subspace_boosting"], "matrices get a new spectrum"),
     "esm": "matrices get a new spectrum",
     "mats": "its steps end within 1e-5",

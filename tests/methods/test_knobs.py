@@ -93,6 +93,11 @@ def test_no_method_takes_what_is_not_a_number(name, knob, value):
 
 
 OUT_OF_RANGE = [
+    ("ace", {"eps": 0}, "eps=0 is not a positive number"),
+    ("ace", {"eps_relative": -1.0}, "eps_relative=-1.0 is not a positive number"),
+    ("ace", {"exclude": "proj"}, "exclude='proj'"),
+    ("ace", {"spectral_fraction": 1.5}, r"spectral_fraction=1.5 is not in \[0, 1\]"),
+    ("ace", {"threshold": -0.1}, "threshold=-0.1 is not a number from 0 on"),
     ("breadcrumbs", {"density": 0}, r"density=0 is not in \(0, 1\]"),
     ("breadcrumbs", {"density": 1.5}, r"density=1.5 is not in \(0, 1\]"),
     ("breadcrumbs", {"outlier_fraction": -0.1}, r"outlier_fraction=-0.1 is not in \[0, 0.85\]"),
@@ -125,8 +130,12 @@ OUT_OF_RANGE = [
     ("fr_merging", {"exclude": "proj"}, "exclude='proj'"),
     ("fr_merging", {"radius": -1}, "radius=-1 is not a number from 0 on"),
     ("fr_merging", {"weights": "equal"}, "weights='equal'.*'aligned', 'share'"),
+    ("knots", {"density": 0}, r"density=0 is not in \(0, 1\]"),
+    ("knots", {"rule": "mean"}, "rule='mean'.*'ties', 'sum'"),
+    ("knots", {"trim": "task"}, "trim='task'.*'vector', 'layer'"),
     ("lata", {"drop": "cubic"}, "drop='cubic'.*'linear', 'logarithmic'"),
     ("lata_threshold", {"threshold": 1.5}, r"threshold=1.5 is not in \[-1, 1\]"),
+    ("slerp", {"t": 1.5}, r"t=1.5 is not in \[0, 1\]"),
     ("ties", {"density": 0}, r"density=0 is not in \(0, 1\]"),
     ("ties", {"density": 20}, r"density=20 is not in \(0, 1\]"),
     ("ties", {"merge": "max"}, "merge='max'.*'mean', 'sum'"),

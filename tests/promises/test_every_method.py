@@ -8,13 +8,16 @@ import torch
 from made_up.every_method import (
     MASKS,
     METHODS,
+    NUM_TASKS,
     OF_ONE_SCALE,
     ONE_EACH,
     ONE_TASK_IS_CHANGED,
     OTHERS_ARE_AVERAGED,
     PASSES,
+    READ_BEFORE,
     ROUNDED,
     STARTED,
+    suited,
 )
 from made_up.vectors import close, random_vectors, read
 
@@ -36,7 +39,7 @@ def copied(vectors):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_task_order_does_not_matter(name):
-    vectors = random_vectors(4)
+    vectors = random_vectors(suited(METHODS[name], 4))
     flipped = dict(reversed(vectors.items()))
     served, other = read(METHODS[name](vectors)), read(METHODS[name](flipped))
     near = ROUNDED.get(name, close)
@@ -45,7 +48,7 @@ def test_task_order_does_not_matter(name):
 
 @every_method
 def test_inputs_are_left_alone_and_the_result_is_repeatable(method):
-    vectors = random_vectors(3)
+    vectors = random_vectors(suited(method, 3))
     before = copied(vectors)
     first, second = read(method(vectors)), read(method(vectors))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
@@ -54,7 +57,7 @@ def test_inputs_are_left_alone_and_the_result_is_repeatable(method):
 
 @every_method
 def test_every_task_is_served_every_layer(method):
-    vectors = random_vectors(3)
+    vectors = random_vectors(suited(method, 3))
     served = method(vectors)
     assert list(served) == list(vectors)
     for task, vector in served.items():
@@ -67,12 +70,12 @@ def test_every_task_is_served_every_layer(method):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_one_vector_for_all_is_one_object(name):
-    served = METHODS[name](random_vectors(3))
+    served = METHODS[name](random_vectors(suited(METHODS[name], 3)))
     own = name in [*ONE_EACH, *MASKS]
     assert len({id(vector) for vector in served.values()}) == (3 if own else 1)
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - set(ONE_TASK_IS_CHANGED)))
+@pytest.mark.parametrize("name", sorted({*METHODS} - {*ONE_TASK_IS_CHANGED, *NUM_TASKS}))
 def test_one_task_is_served_unchanged(name):
     vectors = random_vectors(1)
     torch.testing.assert_close(read(METHODS[name](vectors)), vectors, **close)
@@ -88,7 +91,7 @@ def test_no_exemption_from_that_is_one_for_nothing(name):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"individual"}))
 def test_half_precision_is_worked_on_in_float32(name, dtype):
-    vectors = random_vectors(3, dtype)
+    vectors = random_vectors(suited(METHODS[name], 3), dtype)
     wide = {task: {n: d.float() for n, d in vector.items()} for task, vector in vectors.items()}
     served, expected = read(METHODS[name](vectors)), read(METHODS[name](wide))
     torch.testing.assert_close(served, expected, rtol=0, atol=0)
@@ -107,11 +110,21 @@ def test_what_is_not_a_matrix_is_averaged(name):
 @pytest.mark.parametrize("name", sorted(set(METHODS) - set(OF_ONE_SCALE)))
 def test_scale_does_not_matter(name, exponent):
     """Squares of float32 overflow from 2^64 on, and vanish from 2^-75 on."""
-    vectors = random_vectors(3, torch.float32)
+    vectors = random_vectors(suited(METHODS[name], 3), torch.float32)
     scaled = {t: {n: d * 2.0**exponent for n, d in v.items()} for t, v in vectors.items()}
     served, expected = read(METHODS[name](scaled)), read(METHODS[name](vectors))
     found = {t: {n: d * 2.0**-exponent for n, d in v.items()} for t, v in served.items()}
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NUM_TASKS)
+def test_a_method_for_so_many_tasks_refuses_others_and_reads_nothing(name):
+    for num_tasks in {1, 2, 3, 4} - {NUM_TASKS[name]}:
+        watched, reads = watch(random_vectors(num_tasks))
+        message = f"{name} is for exactly {NUM_TASKS[name]} tasks, .* are {num_tasks}: task0"
+        with pytest.raises(ValueError, match=message):
+            METHODS[name](watched)
+        assert not reads
 
 
 @every_method
@@ -152,20 +165,25 @@ def watch(vectors):
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"zero_shot", *ONE_EACH}))
 def test_merging_reads_one_layer_of_every_task_when_it_is_wanted(name):
-    vectors = random_vectors(4)
+    num_tasks = suited(METHODS[name], 4)
+    vectors = random_vectors(num_tasks)
     watched, reads = watch(vectors)
     served, layers = METHODS[name](watched)["task0"], list(vectors["task0"])
     before = [layer for layer, _ in reads]
-    assert Counter(before) == Counter(dict.fromkeys(layers, 4 * PASSES.get(name, 0)))
+    often = dict.fromkeys(READ_BEFORE.get(name, layers), num_tasks * PASSES.get(name, 0))
+    assert Counter(before) == Counter(often)
     reads.clear()
     for layer in layers:
         served[layer]
     found = [layer for layer, _ in reads]
     if name in STARTED:  # a layer of the merged vector that it starts from reads it once more
-        assert list(dict.fromkeys(found)) == layers and set(Counter(found).values()) == {4, 8}
+        assert list(dict.fromkeys(found)) == layers and set(Counter(found).values()) == {
+            num_tasks,
+            2 * num_tasks,
+        }
     else:
-        assert found == [layer for layer in layers for _ in range(4)]
-    assert max(alive for _, alive in reads) <= 4
+        assert found == [layer for layer in layers for _ in range(num_tasks)]
+    assert max(alive for _, alive in reads) <= num_tasks
 
 
 @pytest.mark.parametrize("name", ["zero_shot", *ONE_EACH])
@@ -180,7 +198,7 @@ def test_serving_each_its_own_reads_on_access(name):
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_run_where_their_vectors_are(name):
-    vectors = random_vectors(3)
+    vectors = random_vectors(suited(METHODS[name], 3))
     moved = {task: {n: d.cuda() for n, d in vector.items()} for task, vector in vectors.items()}
     served, expected = read(METHODS[name](moved)), read(METHODS[name](vectors))
     assert all(d.is_cuda for vector in served.values() for d in vector.values())

@@ -9,7 +9,6 @@ HELPERS = {"made_up", "stand_ins", "golden"}
 # Modules that have no test file of their own, by the one that tests them: one part of what a
 # neighbour does, or the whole of a command.
 TESTED_IN = {
-    "analysis/measures/test_layers.py": "analysis.measures.places",
     "analysis/test_figures.py": "analysis.depth",
     "benchmark/test_evaluator.py": "models.devices scores",
     "checkpoints/test_on_demand.py": "checkpoints.checkpoint",

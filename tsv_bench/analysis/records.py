@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsv_bench.analysis.measures import Layer, Matrix, Place, energy_shares, place_of
+from tsv_bench.analysis.measures import Layer, Matrix, energy_shares
 from tsv_bench.columns import align
+from tsv_bench.task_vectors.places import Place, place_of
 
 PIECES = ("q", "k", "v")  # the three matrices that split_qkv makes of a fused projection
 

@@ -1,7 +1,7 @@
 """Choice of alpha and of knobs on validation, by the papers' rule: the first maximum.
 
-Alpha is chosen by mean normalized accuracy; a knob that each task has for itself, by that task's
-accuracy.
+Alpha is chosen by mean normalized accuracy, and so is a knob of the whole suite; a knob that each
+task has for itself, by that task's accuracy.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -101,14 +101,15 @@ def evaluate_method(
     """
     seconds: dict[str, float] = {}
     with stage("data", seconds):
-        validated = len(method.alphas) > 1 or normalizer is None or method.chosen_by_task
+        validated = len(method.alphas) > 1 or normalizer is None or method.knob_is_open
         validation = {n: load(t, "val") for n, t in tasks.items()} if validated else {}
         testing = {name: load(task, "test") for name, task in tasks.items()}
     task_values: dict[str, float] = {}
-    if method.chosen_by_task:
+    if method.knob_is_open:
         with stage("knobs", seconds):
-            task_values = choose_knob(method, vectors, evaluator, validation, seen_rows)
-            method = method.with_knob(task_values)
+            value = choose_knob(method, vectors, evaluator, validation, normalizer, seen_rows)
+            task_values = value if isinstance(value, dict) else dict.fromkeys(tasks, value)
+            method = method.with_knob(value)
     with stage("merge", seconds):
         served = in_memory(served_by(method.serve, vectors, method.name), method.label)
         stored = served.stored_bytes()
@@ -166,11 +167,12 @@ def choose_knob(
     vectors: Mapping[str, TaskVector],
     evaluator: Evaluator,
     validation: Mapping[str, Split],
+    normalizer: Accuracies | None,
     seen_rows: Mapping[str, np.ndarray] | None = None,
-) -> dict[str, float]:
-    """Return for each task the value of the method's open knob, by its accuracy on validation.
+) -> float | dict[str, float]:
+    """Return the value of the method's open knob, or task -> value, as its choice says.
 
-    Alpha is 1.
+    By accuracy on validation at alpha 1: of each task, or the mean of the normalized ones.
     """
     choice = method.choice
     total = len(choice.candidates) * len(validation)
@@ -181,7 +183,10 @@ def choose_knob(
             served = in_memory(served_by(serve, vectors, method.name), method.label)
             return means(unseen(evaluator.correct(served, 1.0, validation, bar.update), seen_rows))
 
-        return choose_by_task(choice.candidates, score)
+        if choice.by == "task":
+            return choose_by_task(choice.candidates, score)
+        own = normalizer["val"]
+        return choose_alpha(choice.candidates, lambda v: normalized_accuracy(score(v), own))[0]
 
 
 def unseen(

@@ -96,7 +96,7 @@ def draw(
     Raises ValueError if a split has fewer, or if none would be left to choose alpha on.
     """
     needs, rows = method.needs, {}
-    searches = len(method.alphas) > 1 or method.chosen_by_task
+    searches = len(method.alphas) > 1 or method.knob_is_open
     for name, task in tasks.items():
         split = load(task, needs.split)
         rows[name] = drawn(split, needs.images, seed, f"the {needs.split} images of {name}")

@@ -79,6 +79,7 @@ def make_cell(config: DictConfig, device: str) -> Cell:
     """Return what is to be evaluated. Raises ValueError or OSError for a wrong configuration."""
     method = make_method(config)
     tasks = make_tasks(config.suite.tasks)
+    method.check_tasks(tasks)
     check_normalizer(config, tasks)
     evaluation = objects.make_evaluation(config, device)
     check_fetched(config)

@@ -26,11 +26,13 @@ def main(config: DictConfig) -> None:
         f"tsv-merge method={method.name} pretrained=base.safetensors finetuned='{{cars: cars.pt, "
         f"dtd: dtd.pt}}' output=merged.safetensors",
     )
+    method.check_tasks(finetuned)
     alpha = chosen_alpha(config.alpha, method)
-    if method.chosen_by_task:
+    if method.knob_is_open:
         choice = method.choice
+        for_whom = "by task" if choice.by == "task" else "for the suite"
         log.info(
-            f"{choice.knob}={choice.default:g} for every task: tsv-bench chooses it by task on "
+            f"{choice.knob}={choice.default:g} for every task: tsv-bench chooses it {for_whom} on "
             f"validation, here there is none. method.{choice.knob}= takes another."
         )
         method = method.by_default()

@@ -6,7 +6,7 @@ message and completes "it is ...".
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 DECIMALS = 9  # of a knob that count: 1 - 0.7 is 0.30000000000000004
 
@@ -71,6 +71,16 @@ def check_switch(knob: str, value: object) -> None:
     """Raise ValueError unless the value is true or false."""
     if not isinstance(value, bool):
         raise ValueError(f"{knob}={value!r} is neither true nor false.")
+
+
+def check_num_tasks(method: str, wanted: int, tasks: Collection[str]) -> None:
+    """Raise ValueError unless there are as many tasks as a method is for."""
+    if len(tasks) != wanted:
+        raise ValueError(
+            f"{method} is for exactly {wanted} tasks, and the tasks here are {len(tasks)}: "
+            f"{', '.join(tasks) or 'none'}. Name {wanted}, as in suite.tasks=[a,b] of tsv-bench "
+            f"or finetuned='{{a: A, b: B}}' of tsv-merge, or take another method."
+        )
 
 
 def check_alphas(alphas: Sequence[float]) -> None:

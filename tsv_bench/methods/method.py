@@ -2,7 +2,7 @@
 
 import inspect
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,22 +11,29 @@ from typing import Any
 from torch import Tensor
 
 from tsv_bench.methods.forms import Served
-from tsv_bench.methods.knobs import check_alphas
+from tsv_bench.methods.knobs import check_alphas, check_choice, check_num_tasks, check_whole
 from tsv_bench.methods.needs import Needs
 from tsv_bench.methods.served import made_up_statistics, made_up_vectors, served_mapping
+
+BY = ("task", "suite")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A knob that, if null, is chosen for each task by its accuracy on validation."""
+    """A knob that, if null, is chosen on validation.
+
+    By "task" for each task by its accuracy, or by "suite" for all by their mean normalized one.
+    """
 
     knob: str
+    by: str = "task"
     candidates: Sequence[float]
     default: float  # used without validation
     serve: Callable[..., Mapping]  # serves the vectors whose accuracy decides, given a candidate
 
     def check(self) -> None:
         """Raise ValueError unless the candidates are distinct, valid values of the knob."""
+        check_choice("method.choose.by", self.by, BY, "for what a knob is chosen")
         if not self.candidates or len(set(self.candidates)) < len(self.candidates):
             raise ValueError(
                 f"method.choose.candidates={list(self.candidates)} are no distinct values of "
@@ -46,6 +53,7 @@ class Method:
     knobs: dict[str, Any]
     serve: Callable[[Mapping], Mapping]
     choice: Choice | None = None
+    num_tasks: int | None = None  # how many tasks it is for; None: any number
     code: dict[str, str] | None = None  # a user's own method: its function, sha256 of its file
     needs: Needs | None = None  # what it receives beside task vectors
 
@@ -53,8 +61,10 @@ class Method:
     def settings(self) -> dict[str, Any]:
         """The settings that may change a result."""
         settings = {"name": self.name, "knobs": self.knobs, "alphas": self.alphas}
-        if self.chosen_by_task:
+        if self.knob_is_open:
             settings["candidates"] = list(self.choice.candidates)
+            if self.choice.by != "task":  # else as in Runs from before there was another way
+                settings["by"] = self.choice.by
         if self.needs:
             settings["needs"] = self.needs.settings
         return settings | ({"code": self.code} if self.code else {})
@@ -66,7 +76,9 @@ class Method:
         own method fails on two small tasks.
         """
         check_alphas(self.alphas)
-        if self.chosen_by_task:
+        if self.num_tasks is not None:
+            check_whole("num_tasks", self.num_tasks, "how many tasks the method is for", 2)
+        if self.knob_is_open:
             self.choice.check()
         method = self.by_default()
         knobs_alone = method.given(**self.needs.nothing) if self.needs else method
@@ -76,19 +88,31 @@ class Method:
         knobs_alone._try({}, "no task vectors, which checks its knobs alone")
         if self.needs and self.needs.learns:
             return  # there is no bench before the images are read
+        count = self.num_tasks or 2
         if self.needs:
-            made_up = {kind: made_up_statistics(kind) for kind in self.needs.statistics}
+            made_up = {kind: made_up_statistics(kind, count) for kind in self.needs.statistics}
             method = method.given(**made_up)
-        method._try(made_up_vectors(), "two small made-up tasks, before any work")
+        what = f"{'two' if count == 2 else count} small made-up tasks, before any work"
+        method._try(made_up_vectors(count), what)
+
+    def check_tasks(self, tasks: Collection[str]) -> None:
+        """Raise ValueError unless there are as many tasks as the method is for."""
+        if self.num_tasks is not None:
+            check_num_tasks(self.name, self.num_tasks, tasks)
 
     @property
-    def chosen_by_task(self) -> bool:
-        """Whether a knob is still to be chosen for each task."""
+    def knob_is_open(self) -> bool:
+        """Whether a knob is still to be chosen on validation."""
         return self.choice is not None and self.knobs[self.choice.knob] is None
 
+    @property
+    def compares_means(self) -> bool:
+        """Whether alpha or a knob is chosen by the suite's mean normalized accuracy."""
+        return len(self.alphas) > 1 or (self.knob_is_open and self.choice.by == "suite")
+
     def by_default(self) -> "Method":
-        """Return the method with the default of a knob that is to be chosen by task."""
-        return self.with_knob(self.choice.default) if self.chosen_by_task else self
+        """Return the method with the default of a knob that is to be chosen."""
+        return self.with_knob(self.choice.default) if self.knob_is_open else self
 
     def with_knob(self, value: float | Mapping[str, float]) -> "Method":
         """Return the method with its chosen knob bound to one value, or to one for each task."""

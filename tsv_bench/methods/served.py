@@ -79,22 +79,22 @@ def served_mapping(
     return {task: served[task] for task in task_vectors}
 
 
-def made_up_vectors() -> dict[str, dict[str, Tensor]]:
-    """Return small task vectors of two tasks, with layers of every shape that a backbone has."""
+def made_up_vectors(num_tasks: int = 2) -> dict[str, dict[str, Tensor]]:
+    """Return small task vectors, with layers of every shape that a backbone has."""
     shapes = {"proj": (6, 6), "in_proj_weight": (12, 4), "conv1.weight": (4, 3, 2, 2), "bias": (4,)}
     generator = torch.Generator().manual_seed(0)
     return {
         task: {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
         | {"logit_scale": torch.randn((), generator=generator)}
-        for task in ("a", "b")
+        for task in (chr(ord("a") + number) for number in range(num_tasks))
     }
 
 
-def made_up_statistics(kind: str) -> dict[str, Statistics]:
+def made_up_statistics(kind: str, count: int) -> dict[str, Statistics]:
     """Return statistics of a kind for the tasks and layers of `made_up_vectors`."""
     generator = torch.Generator().manual_seed(1)
     found = {}
-    for task, layers in made_up_vectors().items():
+    for task, layers in made_up_vectors(count).items():
         matrices = {name: layer for name, layer in layers.items() if layer.ndim == 2}
         inputs = {n: torch.randn(9, m.shape[1], generator=generator) for n, m in matrices.items()}
         values = {

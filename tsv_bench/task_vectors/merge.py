@@ -17,6 +17,7 @@ from tsv_bench.task_vectors.lazy import (
     stacked,
 )
 from tsv_bench.task_vectors.matrices import Matrices
+from tsv_bench.task_vectors.streaming import IN_FLIGHT
 
 
 def mean(deltas: Deltas) -> Delta:
@@ -29,12 +30,15 @@ def merge_layers(
     merge_matrix: Callable[[Tensor], Tensor],
     merge_other: Callable[[Tensor], Tensor] = mean,
     matrices: Matrices = Matrices(),  # noqa: B008, it is frozen
+    work: Callable[[Sequence[int]], int] | None = None,
 ) -> LazyVector:
     """Merge task vectors into one: ``merge_matrix`` for matrices, ``merge_other`` for the rest.
 
     ``merge_matrix`` takes stacked deltas [tasks, m, n] and returns [m, n]; a matrix that no task
     changed is zero without asking it. ``merge_other`` takes some rows of another layer, [tasks,
-    rows, ...], and must merge entry by entry. Both get float32 at least.
+    rows, ...], and must merge entry by entry. Both get float32 at least. ``work`` returns of a
+    matrix's shape how many entries in float32 merging it takes beside the deltas, if these are
+    many; matrices of which two would take more than `IN_FLIGHT` are then merged one at a time.
 
     Raises ValueError if the vectors' layers differ.
     """
@@ -50,11 +54,13 @@ def merge_layers(
         shape = vectors[0].shape(name)
         if not matrices.is_matrix(name, shape):
             return blocks(vectors, name, merge_other)
+        entries = len(vectors) * shape.numel() + (work(shape) if work else 0)
         return [
             Part(
-                name, 0, len(vectors) * shape.numel(),
+                name, 0, entries,
                 lambda: stacked((v[name] for v in vectors), len(vectors)),
                 lambda deltas: merge(name, deltas),
+                alone=work is not None and 2 * entries > IN_FLIGHT,
             )
         ]  # fmt: skip
 

@@ -7,7 +7,7 @@ import torch
 from made_up.vectors import close, randn, random_vectors
 
 from tsv_bench.analysis import measures
-from tsv_bench.analysis.measures import Settings, layers, measure, place_of
+from tsv_bench.analysis.measures import Settings, layers, measure
 from tsv_bench.task_vectors import streaming
 from tsv_bench.task_vectors.lazy import PlainLayers
 
@@ -59,25 +59,6 @@ def test_few_layers_of_the_tasks_are_in_memory(monkeypatch):
     assert len(list(measured)) == 20
     # At least two parts are being computed while another is handed over.
     assert len(most) == 60 and max(most) <= 3 * 3
-
-
-PLACES = {
-    "visual.transformer.resblocks.11.attn.in_proj_weight":
-        ("visual.transformer.resblocks", 11, "attn.in_proj"),
-    "model.layers.3.self_attn.q_proj.weight": ("model.layers", 3, "self_attn.q_proj"),
-    "layers.0.experts.5.w1.weight": ("layers", 0, "experts.*.w1"),
-    "visual.proj": ("", None, "visual.proj"),
-    "lm_head.weight": ("", None, "lm_head"),
-    "heads.7": ("", None, "heads.7"),
-    "w": ("", None, "w"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", PLACES)
-def test_place_is_read_from_the_name(name):
-    place = place_of(name)
-    assert (place.stack, place.depth, place.kind) == PLACES[name]
-    assert place.block == (f"{place.stack}.{place.depth}" if place.stack else place.kind)
 
 
 MISTAKES = [

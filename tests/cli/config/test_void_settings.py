@@ -30,8 +30,14 @@ VALUES = {
     "relative_learning_rate": (0.03, 0.3),
     "anchor_alpha": (0.5, 1.5),
     "start_alpha": (0.1, 0.5),
+    "eps": (1e-3, 1.0),
+    "density": (0.1, 0.9),
+    "trim": ("vector", "layer"),
 }
-UNMET = {"solver": "closed_form", "drop": "linear", "relative_learning_rate": 0.05}
+UNMET = {
+    "solver": "closed_form", "drop": "linear", "relative_learning_rate": 0.05,
+    "eps_relative": 0.05, "rule": "sum",
+}  # fmt: skip
 ROUNDING = {"svd"}  # whose results differ only by rounding
 RULES = [
     (name, knob, other, wanted)

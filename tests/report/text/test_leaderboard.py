@@ -97,6 +97,13 @@ def test_knobs_chosen_for_each_task_are_in_a_note():
     [sheet] = make_sheets([table_of(masks(task_knobs=chosen[0]))], "leaderboard")
     [note] = [note for note in sheet.notes if "mask_lambda" in note]
     assert note.startswith("TALL mask: mask_lambda chosen for each task: Digits 0.2, Street 0.2")
+    run, _ = masks()
+    by_suite = {"method": run.settings.get("method", {}) | {"by": "suite"}}
+    [sheet] = make_sheets(
+        [table_of(masks(task_knobs=chosen[0], settings=run.settings | by_suite))], "leaderboard"
+    )
+    [note] = [note for note in sheet.notes if "mask_lambda" in note]
+    assert note == "TALL mask: mask_lambda chosen for the suite: 0.2."
     both = [masks(seed, task_knobs=chosen[seed]) for seed in (0, 1)]
     [sheet] = make_sheets([table_of(*both)], "leaderboard")
     [note] = [note for note in sheet.notes if "mask_lambda" in note]

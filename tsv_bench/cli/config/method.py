@@ -23,7 +23,7 @@ from tsv_bench.spelling import nearest
 
 REQUIRED = ("name", "label", "alphas", "serve")
 CHOOSE = {"knob", "candidates", "default", "serve"}
-NOT_KNOBS = {*REQUIRED, "paper", "only_if", "choose", *KEYS}
+NOT_KNOBS = {*REQUIRED, "paper", "only_if", "choose", "num_tasks", *KEYS}
 
 
 def make_method(config: DictConfig) -> Method:
@@ -51,6 +51,7 @@ def make_method(config: DictConfig) -> Method:
         knobs=knobs | {key: settings[key] for key in SHOWN if needs and key in settings},
         serve=instantiate(config.method.serve),
         choice=_choice(config.method, knobs),
+        num_tasks=settings.get("num_tasks"),
         code=_fingerprint(serve["_target_"], function) if own else None,
         needs=needs,
     )
@@ -64,13 +65,13 @@ def make_method(config: DictConfig) -> Method:
 
 
 def _choice(node: DictConfig, knobs: Mapping[str, Any]) -> Choice | None:
-    """Return the knob that is chosen for each task, as ``choose`` says, or None.
+    """Return the knob that is chosen on validation, as ``choose`` says, or None.
 
     Raises ValueError if ``choose`` is incomplete or names no knob.
     """
     if "choose" not in node:
         return None
-    found = set(node.choose)
+    found = set(node.choose) - {"by"}
     if found != CHOOSE or node.choose.knob not in knobs:
         raise ValueError(
             f"choose in the yaml of {node.name} has {', '.join(sorted(map(str, found)))}; it needs "
@@ -78,6 +79,7 @@ def _choice(node: DictConfig, knobs: Mapping[str, Any]) -> Choice | None:
         )
     return Choice(
         knob=node.choose.knob,
+        by=node.choose.get("by", "task"),
         candidates=list(node.choose.candidates),
         default=node.choose.default,
         serve=instantiate(node.choose.serve),

@@ -55,7 +55,7 @@ def make_normalizer(
             variants={name: task.variant for name, task in tasks.items() if task.variant},
             settings=cell.settings,
         )
-    splits = ("val", "test") if len(method.alphas) > 1 else ("test",)
+    splits = ("val", "test") if method.compares_means else ("test",)
     lacking = [t for t in tasks if any(split not in scores.get(t, {}) for split in splits)]
     if lacking:
         raise ValueError(

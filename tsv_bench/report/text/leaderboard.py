@@ -122,7 +122,7 @@ def peak_memory(row: Row) -> int:
 
 
 def _task_knobs(rows: Sequence[Row]) -> list[str]:
-    """Return notes on the knobs that methods choose for each task, one value a seed."""
+    """Return notes on the knobs that methods choose on validation, one value a seed."""
     notes = []
     for row in rows:
         tasks = row.runs[0].tasks
@@ -137,7 +137,10 @@ def _task_knobs(rows: Sequence[Row]) -> list[str]:
                 values = values[:1] if len(set(values)) == 1 else values
                 texts.append(f"{label} {'/'.join(values)}")
             seeds = f", seeds {'/'.join(map(str, row.seeds))}" if len(row.seeds) > 1 else ""
-            notes.append(f"{row.label}: {knob} chosen for each task{seeds}: {', '.join(texts)}.")
+            whom = "each task"
+            if row.runs[0].settings.get("method", {}).get("by") == "suite":
+                whom, texts = "the suite", ["/".join(values)]  # the last task's, as all others'
+            notes.append(f"{row.label}: {knob} chosen for {whom}{seeds}: {', '.join(texts)}.")
     return notes
 
 

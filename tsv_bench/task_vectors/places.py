@@ -1,5 +1,6 @@
 """A layer's place in a network, read from its name."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 ENDINGS = (".weight", "_weight")
@@ -37,3 +38,19 @@ def place_of(name: str) -> Place:
         return Place("", None, name)
     kind = ".".join("*" if part.isdecimal() else part for part in parts[at + 1 :])
     return Place(".".join(parts[:at]), int(parts[at]), kind)
+
+
+def relative_depths(names: Iterable[str]) -> dict[str, float]:
+    """Return how deep each layer lies in its stack of blocks: 0 in the first, 1 in the last.
+
+    Layers outside of any stack and those of a stack with one block are at 0.
+    """
+    places = {name: place_of(name) for name in names}
+    deepest: dict[str, int] = {}
+    for place in places.values():
+        if place.depth is not None:
+            deepest[place.stack] = max(place.depth, deepest.get(place.stack, 0))
+    return {
+        name: (place.depth or 0) / max(deepest.get(place.stack, 0), 1)
+        for name, place in places.items()
+    }

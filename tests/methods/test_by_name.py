@@ -1,0 +1,37 @@
+"""A method may be another one's knob."""
+
+import pytest
+
+from tsv_bench import methods
+from tsv_bench.methods.by_name import method_by_name
+
+
+def named(name, knobs=None):
+    return method_by_name("base", name, "base_knobs", knobs)
+
+
+def test_the_method_gets_the_knobs_that_are_not_null():
+    found = named("ties", {"density": 0.1, "merge": None})
+    assert found.func is methods.ties and found.keywords == {"density": 0.1}
+    for knobs in (None, {}):
+        assert named("task_arithmetic", knobs).keywords == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "message"),
+    [
+        ("tie", None, "base='tie' is not a method: .*, ties, "),
+        (None, None, "base=None is not a method"),
+        (["ties"], None, r"base=\['ties'\] is not a method"),
+        ("ties", None, "base=ties needs the knob density, .* base_knobs='{density: VALUE}'"),
+        ("ties", {"density": None}, "base=ties needs the knob density"),
+        ("ties", {"densty": 0.1}, "base_knobs has 'densty', .* its knobs are density, merge"),
+        ("task_arithmetic", {"a": 1}, "base=task_arithmetic does not take: its knobs are none"),
+        ("ties", {"density": 2}, r"density=2 is not in \(0, 1\]"),
+        ("ties", "density", "base_knobs='density' is not a mapping of knobs"),
+        ("ties", [0.1], r"base_knobs=\[0.1\] is not a mapping"),
+    ],
+)
+def test_mistakes_are_named(name, knobs, message):
+    with pytest.raises(ValueError, match=message):
+        named(name, knobs)

@@ -1,0 +1,46 @@
+"""A method that is a knob of another one: by its name, with its own knobs."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from tsv_bench import methods
+
+
+def method_by_name(
+    knob: str, name: object, knobs_knob: str, knobs: object
+) -> Callable[[Mapping], Mapping]:
+    """Return the packaged method ``name`` with its knobs bound; those that are null keep defaults.
+
+    ``knob`` and ``knobs_knob`` are what the two are called where the user sets them. Raises
+    ValueError for a name that is no method, for knobs that it does not have or lacks, and for what
+    its own check of them refuses.
+    """
+    if name not in methods.__all__:
+        raise ValueError(f"{knob}={name!r} is not a method: {', '.join(sorted(methods.__all__))}.")
+    function = getattr(methods, name)
+    bound = _own_knobs(function, f"{knob}={name}", knobs_knob, knobs)
+    function({}, **bound)  # checks them
+    return partial(function, **bound)
+
+
+def _own_knobs(function: Callable, who: str, knobs_knob: str, knobs: object) -> dict[str, Any]:
+    if knobs is not None and not isinstance(knobs, Mapping):
+        raise ValueError(
+            f"{knobs_knob}={knobs!r} is not a mapping of knobs, as in {{density: 0.2}}."
+        )
+    bound = {key: value for key, value in (knobs or {}).items() if value is not None}
+    takes = dict(list(inspect.signature(function).parameters.items())[1:])
+    if odd := [key for key in knobs or {} if key not in takes]:
+        raise ValueError(
+            f"{knobs_knob} has {odd[0]!r}, which {who} does not take: its knobs are "
+            f"{', '.join(takes) or 'none'}."
+        )
+    lacking = [k for k, p in takes.items() if p.default is inspect.Parameter.empty]
+    if missing := [key for key in lacking if key not in bound]:
+        raise ValueError(
+            f"{who} needs the knob {missing[0]}, which {knobs_knob} does not set: "
+            f"{knobs_knob}='{{{missing[0]}: VALUE}}'."
+        )
+    return bound
