@@ -101,7 +101,7 @@ def test_looking_at_test_images_is_in_the_table(folder):
 def test_without_needs_nothing_is_looked_at():
     method = Method(name="m", label="M", alphas=[1.0], knobs={}, serve=dict)
     given = observe(method, None, {}, {}, {}, None, folder=None, device="cpu", seed=0)
-    assert given.method is method and given.seen is None and not given.seen_rows
+    assert given.method is method and given.seen(1.0) is None and not given.seen_rows
 
 
 def test_images_depend_on_the_seed_alone():

@@ -1,19 +1,21 @@
-"""Give a method what it needs of the suite's images: statistics of each task's network."""
+"""Give a method what it needs of the suite's images: statistics of each network, or a bench."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
+from tsv_bench.benchmark.image_bench import ImageBench
 from tsv_bench.benchmark.runs import Seen
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.image_tower import image_tower
 from tsv_bench.data import Split, Task
 from tsv_bench.methods.method import Method
-from tsv_bench.methods.needs import Needs
+from tsv_bench.methods.needs import BENCH, Needs
 from tsv_bench.models import Backbone
 from tsv_bench.observation.gather import Observatory, Observed, drawn
 from tsv_bench.observation.statistics_file import StatisticsFile
@@ -25,9 +27,30 @@ class Given:
     """A method with all that it needs, and what that was made of."""
 
     method: Method
-    seen: Seen | None = None
+    spent: Mapping[str, float] = field(default_factory=dict)  # by statistics: passes and seconds
+    bench: ImageBench | None = None
     # Task -> rows of validation that choose nothing, since the method saw them.
     seen_rows: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def seen(self, merge_seconds: float) -> Seen | None:
+        """Return what the method saw, after it has served; None if it sees no data.
+
+        ``merge_seconds``: what a method that learns took.
+        """
+        needs, bench = self.method.needs, self.bench
+        if needs is None:
+            return None
+        passes = {
+            name: self.spent[name] + (getattr(bench, name) if bench else 0)
+            for name in ("forward_passes", "backward_passes")
+        }
+        return Seen(
+            split=needs.split,
+            images=needs.images,
+            labels=needs.labels,
+            **{name: round(number) for name, number in passes.items()},
+            seconds=round(self.spent["seconds"] + (merge_seconds if bench else 0), 3),
+        )
 
 
 def observe(
@@ -51,11 +74,11 @@ def observe(
     if needs is None:
         return Given(method)
     rows = draw(method, tasks, load, seed)
+    arguments: dict[str, Any] = {kind: {} for kind in needs.statistics}
     observatory = Observatory(backbone.visual, folder / backbone.name, device)
-    arguments: dict[str, dict] = {kind: {} for kind in needs.statistics}
     spent = dict.fromkeys(("forward_passes", "backward_passes", "seconds"), 0.0)
     bar = tqdm(tasks.items(), desc=f"{method.label}: statistics", unit="task", leave=False)
-    for name, task in bar:
+    for name, task in bar if needs.statistics else ():
         state = image_tower(open_state_dict(checkpoints[name].path), backbone.pretrained)
         about = {
             "checkpoint": checkpoints[name].sha256,
@@ -76,16 +99,17 @@ def observe(
         for kind, statistics in found.items():
             arguments[kind][name] = statistics
         _add_spent(spent, found)
-    seen = Seen(
-        split=needs.split,
-        images=needs.images,
-        labels=needs.labels,
-        forward_passes=int(spent["forward_passes"]),
-        backward_passes=int(spent["backward_passes"]),
-        seconds=round(spent["seconds"], 3),
-    )
+    bench = None
+    if needs.learns:
+        splits = {name: load(task, needs.split) for name, task in tasks.items()}
+        images = {name: split.images[rows[name]] for name, split in splits.items()}
+        labels = {name: split.labels[rows[name]] for name, split in splits.items()}
+        bench = ImageBench(
+            backbone, heads, images, labels if needs.labels else None, device=device, seed=seed
+        )
+        arguments[BENCH] = bench
     seen_rows = {n: of_task.numpy() for n, of_task in rows.items()} if _apart(needs) else {}
-    return Given(method.given(**arguments), seen, seen_rows)
+    return Given(method.given(**arguments), spent, bench, seen_rows)
 
 
 def draw(

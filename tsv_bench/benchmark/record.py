@@ -188,7 +188,7 @@ def make_run(
         given.seen_rows,
     )  # fmt: skip
     outcome.seconds = {**seconds, **outcome.seconds}
-    run = cell.record(checkpoints, outcome, origin, given.seen)
+    run = cell.record(checkpoints, outcome, origin, given.seen(outcome.seconds["merge"]))
     for sentence in doubts(run):
         log.warning(sentence)
     return save_run(run, outcome.test, cell.runs), run, outcome.served

@@ -1,0 +1,105 @@
+"""The bench of an image tower: what a method that learns receives (`Bench`)."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+from tsv_bench.models import Backbone, normalize
+from tsv_bench.observation.linear_inputs import LinearInputs, visible_products
+from tsv_bench.task_vectors.statistics import Statistics
+
+BLOCKS = "transformer.resblocks"
+
+
+class ImageBench:
+    """Images of the suite, heads, and a backbone as a function of its weights.
+
+    `forward_passes` and `backward_passes` count images that passed through the network or its
+    blocks, a block as its share of the network. A pass with weights that require gradients counts
+    as one backward, too.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        heads: Mapping[str, Tensor],
+        images: Mapping[str, Tensor],
+        labels: Mapping[str, Tensor] | None,
+        *,
+        device: str,
+        seed: int,
+    ) -> None:
+        """``labels``: None if the method may not see them."""
+        self.device, self.seed, self.tasks = device, seed, list(images)
+        # The caller's weights are used in place of its own; evaluation mode, nothing is dropped.
+        self._visual = backbone.visual.to(device).eval()
+        self.pretrained = {name: p.to(device) for name, p in backbone.pretrained.items()}
+        self._blocks = list(self._visual.transformer.resblocks)
+        self._heads = {task: head.to(device).float() for task, head in heads.items()}
+        self._images = {task: of_task.to(device) for task, of_task in images.items()}
+        self._labels = labels
+        self.forward_passes = self.backward_passes = 0.0
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self._blocks)
+
+    def images(self, task: str) -> Tensor:
+        return self._images[task]
+
+    def labels(self, task: str) -> Tensor:
+        if self._labels is None:
+            raise ValueError("the method looks at labels, and its yaml does not say labels: true.")
+        return self._labels[task].to(self.device)
+
+    def head(self, task: str) -> Tensor:
+        return self._heads[task]
+
+    def features(self, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        self._count(weights, len(images))
+        return functional_call(self._visual, dict(weights), (normalize(images),))
+
+    def logits(self, task: str, features: Tensor) -> Tensor:
+        return F.normalize(features, dim=-1) @ self._heads[task].T
+
+    def embed(self, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        return functional_call(_Part(self._visual, "_embeds"), _within(weights), normalize(images))
+
+    def run_block(self, weights: Mapping[str, Tensor], number: int, tokens: Tensor) -> Tensor:
+        prefix = f"{BLOCKS}.{number}."
+        own = {n.removeprefix(prefix): weights[n] for n in weights if n.startswith(prefix)}
+        self._count(own, len(tokens) / self.num_blocks)
+        return functional_call(self._blocks[number], own, (tokens,))
+
+    def read_out(self, weights: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+        pooled, _ = functional_call(_Part(self._visual, "_pool"), _within(weights), tokens)
+        return pooled if self._visual.proj is None else pooled @ weights["proj"]
+
+    def linear_inputs(self, weights: Mapping[str, Tensor], run: Callable[[], object]) -> Statistics:
+        with torch.no_grad(), visible_products(), LinearInputs(weights, ("inputs",)) as inputs:
+            run()
+        layers = {name: inputs.statistics("inputs", name) for name in inputs.gathered}
+        return Statistics(layers, inputs.gathered)
+
+    def _count(self, weights: Mapping[str, Tensor], images: float) -> None:
+        self.forward_passes += images
+        if torch.is_grad_enabled() and any(w.requires_grad for w in weights.values()):
+            self.backward_passes += images
+
+
+class _Part(torch.nn.Module):
+    """One method of an image tower as a module, to be called with other weights."""
+
+    def __init__(self, visual: torch.nn.Module, method: str) -> None:
+        super().__init__()
+        self.visual, self._method = visual, method
+
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(self.visual, self._method)(x)
+
+
+def _within(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"visual.{name}": tensor for name, tensor in weights.items()}
