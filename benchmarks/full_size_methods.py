@@ -206,9 +206,11 @@ def solvers(methods, files):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
+    # Of those that need no data, those for any number of tasks.
+    without_data = [name for name in options("method") if not needs_data(name)]
+    of_any = [name for name in without_data if made(name).num_tasks is None]
     for name in ("speed", "memory"):
-        without_data = [name for name in options("method") if not needs_data(name)]
-        commands.add_parser(name).add_argument("methods", nargs="*", default=without_data)
+        commands.add_parser(name).add_argument("methods", nargs="*", default=of_any)
     ways = commands.add_parser("wudi")
     ways.add_argument("methods", nargs="*", default=["wudi", "wudi,method.solver=closed_form"])
     ways.add_argument("--files", nargs="+", type=Path, help="pretrained and fine-tuned")

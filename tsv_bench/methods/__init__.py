@@ -10,7 +10,8 @@ evaluation adds to the pretrained backbone: pretrained + alpha * served[task].
 - Layers are read one at a time. Inputs are never changed, and a lazy one may be read again.
 - Half-precision deltas are computed on, and served, in float32; float64 stays float64.
 - Knobs are checked before anything is read (ValueError), so `method({}, **knobs)` only checks them.
-- The result does not depend on the order of the tasks, and on chance only by a seed.
+- The result does not depend on the order of the tasks (but for `slerp`, which goes from the first
+  to the second), and on chance only by a seed.
 - One that sees data takes its statistics too, as ``inputs``: task -> layer -> tensor
   (`task_vectors.statistics`). It reads and looks up nothing of them before a layer is wanted.
 
