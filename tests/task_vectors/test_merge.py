@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tsv_bench.task_vectors import merge
 from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import map_layers, merge_layers
 
@@ -39,6 +40,21 @@ def test_layers_are_merged_by_their_rule():
     assert torch.equal(merged["z"], torch.zeros(2, 2))
     merged = merge_layers(vectors, largest, lambda deltas: deltas.sum(dim=0))
     assert torch.equal(merged["b"], torch.full((3,), 5.0))
+
+
+def test_matrices_that_take_much_memory_are_merged_one_at_a_time(monkeypatch):
+    vectors = [{"w": torch.ones(4, 6), "bias": torch.ones(3)}] * 2
+    monkeypatch.setattr(merge, "IN_FLIGHT", 200)
+
+    def part(**settings):
+        [found] = merge_layers(vectors, lambda deltas: deltas[0], **settings).parts("w")
+        return found.num_entries, found.alone
+
+    assert part() == (48, False)
+    assert part(work=lambda shape: shape[0] * 10) == (88, False)
+    assert part(work=lambda shape: shape[1] * 10) == (108, True)  # two would be more than 200
+    [of_bias] = merge_layers(vectors, torch.sum, work=lambda shape: 10**9).parts("bias")
+    assert not of_bias.alone
 
 
 def test_vectors_of_different_backbones_do_not_merge():
