@@ -7,7 +7,13 @@ import torch
 from made_up.vectors import close, randn, random_vectors, read
 
 from tsv_bench import methods
-from tsv_bench.methods.matrixwise.ace import Knobs, heterogeneity, merge_matrix, solve
+from tsv_bench.methods.matrixwise.ace import (
+    Knobs,
+    heterogeneity,
+    leading_directions,
+    merge_matrix,
+    solve,
+)
 
 SHAPES = [(12, 12), (30, 10), (10, 40)]
 shapes = pytest.mark.parametrize(("m", "n"), SHAPES)
@@ -76,6 +82,15 @@ def test_the_knobs_of_the_heterogeneous_branch_are_the_definitions(m, n):
         assert mixed == (threshold == 0)
         merged = merge_matrix(deltas, Knobs(1e-3, None, threshold, fraction))
         torch.testing.assert_close(merged, expected, **near)
+
+
+def test_the_correction_has_one_direction_at_least_and_none_of_a_zero_singular_value():
+    u, v = (torch.linalg.qr(randn(side, 3)).Q for side in (8, 6))
+    matrix = u * torch.tensor([4.0, 2.0, 1.0]).double() @ v.mT
+    for fraction, count, values in ((0.0, 0, 0), (0.01, 1, 4), (0.34, 2, 6), (1.0, 6, 7)):
+        spanned = min(count, 3)  # the mean counts zeros
+        expected = values / max(count, 1) * u[:, :spanned] @ v[:, :spanned].mT
+        torch.testing.assert_close(leading_directions(matrix, fraction), expected, **close)
 
 
 @shapes

@@ -103,11 +103,22 @@ def test_a_rotation_of_the_outputs_rotates_the_merge():
     assert not torch.allclose(plain[0], turn @ plain[1])
 
 
-def test_bases_that_are_not_kept_are_computed_again(monkeypatch):
+@pytest.mark.parametrize(("room", "again"), [(10**6, 0), (1000, 1), (150, 2), (0, 3)])
+def test_bases_for_which_there_is_no_room_are_computed_again(monkeypatch, room, again):
+    """They have 900, 144 and 100 entries."""
+    sizes = []
+
+    def counted(deltas):
+        sizes.append(deltas.shape[1])
+        return shared_basis(deltas)
+
+    monkeypatch.setattr(module, "shared_basis", counted)
+    monkeypatch.setattr(module, "KEPT_BASES", room)
     vectors = random_vectors(3)
-    kept = read(methods.knots(vectors))
-    monkeypatch.setattr(module, "KEPT_BASES", 150)  # of proj, but not of the others
-    torch.testing.assert_close(read(methods.knots(vectors)), kept, rtol=0, atol=0)
+    served = read(methods.knots(vectors))["task0"]
+    assert len(sizes) == 3 + again
+    for name, expected in by_definition(vectors, 0.2).items():
+        torch.testing.assert_close(served[name], expected, **close)
 
 
 def test_a_task_that_changed_nothing_counts_nowhere_but_in_means_of_other_layers():
