@@ -21,7 +21,7 @@ def test_the_papers_cell_is_found_first():
     assert figure[:3] == (0.8586, 0.9231, "original")
     assert "2412.00081" in figure.source
     assert [(f.absolute, f.normalized, f.generation) for f in others] == [
-        (0.8307, None, "other"),
+        (0.8307, None, "fusion_bench"),
         (0.8322, None, "fixed"),
     ]
 
@@ -82,13 +82,26 @@ def test_every_method_of_the_papers_tables_has_all_nine_cells():
         assert (figure.absolute is None) == (method in ("tsv_low_rank", "tsv_interference_only"))
 
 
+def test_a_figure_says_how_sure_it_is():
+    [ace] = published.find("vit_b32", "vision8", "ace")
+    assert (ace.absolute, ace.sure, ace.origin) == (0.879, "note", "original, note")
+    [inferred] = published.find("vit_l14", "vision14", "ace")
+    assert (inferred.absolute, inferred.sure) == (0.911, "inferred")
+    esm = published.find("vit_b32", "vision8", "esm")[0]
+    assert (esm.absolute, esm.sure, esm.origin) == (0.886, "primary", "original")
+    known = {"primary", "note", "inferred"}
+    tables = published._content()["averages"]
+    assert {table.get("sure", "primary") for table in tables} == known
+    assert {table["generation"] for table in tables} <= set(published.generations())
+
+
 def test_methods_here_have_the_names_that_figures_are_filed_under():
     methods = set(options("method"))
     without = {m for m in methods if not published.find("vit_b32", "vision8", m)}
     assert without == {
-        "ace", "anchored_regression", "breadcrumbs", "consensus_ties", "dare_ta", "dare_ties",
-        "fr_merging", "knots", "lata", "lines", "lot", "magmax", "magnitude_mask", "model_stock",
-        "slerp", "subspace_boosting", "svc", "tall_mask_ta",
+        "anchored_regression", "breadcrumbs", "consensus_ties", "dare_ta", "dare_ties",
+        "knots", "lata", "lines", "lot", "magmax", "magnitude_mask", "model_stock", "slerp",
+        "subspace_boosting", "svc", "tall_mask_ta",
     }  # fmt: skip
 
 

@@ -25,6 +25,12 @@ class Figure(NamedTuple):
     generation: str  # of the checkpoints
     source: str
     digits: int  # decimals of a percentage, as the source prints it
+    sure: str = "primary"  # "note": quoted by others; "inferred": those do not name the backbone
+
+    @property
+    def origin(self) -> str:
+        """The generation, and how sure the figure is unless the source itself was read."""
+        return self.generation if self.sure == "primary" else f"{self.generation}, {self.sure}"
 
 
 @cache
@@ -57,7 +63,8 @@ def find(backbone: str, suite: str, method: str) -> list[Figure]:
         cells = table["rows"].get(method, {}).get(backbone)
         if cells and (cell := cells[index]):
             values = [_fraction(value) for value in cell]
-            figures.append(Figure(*values, table["generation"], table["source"], table["digits"]))
+            about = (table[key] for key in ("generation", "source", "digits"))
+            figures.append(Figure(*values, *about, table.get("sure", "primary")))
     return figures
 
 

@@ -113,7 +113,7 @@ def _published(row: Row) -> dict[str, Any] | None:
         return {"notes": notes} if notes else None
     return {
         "notes": notes,
-        "figure": row.published._asdict(),
+        "figure": row.published._asdict() | {"origin": row.published.origin},
         "ours": row.generation,
         "comparable": row.comparable,
         "differences": row.differences,

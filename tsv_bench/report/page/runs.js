@@ -32,7 +32,7 @@ const fullName = (run) => `${run.label}, ${where(run)}`;
 const publishedText = (theirs, name) => {
   const value = theirs.figure[name];
   if (!isNumber(value)) return NONE;
-  const text = `${percent(value, theirs.figure.digits)} (${theirs.figure.generation})`;
+  const text = `${percent(value, theirs.figure.digits)} (${theirs.figure.origin})`;
   return theirs.comparable ? text : `[${text}]`;
 };
 

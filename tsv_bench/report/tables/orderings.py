@@ -53,6 +53,7 @@ class Ordering:
     num_pairs: int  # pairs of methods whose published figures differ
     num_reversed: int  # pairs in the opposite order here
     reversed: tuple[Reversed, ...]  # those whose interval over images excludes zero
+    quoted: tuple[str, ...] = ()  # labels of methods whose figure was not read in its source
 
 
 def find_orderings(table: Table) -> list[Ordering]:
@@ -99,6 +100,7 @@ def _ordering(generation: str, rows: dict[str, Row], figures: dict[str, Figure])
         num_pairs=pairs,
         num_reversed=other_way,
         reversed=tuple(sorted(found, key=lambda one: -one.here.value)),
+        quoted=tuple(rows[m].label for m, f in figures.items() if f.sure != "primary"),
     )
 
 

@@ -57,7 +57,7 @@ def _published_record(table: Table, row: Row) -> dict[str, Any]:
     """Return the published figures, and our differences from those of the same checkpoints."""
     figure = row.published
     record: dict[str, Any] = {"generation": row.generation}
-    for name in ("absolute", "normalized", "generation", "source"):
+    for name in ("absolute", "normalized", "generation", "source", "sure"):
         record[f"published_{name}"] = getattr(figure, name, None)
     for name in ("absolute", "normalized"):
         record[f"difference_{name}"] = row.differences.get(name)

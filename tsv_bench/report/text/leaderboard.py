@@ -66,7 +66,7 @@ def leaderboard_sheet(table: Table) -> Sheet:
         )
     notes += [
         f"{order.generation} checkpoints: {published.generations()[order.generation]}. "
-        f"Figures: {' and '.join(order.sources)}."
+        f"Figures: {' and '.join(order.sources)}.{_quoted(order)}"
         for order in orders
     ]
     return Sheet(
@@ -170,6 +170,13 @@ def _order_note(order: Ordering) -> str:
         for one in order.reversed
     ]
     return f"{text}: {'; '.join(pairs)}." if pairs else f"{text}."
+
+
+def _quoted(order: Ordering) -> str:
+    """Return ' Quoted by others, not read in the source: ACE.', or nothing."""
+    if not order.quoted:
+        return ""
+    return f" Quoted by others, not read in the source: {', '.join(order.quoted)}."
 
 
 def _tau(tau: Tau) -> str:

@@ -68,7 +68,7 @@ def beside(row: Row, name: str) -> list[str]:
     figure = row.published
     if figure is None or getattr(figure, name) is None:
         return ["-", "-"]
-    text = f"{as_printed(figure, name)} ({figure.generation})"
+    text = f"{as_printed(figure, name)} ({figure.origin})"
     found = row.differences.get(name)
     return [text if row.comparable else f"[{text}]", "-" if found is None else signed(found)]
 

@@ -116,7 +116,7 @@ def _published_block(table: Table) -> str:
             found = row.differences.get(name)
             cells.append(text if row.comparable or text == "-" else f"[{text}]")
             cells.append("-" if found is None else signed(found))
-        rows.append([wrap_label(row.label), *cells, getattr(row.published, "generation", "-")])
+        rows.append([wrap_label(row.label), *cells, getattr(row.published, "origin", "-")])
     return align(rows, gap=2)
 
 
