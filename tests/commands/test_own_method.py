@@ -22,6 +22,7 @@ from tsv_bench.cli.config.overrides import checked, composed
 from tsv_bench.cli.config.tasks import make_tasks
 from tsv_bench.models import zero_shot_heads
 from tsv_bench.models.accuracy import correct_images
+from tsv_bench.observation.statistics_file import StatisticsFile
 
 README_RUN = shlex.split(stand_ins.own_methods.command("tsv-bench"))
 ALONE = ["--config-dir", "my_conf", "method=my_method", *SMALL]
@@ -55,6 +56,7 @@ def forgotten(monkeypatch):
     monkeypatch.delitem(sys.modules, "my_method", raising=False)
     yield
     sys.modules.pop("my_method", None)
+    sys.modules.pop("by_inputs", None)
 
 
 def merged_directly(states, base, power):
@@ -130,3 +132,29 @@ def test_checkpoint_files_are_merged_by_it(tmp_path):
     for name in base:
         # float32, sums of two: rounding is about 1e-7 of entries of about 1.
         torch.testing.assert_close(written[name], base[name] + merged[name], rtol=0, atol=1e-6)
+
+
+def test_one_that_looks_at_data_gets_statistics(compared, forgotten):
+    folder, _ = compared
+    stand_ins.own_methods.write_one_that_sees(folder)
+    line = re.findall(r"^    tsv-bench (.*)$", stand_ins.own_methods.SEEING, re.M)
+    done = tsv(folder, "bench", *shlex.split(line[0]), "method.images=8", *SMALL)
+    assert done.code == 0, done.err
+    assert "8 unlabelled val" in done.out
+    run = runs(folder)["by_inputs"]
+    vectors, inputs = {}, {}
+    [base] = folder.glob("checkpoints/**/pretrained*.safetensors")
+    for path in checkpoints(folder):
+        task = path.name.split("-")[0]
+        state, pretrained = load_file(path), load_file(base)
+        vectors[task] = {name: state[name] - pretrained[name] for name in state}
+        [file] = (folder / "data/statistics").rglob(f"{task}-*.inputs.safetensors")
+        inputs[task] = StatisticsFile(file)
+    name = "transformer.resblocks.1.mlp.c_fc.weight"
+    weights = {task: inputs[task][name].diagonal() for task in vectors}
+    expected = sum(weights[t] * vectors[t][name] for t in vectors) / sum(weights.values())
+    namespace = {}
+    exec((folder / "by_inputs.py").read_text(), namespace)
+    served = namespace["by_inputs"](vectors, inputs=inputs)
+    torch.testing.assert_close(served["signs"][name], expected)
+    assert run.seen.images == 8 and run.task_known is False

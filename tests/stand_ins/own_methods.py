@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-SECTION = README.split("## Your own method")[1].split("\n## ")[0]
+SECTION, SEEING = README.split("## Your own method")[1].split("\n## ")[0].split("\n### ")
 [CODE] = re.findall(r"^```python\n(.*?)^```", SECTION, re.M | re.S)
 [YAML] = re.findall(r"^```yaml\n(.*?)^```", SECTION, re.M | re.S)
 FILE, CONFIGURATION = "my_method.py", "my_conf/method/my_method.yaml"
@@ -17,6 +17,17 @@ def write(folder, code=CODE, yaml=YAML):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return folder
+
+
+def write_one_that_sees(folder):
+    """The README's two files of a method that looks at data."""
+    [code] = re.findall(r"^```python\n(.*?)^```", SEEING, re.M | re.S)
+    [yaml] = re.findall(r"^```yaml\n(.*?)^```", SEEING, re.M | re.S)
+    assert "`by_inputs.py`" in SEEING and "`my_conf/method/by_inputs.yaml`" in SEEING
+    (folder / "by_inputs.py").write_text(code)
+    (folder / "my_conf/method").mkdir(parents=True, exist_ok=True)
+    (folder / "my_conf/method/by_inputs.yaml").write_text(yaml)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 12
 
 
 def command(name):
