@@ -26,7 +26,7 @@ from tsv_bench.cli.config.search_path import CONF, options
 from tsv_bench.cli.launch import keep_freed_memory
 from tsv_bench.provenance import peak_memory
 from tsv_bench.state_dicts.state_dict import open_state_dict
-from tsv_bench.task_vectors.merge import map_layers
+from tsv_bench.task_vectors.lazy import LazyMapping
 from tsv_bench.task_vectors.statistics import Gathered, Statistics
 from tsv_bench.task_vectors.streaming import stream
 
@@ -79,9 +79,28 @@ def seen(backbone, vectors):
     return found
 
 
+class Squares(LazyMapping):
+    """A task's own deltas, squared when they are read, in place of a Fisher matrix's diagonal."""
+
+    def __init__(self, vector):
+        self._vector = vector
+
+    @property
+    def names(self):
+        return self._vector.names
+
+    def shape(self, name):
+        return self._vector.shape(name)
+
+    def dtype(self, name):
+        return self._vector.dtype(name)
+
+    def rows(self, name, start, stop):
+        return self._vector.rows(name, start, stop).square()
+
+
 def squares(backbone, vectors):
-    """The tasks' own deltas, squared when they are read, stand for a Fisher matrix's diagonal."""
-    return {t: Statistics(map_layers(v, lambda _, d: d.square())) for t, v in vectors.items()}
+    return {task: Statistics(Squares(vector)) for task, vector in vectors.items()}
 
 
 def called(method, vectors, backbone):

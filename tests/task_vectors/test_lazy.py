@@ -26,6 +26,7 @@ from tsv_bench.task_vectors.lazy import (
     lazy_vectors,
     widest_dtype,
 )
+from tsv_bench.task_vectors.merge import map_layers
 from tsv_bench.task_vectors.statistics import Gathered, Statistics
 from tsv_bench.task_vectors.task_vector import TaskVector
 
@@ -163,3 +164,9 @@ def test_the_widest_type_is_float32_at_least():
     assert widest_dtype([half], "w") == torch.float32
     assert widest_dtype([double], "proj") == torch.float64
     assert widest_dtype([half, as_lazy({"w": torch.ones(2).double()})], "w") == torch.float64
+
+
+def test_statistics_are_read_by_rows_only_where_their_layers_are():
+    """A block of rows of a layer that is computed whole would compute it whole for each block."""
+    plain, computed = finetuned(0), map_layers(finetuned(0), lambda name, layer: layer)
+    assert Statistics(plain).reads_rows and not Statistics(computed).reads_rows

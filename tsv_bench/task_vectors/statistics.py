@@ -37,6 +37,7 @@ class Statistics(LazyMapping):
 
     def __init__(self, layers: Mapping, gathered: Mapping[str, Gathered] | None = None) -> None:
         self._layers, self._gathered = as_lazy(layers), gathered or {}
+        self.reads_rows = self._layers.reads_rows
 
     def gathered(self, name: str) -> Gathered:
         """Return how a layer's statistics came about."""

@@ -60,6 +60,18 @@ def test_what_no_input_reaches_keeps_the_start():
     assert (merged - start).norm() > 0.1
 
 
+def test_rounding_of_float32_statistics_is_no_direction():
+    """It leaves eigenvalues of either sign where there were none; steps along them have no end."""
+    vectors, grams = example(num_inputs=3)
+    narrow = {t: {name: x.float() for name, x in g.items()} for t, g in grams.items()}
+    knobs = {"tolerance": 1e-12, "iterations": 1000}
+    merged = methods.mats(vectors, inputs=narrow, **knobs)["task0"]["c_proj.weight"]
+    start = 0.3 * methods.task_arithmetic(vectors)["task0"]["c_proj.weight"]
+    g = sum(of_task["c_proj.weight"] for of_task in grams.values())
+    null = torch.linalg.eigh(g)[1][:, :-9]
+    torch.testing.assert_close(merged @ null, start @ null, rtol=1e-4, atol=1e-4)
+
+
 def test_a_larger_tolerance_stops_earlier_and_nearer_to_the_start():
     vectors, grams = example()
     start = 0.3 * methods.task_arithmetic(vectors)["task0"]["proj"]
