@@ -141,7 +141,7 @@ def test_one_that_looks_at_data_gets_statistics(compared, forgotten):
     done = tsv(folder, "bench", *shlex.split(line[0]), "method.images=8", *SMALL)
     assert done.code == 0, done.err
     assert "8 unlabelled val" in done.out
-    run = runs(folder)["by_inputs"]
+    [(_, run)] = find_runs(folder / "runs", method="by_inputs")
     vectors, inputs = {}, {}
     [base] = folder.glob("checkpoints/**/pretrained*.safetensors")
     for path in checkpoints(folder):
