@@ -86,9 +86,9 @@ def test_methods_here_have_the_names_that_figures_are_filed_under():
     methods = set(options("method"))
     without = {m for m in methods if not published.find("vit_b32", "vision8", m)}
     assert without == {
-        "ace", "anchored_regression", "breadcrumbs", "consensus_ties", "dare_ta", "dare_ties",
-        "fr_merging", "knots", "lata", "lines", "lot", "magmax", "magnitude_mask", "model_stock",
-        "slerp", "subspace_boosting", "svc", "tall_mask_ta",
+        "ace", "ada_merging", "anchored_regression", "breadcrumbs", "consensus_ties", "dare_ta",
+        "dare_ties", "fr_merging", "knots", "lata", "lines", "lot", "magmax", "magnitude_mask",
+        "model_stock", "slerp", "subspace_boosting", "svc", "tall_mask_ta",
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import torch
 from made_up.every_method import (
+    LEARNING,
     MASKS,
     METHODS,
     NUM_TASKS,
@@ -163,7 +164,7 @@ def watch(vectors):
     return {task: Watched(vector, alive, reads) for task, vector in vectors.items()}, reads
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"zero_shot", *ONE_EACH}))
+@pytest.mark.parametrize("name", sorted({*METHODS} - {"zero_shot", *ONE_EACH, *LEARNING}))
 def test_merging_reads_one_layer_of_every_task_when_it_is_wanted(name):
     num_tasks = suited(METHODS[name], 4)
     vectors = random_vectors(num_tasks)
@@ -184,6 +185,15 @@ def test_merging_reads_one_layer_of_every_task_when_it_is_wanted(name):
     else:
         assert found == [layer for layer in layers for _ in range(num_tasks)]
     assert max(alive for _, alive in reads) <= num_tasks
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_learning_reads_nothing_before_a_layer_is_wanted(name):
+    watched, reads = watch(random_vectors(3))
+    served = METHODS[name](watched)["task0"]
+    assert not reads
+    served["proj"]
+    assert {layer for layer, _ in reads} == set(served)
 
 
 @pytest.mark.parametrize("name", ["zero_shot", *ONE_EACH])
