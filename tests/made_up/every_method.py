@@ -68,6 +68,7 @@ METHODS = {path.stem: by_default(path) for path in YAMLS} | {
     ),
 }
 ONE_EACH = ["individual", "tsv_compress"]
+ADAPTED = ["surgery"]  # one vector, served to each task with an adapter of its own
 # Of what is not a matrix these have the mean, the others their own rule.
 OTHERS_ARE_AVERAGED = [
     "ace", "ace_mixed", "cart", "dc_merge", "fr_merging", "iso_c", "iso_cts", "knots",
@@ -135,5 +136,6 @@ ONE_TASK_IS_CHANGED = {
     **dict.fromkeys(["iso_c", "iso_cts", "subspace_boosting"], "matrices get a new spectrum"),
     "esm": "matrices get a new spectrum",
     **dict.fromkeys(LEARNING, "its coefficients are learned"),
+    "surgery": "it is a share of it",
     "mats": "its steps end within 1e-5",
 }
