@@ -13,6 +13,7 @@ from torch import nn
 from tsv_bench.benchmark.evaluator import Evaluator
 from tsv_bench.benchmark.runs import Score
 from tsv_bench.data import Split
+from tsv_bench.methods.learned.adapters import AdaptedVector, Adapter
 from tsv_bench.models import normalize
 from tsv_bench.models.accuracy import correct_images
 from tsv_bench.models.devices import batch_sizes
@@ -153,6 +154,22 @@ def test_each_task_is_served_pretrained_plus_alpha_times_its_vector():
             features = F.normalize(tower(normalize(splits[task].images)), dim=-1)
         expected = (features @ heads[task].T).argmax(1) == splits[task].labels
         assert np.array_equal(found[task], expected.numpy())
+
+
+def test_features_pass_through_the_tasks_adapter_before_its_head():
+    backbone, heads, evaluate = evaluator("ab")
+    vector, splits = random_vector(backbone), {task: split(60) for task in "ab"}
+    dim = made_up.tasks.DIM
+    adapters = {task: Adapter(torch.randn(3, dim), torch.randn(dim, 3)) for task in "ab"}
+    served = {task: AdaptedVector(vector, lambda _: adapters) for task in "ab"}
+    found = evaluate.correct(served, 0.5, splits)
+    backbone.visual.load_state_dict(apply(backbone.pretrained, vector, 0.5))
+    for task, data in splits.items():
+        z = backbone.visual(normalize(data.images)).detach()
+        z = z - (z @ adapters[task].down.T).relu() @ adapters[task].up.T
+        logits = F.normalize(z, dim=-1) @ heads[task].T
+        assert np.array_equal(found[task], (logits.argmax(dim=1) == data.labels).numpy())
+    assert not np.array_equal(found["a"], evaluate.correct({"a": vector}, 0.5, {"a": splits["a"]}))
 
 
 def test_vector_served_to_all_is_loaded_once(monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from made_up.merges import TASKS, finetuned, pretrained, write_checkpoints
 from made_up.statistics import made_up_fisher, made_up_grams
+from stand_ins.commands import tsv
 from stand_ins.configurations import composed
 
 from tsv_bench.cli.config.method import make_method
@@ -35,7 +36,15 @@ def observed(method, folder):
     return paths
 
 
-@pytest.mark.parametrize("name", options("method"))
+def learns(name):
+    needs = make_method(composed("merge", f"method={name}")).needs
+    return needs is not None and needs.learns
+
+
+LEARNING = [name for name in options("method") if learns(name)]
+
+
+@pytest.mark.parametrize("name", sorted(set(options("method")) - set(LEARNING)))
 def test_the_file_is_pretrained_plus_alpha_times_what_is_served(name, tmp_path):
     write_checkpoints(tmp_path)
     method = make_method(composed("merge", f"method={name}")).by_default()
@@ -62,3 +71,14 @@ def test_the_file_is_pretrained_plus_alpha_times_what_is_served(name, tmp_path):
             assert written[layer].dtype == tensor.dtype
             # Sums are rounded in another order at most.
             torch.testing.assert_close(written[layer], tensor, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_method_that_learns_is_refused_and_named_to_the_command_that_runs_it(name, tmp_path):
+    write_checkpoints(tmp_path)
+    done = tsv(
+        tmp_path, "merge", f"method={name}", "pretrained=base.safetensors",
+        f"finetuned={{{TASKS[0]}: {TASKS[0]}.safetensors}}", "output=out.safetensors",
+    )  # fmt: skip
+    assert done.code == 1 and not (tmp_path / "out.safetensors").exists()
+    assert f"which tsv-merge has not. Run it with: tsv-bench method={name}" in done.err

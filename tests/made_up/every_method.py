@@ -4,6 +4,7 @@ import inspect
 from functools import partial
 
 from hydra.utils import instantiate
+from made_up.benches import MadeUpBench
 from made_up.statistics import made_up_fisher, made_up_grams
 from made_up.vectors import SHAPES
 from omegaconf import OmegaConf
@@ -14,6 +15,7 @@ from tsv_bench.cli.config.search_path import CONF
 TASKS = [f"task{t}" for t in range(15)]
 # What a method needs to see of data, by the argument's name: of the layers of `random_vectors`.
 SEEN = {"inputs": made_up_grams(SHAPES, TASKS), "fisher": made_up_fisher(SHAPES, TASKS)}
+SEEN["bench"] = MadeUpBench(SHAPES, TASKS)
 
 
 def seeing(method, **knobs):
@@ -58,12 +60,15 @@ METHODS = {path.stem: by_default(path) for path in YAMLS} | {
     "knots_layer": partial(methods.knots, density=0.2, trim="layer"),
     "knots_sum": partial(methods.knots, rule="sum"),
     "lines_ties": partial(methods.lines, base="ties", base_knobs={"density": 0.2}, beta=0.5),
+    "ada_merging": seeing(methods.ada_merging, steps=3),
+    "ada_merging_trimmed": seeing(methods.ada_merging, steps=3, by="task", density=0.2),
     "wudi": partial(methods.wudi, solver="adam", iterations=20, learning_rate=1e-5),
     "wudi_closed_form": partial(
         methods.wudi, solver="closed_form", iterations=1, learning_rate=1e-5
     ),
 }
 ONE_EACH = ["individual", "tsv_compress"]
+ADAPTED = ["surgery"]  # one vector, served to each task with an adapter of its own
 # Of what is not a matrix these have the mean, the others their own rule.
 OTHERS_ARE_AVERAGED = [
     "ace", "ace_mixed", "cart", "dc_merge", "fr_merging", "iso_c", "iso_cts", "knots",
@@ -81,6 +86,8 @@ PASSES = {
     "lines_ties": 6,  # those of ties, one of what it merges, one of the sum
     "pcb": 8,  # of magnitudes, then of scores, the thresholds at both ends
 }
+# They read all layers, for each step of learning, when the first is wanted.
+LEARNING = ["ada_merging", "ada_merging_trimmed"]
 # They start from a vector that another method merges.
 STARTED = ["mats", "anchored_regression", "anchored_regression_data_free"]
 # Of the vectors that `random_vectors` makes; of all but these methods they are all layers.
@@ -95,6 +102,7 @@ ROUNDED = {
 OF_ONE_SCALE = {
     "ace": "eps is added to squares of deltas",
     "ace_mixed": "logarithms of squares of deltas tell how much tasks differ",
+    **dict.fromkeys(LEARNING, "what the network makes of the deltas depends on their size"),
     "pcb": "tanh tells how far products of deltas are from 1",
     "wudi": "Adam's steps have a given length",
 }
@@ -127,5 +135,7 @@ ONE_TASK_IS_CHANGED = {
     ),
     **dict.fromkeys(["iso_c", "iso_cts", "subspace_boosting"], "matrices get a new spectrum"),
     "esm": "matrices get a new spectrum",
+    **dict.fromkeys(LEARNING, "its coefficients are learned"),
+    "surgery": "it is a share of it",
     "mats": "its steps end within 1e-5",
 }

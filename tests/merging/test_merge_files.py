@@ -8,6 +8,7 @@ from importlib.metadata import version
 import pytest
 import torch
 from golden.compare import GOLDEN, NEARLY_CUT, differences
+from made_up.benches import MadeUpBench
 from made_up.merges import (
     TASKS,
     files,
@@ -251,3 +252,12 @@ def test_bars_count_files_then_layers(folder, write, layers, monkeypatch):
 
 def test_slow_first_passes_have_a_bar(folder):
     assert "thresholds: 100%|##########| 2/2" in merge(folder, "o.safetensors", "method=ties").err
+
+
+def test_adapters_of_features_are_refused_as_there_is_no_file_of_them(tmp_path):
+    write_checkpoints(tmp_path)
+    paths = {task: tmp_path / f"{task}.safetensors" for task in TASKS}
+    serve = partial(methods.surgery, bench=MadeUpBench({}, TASKS))
+    with pytest.raises(ValueError, match="serves each task an adapter of features beside one"):
+        merge_files.merge(serve, tmp_path / "base.safetensors", paths, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -4,7 +4,8 @@ from functools import partial
 
 import pytest
 import torch
-from made_up.vectors import random_vectors
+from made_up.benches import MadeUpBench
+from made_up.vectors import SHAPES, random_vectors
 
 from tsv_bench import methods
 from tsv_bench.methods.forms import as_served
@@ -12,6 +13,7 @@ from tsv_bench.methods.served import served_by
 
 SIZE = sum(d.numel() for name, d in random_vectors(1)["task0"].items() if name != "frozen")
 BITS = sum(-(-d.numel() // 8) for name, d in random_vectors(1)["task0"].items() if name != "frozen")
+BENCH = MadeUpBench(SHAPES, [f"task{t}" for t in range(3)])
 FACTORS = {"in_proj_weight": (30, 10), "proj": (12, 12), "c_proj.weight": (10, 40),
            "text_projection": (6, 6)}  # fmt: skip
 
@@ -24,6 +26,7 @@ FACTORS = {"in_proj_weight": (30, 10), "proj": (12, 12), "c_proj.weight": (10, 4
         (methods.individual, 3 * 4 * SIZE),
         (partial(methods.tall_mask_ta, mask_lambda=0.4), 4 * SIZE + 3 * BITS),
         (methods.emr, 4 * SIZE + 3 * BITS),
+        (partial(methods.surgery, bench=BENCH, steps=1), 4 * SIZE + 3 * 4 * 2 * 16 * BENCH.dim),
         (
             partial(methods.tsv_compress, rank_fraction=0.5),
             3 * 4 * (
@@ -47,6 +50,7 @@ def test_stored_bytes_are_those_of_the_files(serve, expected):
         methods.individual,
         methods.tsv_compress,
         partial(methods.tall_mask_ta, mask_lambda=0.4),
+        partial(methods.surgery, bench=BENCH, steps=1),
     ],
 )
 def test_in_memory_it_is_the_same(serve):
@@ -69,3 +73,12 @@ def test_computing_what_is_served_is_timed_and_only_that():
     there = as_served(random_vectors(2))
     there.layers("task0")
     assert there.seconds == 0
+
+
+def test_adapters_stand_beside_one_vector_that_is_one_object():
+    served = served_by(partial(methods.surgery, bench=BENCH, steps=1), random_vectors(3), "made up")
+    there = served.in_memory()
+    assert there["task0"] is there["task2"] and there.layers("task0") is there.layers("task2")
+    for task in there:
+        assert there.adapter(task) is served.adapter(task) is not None
+    assert as_served(random_vectors(2)).adapter("task0") is None

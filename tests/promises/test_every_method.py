@@ -6,6 +6,8 @@ from collections import Counter
 import pytest
 import torch
 from made_up.every_method import (
+    ADAPTED,
+    LEARNING,
     MASKS,
     METHODS,
     NUM_TASKS,
@@ -71,7 +73,7 @@ def test_every_task_is_served_every_layer(method):
 @pytest.mark.parametrize("name", METHODS)
 def test_one_vector_for_all_is_one_object(name):
     served = METHODS[name](random_vectors(suited(METHODS[name], 3)))
-    own = name in [*ONE_EACH, *MASKS]
+    own = name in [*ONE_EACH, *MASKS, *ADAPTED]
     assert len({id(vector) for vector in served.values()}) == (3 if own else 1)
 
 
@@ -163,7 +165,7 @@ def watch(vectors):
     return {task: Watched(vector, alive, reads) for task, vector in vectors.items()}, reads
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"zero_shot", *ONE_EACH}))
+@pytest.mark.parametrize("name", sorted({*METHODS} - {"zero_shot", *ONE_EACH, *LEARNING}))
 def test_merging_reads_one_layer_of_every_task_when_it_is_wanted(name):
     num_tasks = suited(METHODS[name], 4)
     vectors = random_vectors(num_tasks)
@@ -184,6 +186,15 @@ def test_merging_reads_one_layer_of_every_task_when_it_is_wanted(name):
     else:
         assert found == [layer for layer in layers for _ in range(num_tasks)]
     assert max(alive for _, alive in reads) <= num_tasks
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_learning_reads_nothing_before_a_layer_is_wanted(name):
+    watched, reads = watch(random_vectors(3))
+    served = METHODS[name](watched)["task0"]
+    assert not reads
+    served["proj"]
+    assert {layer for layer, _ in reads} == set(served)
 
 
 @pytest.mark.parametrize("name", ["zero_shot", *ONE_EACH])

@@ -28,6 +28,7 @@ TESTED_IN = {
     "merging/test_merge_files.py": "merging.dense_writer cli.merge",
     "methods/matrixwise/test_tsv.py": "methods.matrixwise.decomposition",
     "methods/observed/test_regmean.py": "methods.observed.normal_equations",
+    "methods/learned/test_surgery.py": "methods.learned.adapters",
     "models/test_mini.py": "models.backbone",
     "models/test_pretraining.py": "cli.pretrain",
     "observation/test_gather.py": "observation.statistics_file task_vectors.statistics",

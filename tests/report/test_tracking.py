@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 import wandb
 from made_up.tracked import MODELS, PRETRAINED, RUN, SERVED, tracker
 from PIL import Image
@@ -11,6 +12,8 @@ from safetensors import safe_open
 from stand_ins.wandb_files import of_type, own_folders, records, summary, values
 
 from tsv_bench.benchmark.weights import write_weights
+from tsv_bench.methods.forms import Adapted
+from tsv_bench.methods.learned.adapters import AdaptedVector, Adapter
 from tsv_bench.report.tracking import NoTracker
 
 
@@ -134,6 +137,26 @@ def test_the_artifact_holds_the_evaluated_weights_and_how_they_were_made(one, tm
         assert metadata == about | ({} if one else {"task": task})
     # The files that were written to be copied are gone.
     assert not list(tmp_path.glob("wandb/**/*.safetensors"))
+
+
+def test_adapters_are_a_file_beside_the_weights_they_belong_to(tmp_path):
+    adapters = {
+        task: Adapter(torch.full((1, 2), float(n)), torch.ones(2, 1))
+        for n, task in enumerate(SERVED, 5)
+    }
+    vectors = dict.fromkeys(SERVED, AdaptedVector(SERVED["digits"], lambda _: adapters))
+    paths = write_weights(RUN, PRETRAINED, Adapted(vectors, SERVED, "it"), tmp_path)
+    assert [path.name for path in paths] == [
+        "tsv_merge.safetensors",
+        "tsv_merge.adapters.safetensors",
+    ]
+    with safe_open(paths[1], "pt") as file:
+        found = {name: file.get_tensor(name).tolist() for name in file.keys()}
+        assert json.loads(file.metadata()["tsv_bench"])["fingerprint"] == RUN.fingerprint
+    assert found == {
+        "digits.down": [[5, 5]], "digits.up": [[1], [1]],
+        "shapes.down": [[6, 6]], "shapes.up": [[1], [1]],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("settings", [{}, {"artifact": True, "mode": "disabled"}], ids=str)

@@ -24,6 +24,7 @@ from tsv_bench.state_dicts.inputs import check_changes
 from tsv_bench.state_dicts.integrity import check_finite
 from tsv_bench.state_dicts.open_vectors import cache_key, open_task_vector
 from tsv_bench.state_dicts.state_dict import open_state_dict
+from tsv_bench.task_vectors.streaming import observer
 from tsv_bench.task_vectors.task_vector import TaskVector
 
 Accuracies = Mapping[str, Mapping[str, float]]  # split -> task -> accuracy
@@ -78,8 +79,12 @@ def in_memory(served: Served, label: str) -> Served:
     Vectors that each task has for itself stay lazy.
     """
     total = len(next(iter(served.values())))
-    with tqdm(total=total, desc=f"{label}: layers", unit="layer", leave=False) as bar:
-        return served.in_memory(bar.update)
+    token = observer.set(lambda s, n, what: tqdm(s, total=n, desc=what, leave=False, delay=2))
+    try:
+        with tqdm(total=total, desc=f"{label}: layers", unit="layer", leave=False) as bar:
+            return served.in_memory(bar.update)
+    finally:
+        observer.reset(token)
 
 
 def evaluate_method(

@@ -48,8 +48,8 @@ class Evaluator:
     ) -> dict[str, np.ndarray]:
         """Return task -> which images are classified correctly, bool [images].
 
-        Each task is evaluated with pretrained + alpha * served[task]. ``done`` is called after
-        every task.
+        Each task is evaluated with pretrained + alpha * served[task], and its adapter if it has
+        one. ``done`` is called after every task.
         """
         served = as_served(served)
         correct, loaded = {}, None
@@ -58,9 +58,11 @@ class Evaluator:
             if vector is not loaded:  # one vector served to all is loaded once
                 self._load(served, task, alpha)
                 loaded = vector
+            adapter = served.adapter(task)
             run = partial(
-                correct_in_batches, self._visual, self._heads[task], split, self._device, self._cast
-            )
+                correct_in_batches, self._visual, self._heads[task], split, self._device,
+                self._cast, adapt=adapter and adapter.to(self._device),
+            )  # fmt: skip
             correct[task], size = with_smaller_batches(run, self._sizes, self._device)
             self._sizes = self._sizes[self._sizes.index(size) :]
             done()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tsv_bench.benchmark.runs import Run
 from tsv_bench.files import replace_atomically
+from tsv_bench.methods.forms import Adapted
 from tsv_bench.state_dicts.overflow import fitted
 from tsv_bench.state_dicts.writer import MADE_BY
 from tsv_bench.task_vectors import task_vector
@@ -25,8 +26,9 @@ def write_weights(
     """Write pretrained + alpha * served, under the names of the image tower; return the files.
 
     One file, <method>.safetensors, if all tasks are served one vector; else <task>.safetensors for
-    each. tsv-merge reads them as any checkpoint. Raises ValueError if a value does not fit the
-    pretrained dtype.
+    each. tsv-merge reads them as any checkpoint. Adapters of features, if tasks have some, are
+    together in <method>.adapters.safetensors: <task>.down and <task>.up. Raises ValueError if a
+    value does not fit the pretrained dtype.
     """
     one = len({id(vector) for vector in served.values()}) == 1
     names = {run.method: next(iter(served))} if one else {task: task for task in served}
@@ -38,10 +40,21 @@ def write_weights(
             for layer, param in model.items()
         }
         about = how_made(run) | ({} if one else {"task": task})
-        path = Path(folder) / f"{name}.safetensors"
-        replace_atomically(path, partial(save_file, tensors, metadata={MADE_BY: json.dumps(about)}))
-        paths.append(path)
+        paths.append(_write(tensors, about, Path(folder) / f"{name}.safetensors"))
+    if isinstance(served, Adapted):
+        tensors = {
+            f"{task}.{name}": tensor.cpu().contiguous()
+            for task, adapter in served.adapters.items()
+            for name, tensor in adapter.tensors.items()
+        }
+        path = Path(folder) / f"{run.method}.adapters.safetensors"
+        paths.append(_write(tensors, how_made(run), path))
     return paths
+
+
+def _write(tensors: Mapping[str, Tensor], about: Mapping[str, Any], path: Path) -> Path:
+    replace_atomically(path, partial(save_file, tensors, metadata={MADE_BY: json.dumps(about)}))
+    return path
 
 
 def how_made(run: Run) -> dict[str, Any]:

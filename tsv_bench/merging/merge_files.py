@@ -19,7 +19,7 @@ from tsv_bench.merging.dense_writer import DenseWriter
 from tsv_bench.merging.low_rank_writer import LowRankWriter
 from tsv_bench.merging.masked_writer import MaskedDenseWriter, MaskWriter
 from tsv_bench.merging.outputs import WRITES, check_outputs, output_paths
-from tsv_bench.methods.forms import LowRank, Masked, Served, Shared
+from tsv_bench.methods.forms import Adapted, LowRank, Masked, Served, Shared
 from tsv_bench.methods.served import form_by_trial, served_by
 from tsv_bench.observation.statistics_file import (
     check_layers,
@@ -159,7 +159,12 @@ def make_writer(
     alpha: float,
     overwrite: bool,
 ) -> Writer:
-    """Return the writer of a form of serving. Raises ValueError if it has no compressed files."""
+    """Return the writer of a form of serving. Raises ValueError if it has none, or no such one."""
+    if form is Adapted:
+        raise ValueError(
+            "this method serves each task an adapter of features beside one merged vector, and "
+            "there are no files of it to write. tsv-bench evaluates it."
+        )
     if write == "compressed" and form not in COMPRESSED:
         raise ValueError(
             "write=compressed stores the low-rank factors of TSV-C, or masks and the vector that "

@@ -5,11 +5,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from tsv_bench.linalg.precision import all_finite
+from tsv_bench.methods.learned.adapters import AdaptedVector, Adapter
 from tsv_bench.methods.masked.masked_vector import (
     MaskedVector,
     Masks,
@@ -63,6 +65,10 @@ class Served(Mapping[str, LazyMapping]):
         self.seconds += time.monotonic() - started
         return layers
 
+    def adapter(self, task: str) -> Adapter | None:
+        """Return what a task's features pass through before its head; None: nothing."""
+        return None
+
     def in_memory(self, done: Callable[[], object] = lambda: None) -> "Served":
         """Return the same with what tasks share in memory; calls ``done`` once a layer."""
         return self
@@ -80,15 +86,8 @@ class Shared(Served):
     """One vector for all tasks."""
 
     def in_memory(self, done: Callable[[], object] = lambda: None) -> "Shared":
-        vector = next(iter(self.values()))
-
-        def rows() -> Iterator[tuple[str, int, Tensor]]:
-            for name, start, tensor in stream(vector):
-                if start == 0:
-                    done()
-                yield name, start, tensor
-
-        return Shared(dict.fromkeys(self, gather(rows())), self.task_vectors, self.name)
+        layers = gathered(next(iter(self.values())), done)
+        return Shared(dict.fromkeys(self, layers), self.task_vectors, self.name)
 
 
 class Each(Served):
@@ -146,7 +145,45 @@ class Packed(Served):
         return len(self) * num_mask_bytes(shared, names) + dense_bytes(shared)
 
 
-FORMS = {MaskedVector: Masked, PackedVector: Packed, CompressedVector: LowRank}
+class Adapted(Served):
+    """One vector that all tasks share, and for each an adapter of its features: `AdaptedVector`.
+
+    As a mapping it serves the shared vector, which is one object. `adapters` are learned on it.
+    """
+
+    def __init__(
+        self, vectors: Mapping[str, AdaptedVector], task_vectors: Mapping[str, Mapping], name: str
+    ) -> None:
+        super().__init__(
+            {task: vector.shared for task, vector in vectors.items()}, task_vectors, name
+        )
+        self._learn = next(iter(vectors.values())).learn
+
+    @cached_property
+    def adapters(self) -> Mapping[str, Adapter]:
+        """Task -> its adapter."""
+        return self._learn(next(iter(self.values())))
+
+    def adapter(self, task: str) -> Adapter | None:
+        return self.adapters[task]
+
+    def in_memory(self, done: Callable[[], object] = lambda: None) -> "Adapted":
+        layers = gathered(next(iter(self.values())), done)
+        adapters = self._learn(layers)
+        vectors = dict.fromkeys(self, AdaptedVector(layers, lambda _: adapters))
+        return Adapted(vectors, self.task_vectors, self.name)
+
+    def stored_bytes(self) -> int:
+        tensors = [t for adapter in self.adapters.values() for t in adapter.tensors.values()]
+        return super().stored_bytes() + NUM_BYTES * sum(tensor.numel() for tensor in tensors)
+
+
+FORMS = {
+    AdaptedVector: Adapted,
+    CompressedVector: LowRank,
+    MaskedVector: Masked,
+    PackedVector: Packed,
+}
 
 
 def form_of(vectors: Mapping[str, Mapping]) -> type[Served]:
@@ -163,6 +200,18 @@ def as_served(vectors: Mapping[str, Mapping]) -> Served:
     if isinstance(vectors, Served):
         return vectors
     return form_of(vectors)(vectors, vectors, "the method")
+
+
+def gathered(vector: Mapping, done: Callable[[], object] = lambda: None) -> dict[str, Tensor]:
+    """Return all layers of a vector in memory; calls ``done`` once a layer."""
+
+    def rows() -> Iterator[tuple[str, int, Tensor]]:
+        for name, start, tensor in stream(vector):
+            if start == 0:
+                done()
+            yield name, start, tensor
+
+    return gather(rows())
 
 
 def dense_bytes(vector: LazyMapping) -> int:

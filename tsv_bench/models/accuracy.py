@@ -52,10 +52,12 @@ def correct_in_batches(
     device: str,
     cast: Callable[[], AbstractContextManager],
     batch_size: int,
+    adapt: Callable[[Tensor], Tensor] | None = None,
 ) -> np.ndarray:
     """Compute `correct_images` with this batch size and the autocast context that ``cast`` makes.
 
-    Raises torch.OutOfMemoryError if the batch is too large for the device.
+    ``adapt`` changes the features, in float32, before they are normalized. Raises
+    torch.OutOfMemoryError if the batch is too large for the device.
     """
     if len(split) == 0:
         raise ValueError("no images to evaluate: the split is empty.")
@@ -69,6 +71,7 @@ def correct_in_batches(
         for images, wanted in batches:
             with cast():
                 features = visual(normalize(images))
-            logits = F.normalize(features.float(), dim=-1) @ head.T
+            features = features.float() if adapt is None else adapt(features.float())
+            logits = F.normalize(features, dim=-1) @ head.T
             correct.append(logits.argmax(dim=-1) == wanted)
     return torch.cat(correct).cpu().numpy()
