@@ -88,7 +88,7 @@ def test_methods_here_have_the_names_that_figures_are_filed_under():
     assert without == {
         "ace", "anchored_regression", "breadcrumbs", "consensus_ties", "dare_ta", "dare_ties",
         "fr_merging", "knots", "lata", "lines", "lot", "magmax", "magnitude_mask", "model_stock",
-        "slerp", "subspace_boosting", "svc", "tall_mask_ta",
+        "regmean_plus_plus", "slerp", "subspace_boosting", "svc", "tall_mask_ta",
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import inspect
 from functools import partial
 
 from hydra.utils import instantiate
+from made_up.bench import MadeUpBench
 from made_up.statistics import made_up_fisher, made_up_grams
 from made_up.vectors import SHAPES
 from omegaconf import OmegaConf
@@ -13,7 +14,11 @@ from tsv_bench.cli.config.search_path import CONF
 
 TASKS = [f"task{t}" for t in range(15)]
 # What a method needs to see of data, by the argument's name: of the layers of `random_vectors`.
-SEEN = {"inputs": made_up_grams(SHAPES, TASKS), "fisher": made_up_fisher(SHAPES, TASKS)}
+SEEN = {
+    "inputs": made_up_grams(SHAPES, TASKS),
+    "fisher": made_up_fisher(SHAPES, TASKS),
+    "bench": MadeUpBench(TASKS),
+}
 
 
 def seeing(method, **knobs):
@@ -81,6 +86,8 @@ PASSES = {
     "lines_ties": 6,  # those of ties, one of what it merges, one of the sum
     "pcb": 8,  # of magnitudes, then of scores, the thresholds at both ends
 }
+# They run the network: when the first matrix is wanted, they compute of all layers, and once.
+AT_ONCE = ["regmean_plus_plus"]
 # They start from a vector that another method merges.
 STARTED = ["mats", "anchored_regression", "anchored_regression_data_free"]
 # Of the vectors that `random_vectors` makes; of all but these methods they are all layers.

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import torch
 from made_up.every_method import (
+    AT_ONCE,
     MASKS,
     METHODS,
     NUM_TASKS,
@@ -163,7 +164,7 @@ def watch(vectors):
     return {task: Watched(vector, alive, reads) for task, vector in vectors.items()}, reads
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"zero_shot", *ONE_EACH}))
+@pytest.mark.parametrize("name", sorted({*METHODS} - {"zero_shot", *ONE_EACH, *AT_ONCE}))
 def test_merging_reads_one_layer_of_every_task_when_it_is_wanted(name):
     num_tasks = suited(METHODS[name], 4)
     vectors = random_vectors(num_tasks)
@@ -184,6 +185,17 @@ def test_merging_reads_one_layer_of_every_task_when_it_is_wanted(name):
     else:
         assert found == [layer for layer in layers for _ in range(num_tasks)]
     assert max(alive for _, alive in reads) <= num_tasks
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_a_network_is_run_when_a_layer_is_wanted_and_once(name):
+    watched, reads = watch(random_vectors(4))
+    served = METHODS[name](watched)["task0"]
+    assert reads == []
+    merged = served["proj"]
+    assert {"proj", "in_proj_weight", "bias"} <= {layer for layer, _ in reads}
+    reads.clear()
+    assert torch.equal(served["proj"], merged) and {layer for layer, _ in reads} <= {"proj"}
 
 
 @pytest.mark.parametrize("name", ["zero_shot", *ONE_EACH])

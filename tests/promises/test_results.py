@@ -64,7 +64,7 @@ def test_other_results_are_rendered_from_their_runs(name, layout):
 # Methods that are newer than the leaderboard, whose README says so; made again, it has all.
 NOT_YET = {
     "ace", "anchored_regression", "esm", "fisher", "knots", "lines", "lot", "mats", "model_stock",
-    "regmean", "slerp",
+    "regmean", "regmean_plus_plus", "slerp",
 }  # fmt: skip
 
 

@@ -1,13 +1,14 @@
 """What a method that learns or searches receives: images, heads and the network itself."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from tsv_bench.task_vectors.statistics import Statistics
 
 
+@runtime_checkable
 class Bench(Protocol):
     """The suite's images, and its network as a differentiable function of named weights.
 
