@@ -4,7 +4,15 @@ import pytest
 from stand_ins.commands import SMALL, TASKS, begin_from, runs, tsv
 
 # Method, images a task, passes of an image through the network: forward, backward.
-METHODS = [("regmean_plus_plus", ["method.images=9"], "9 unlabelled train", (2 * 9, 0))]
+METHODS = [
+    ("regmean_plus_plus", ["method.images=9"], "9 unlabelled train", (2 * 9, 0)),
+    (
+        "localize_and_stitch",
+        ["method.images=9", "method.epochs=2"],
+        "9 labelled train",
+        (2 * 9, 2 * 9),
+    ),
+]
 
 
 @pytest.mark.parametrize(("method", "settings", "seen", "passes"), METHODS)

@@ -13,6 +13,7 @@ evaluation adds to the pretrained backbone: pretrained + alpha * served[task].
 - The result does not depend on the order of the tasks, and on chance only by a seed.
 - One that sees data takes its statistics too, as ``inputs``: task -> layer -> tensor
   (`task_vectors.statistics`). It reads and looks up nothing of them before a layer is wanted.
+- One that learns takes a ``bench`` (`methods.bench`); it learns when the first layer is wanted.
 
 A method's paper, label, candidates for alpha and knobs are in its yaml in conf/method/.
 """
@@ -22,7 +23,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
-from tsv_bench.methods import entrywise, masked, matrixwise, observed
+from tsv_bench.methods import entrywise, learned, masked, matrixwise, observed
 from tsv_bench.task_vectors.lazy import ServedVectors
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     def __getattr__(name: str) -> Callable[..., ServedVectors]: ...
 
 
-# What the files of the four folders name in __all__: a new method needs no line here.
+# What the files of the folders name in __all__: a new method needs no line here.
 __all__ = []
-for _folder in (entrywise, matrixwise, masked, observed):
+for _folder in (entrywise, matrixwise, masked, observed, learned):
     for _file in iter_modules(_folder.__path__, f"{_folder.__name__}."):
         _module = import_module(_file.name)
         for _name in getattr(_module, "__all__", ()):

@@ -1,0 +1,1 @@
+"""Methods that learn on images of the tasks, through the network itself: a `Bench`."""
