@@ -27,7 +27,7 @@ from tsv_bench.cli.launch import keep_freed_memory
 from tsv_bench.provenance import peak_memory
 from tsv_bench.state_dicts.state_dict import open_state_dict
 from tsv_bench.task_vectors.lazy import LazyMapping
-from tsv_bench.task_vectors.statistics import Gathered, Statistics
+from tsv_bench.task_vectors.statistics import KINDS, Gathered, Statistics
 from tsv_bench.task_vectors.streaming import stream
 
 REFERENCE = "tsv_merge"
@@ -41,7 +41,7 @@ def yaml_of(name):
 
 
 # Those that see data, and two that put the deltas themselves in its place.
-CHOSEN = [name for name in options("method") if "needs" in yaml_of(name)]
+CHOSEN = [name for name in options("method") if {*yaml_of(name).get("needs", ())} & {*KINDS}]
 CHOSEN += ["anchored_regression,data_free=true", *{"ace"}.intersection(options("method"))]
 
 

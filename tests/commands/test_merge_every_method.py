@@ -37,6 +37,7 @@ def observed(method, folder):
 
 
 def learns(name):
+    """Whether a method runs the network, which tsv-merge has not: it refuses it."""
     needs = make_method(composed("merge", f"method={name}")).needs
     return needs is not None and needs.learns
 

@@ -4,7 +4,7 @@ import inspect
 from functools import partial
 
 from hydra.utils import instantiate
-from made_up.benches import MadeUpBench
+from made_up.bench import MadeUpBench
 from made_up.statistics import made_up_fisher, made_up_grams
 from made_up.vectors import SHAPES
 from omegaconf import OmegaConf
@@ -14,8 +14,11 @@ from tsv_bench.cli.config.search_path import CONF
 
 TASKS = [f"task{t}" for t in range(15)]
 # What a method needs to see of data, by the argument's name: of the layers of `random_vectors`.
-SEEN = {"inputs": made_up_grams(SHAPES, TASKS), "fisher": made_up_fisher(SHAPES, TASKS)}
-SEEN["bench"] = MadeUpBench(SHAPES, TASKS)
+SEEN = {
+    "inputs": made_up_grams(SHAPES, TASKS),
+    "fisher": made_up_fisher(SHAPES, TASKS),
+    "bench": MadeUpBench(TASKS),
+}
 
 
 def seeing(method, **knobs):
@@ -59,6 +62,10 @@ METHODS = {path.stem: by_default(path) for path in YAMLS} | {
     "ace_mixed": partial(methods.ace, threshold=0, eps_relative=1e-3),
     "knots_layer": partial(methods.knots, density=0.2, trim="layer"),
     "knots_sum": partial(methods.knots, rule="sum"),
+    "localize_and_stitch_data_free": partial(methods.localize_and_stitch, data_free=True),
+    "localize_and_stitch": seeing(
+        methods.localize_and_stitch, density=0.1, learning_rate=1e3, epochs=2
+    ),
     "lines_ties": partial(methods.lines, base="ties", base_knobs={"density": 0.2}, beta=0.5),
     "ada_merging": seeing(methods.ada_merging, steps=3),
     "ada_merging_trimmed": seeing(methods.ada_merging, steps=3, by="task", density=0.2),
@@ -83,11 +90,14 @@ PASSES = {
     **dict.fromkeys(["consensus_ties", "magnitude_mask", "tall_mask_ties"], 4),
     **dict.fromkeys(["emr", "lata", "lata_logarithmic", "lata_threshold", "fr_merging_share"], 1),
     "knots": 1,  # of matrices
+    "localize_and_stitch_data_free": 4,
     "lines_ties": 6,  # those of ties, one of what it merges, one of the sum
     "pcb": 8,  # of magnitudes, then of scores, the thresholds at both ends
 }
 # They read all layers, for each step of learning, when the first is wanted.
 LEARNING = ["ada_merging", "ada_merging_trimmed"]
+# They run the network: when the first matrix is wanted, they compute of all layers, and once.
+AT_ONCE = ["localize_and_stitch", "regmean_plus_plus"]
 # They start from a vector that another method merges.
 STARTED = ["mats", "anchored_regression", "anchored_regression_data_free"]
 # Of the vectors that `random_vectors` makes; of all but these methods they are all layers.
@@ -103,6 +113,7 @@ OF_ONE_SCALE = {
     "ace": "eps is added to squares of deltas",
     "ace_mixed": "logarithms of squares of deltas tell how much tasks differ",
     **dict.fromkeys(LEARNING, "what the network makes of the deltas depends on their size"),
+    "localize_and_stitch": "what the network makes of the deltas depends on their size",
     "pcb": "tanh tells how far products of deltas are from 1",
     "wudi": "Adam's steps have a given length",
 }
@@ -117,6 +128,8 @@ ONE_TASK_IS_CHANGED = {
             "magnitude_mask",
             "tall_mask_ties",
             "lines_ties",
+            "localize_and_stitch",
+            "localize_and_stitch_data_free",
         ],
         "small entries go",
     ),

@@ -8,7 +8,6 @@ from importlib.metadata import version
 import pytest
 import torch
 from golden.compare import GOLDEN, NEARLY_CUT, differences
-from made_up.benches import MadeUpBench
 from made_up.merges import (
     TASKS,
     files,
@@ -19,6 +18,7 @@ from made_up.merges import (
     same,
     write_checkpoints,
 )
+from made_up.pixel_bench import PixelBench
 from made_up.state_dicts import save, save_sharded
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -257,7 +257,7 @@ def test_slow_first_passes_have_a_bar(folder):
 def test_adapters_of_features_are_refused_as_there_is_no_file_of_them(tmp_path):
     write_checkpoints(tmp_path)
     paths = {task: tmp_path / f"{task}.safetensors" for task in TASKS}
-    serve = partial(methods.surgery, bench=MadeUpBench({}, TASKS))
+    serve = partial(methods.surgery, bench=PixelBench({}, TASKS))
     with pytest.raises(ValueError, match="serves each task an adapter of features beside one"):
         merge_files.merge(serve, tmp_path / "base.safetensors", paths, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,7 +1,7 @@
 """A method may be another one's knob."""
 
 import pytest
-from made_up.benches import MadeUpBench
+from made_up.pixel_bench import PixelBench
 
 from tsv_bench import methods
 from tsv_bench.methods.by_name import method_by_name
@@ -19,7 +19,7 @@ def test_the_method_gets_the_knobs_that_are_not_null():
 
 
 def test_what_a_method_needs_is_given_to_the_one_that_takes_it_and_is_no_knob():
-    bench = MadeUpBench({}, "a")
+    bench = PixelBench({}, "a")
     found = method_by_name("base", "ada_merging", "base_knobs", {"steps": 2}, bench=bench)
     assert found.keywords == {"steps": 2, "bench": bench}
     found = method_by_name("base", "task_arithmetic", "base_knobs", None, bench=bench)

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from made_up.benches import MadeUpBench
+from made_up.pixel_bench import PixelBench
 from made_up.vectors import SHAPES, random_vectors
 
 from tsv_bench import methods
@@ -13,7 +13,7 @@ from tsv_bench.methods.served import served_by
 
 SIZE = sum(d.numel() for name, d in random_vectors(1)["task0"].items() if name != "frozen")
 BITS = sum(-(-d.numel() // 8) for name, d in random_vectors(1)["task0"].items() if name != "frozen")
-BENCH = MadeUpBench(SHAPES, [f"task{t}" for t in range(3)])
+BENCH = PixelBench(SHAPES, [f"task{t}" for t in range(3)])
 FACTORS = {"in_proj_weight": (30, 10), "proj": (12, 12), "c_proj.weight": (10, 40),
            "text_projection": (6, 6)}  # fmt: skip
 

@@ -135,6 +135,19 @@ OUT_OF_RANGE = [
     ("knots", {"trim": "task"}, "trim='task'.*'vector', 'layer'"),
     ("lata", {"drop": "cubic"}, "drop='cubic'.*'linear', 'logarithmic'"),
     ("lata_threshold", {"threshold": 1.5}, r"threshold=1.5 is not in \[-1, 1\]"),
+    *(
+        ("localize_and_stitch", knobs, message)
+        for knobs, message in (
+            ({"batch_size": 0}, "batch_size=0 is not a whole number from 1 on"),
+            ({"confidence": 0}, "confidence=0 is not a positive number"),
+            ({"density": 0}, r"density=0 is not in \(0, 1\]"),
+            ({"epochs": -1}, "epochs=-1 is not a whole number from 0 on"),
+            ({"learning_rate": 0}, "learning_rate=0 is not a positive number"),
+            ({"penalty": -1}, "penalty=-1 is not a number from 0 on"),
+        )
+    ),
+    ("regmean_plus_plus", {"off_diagonal": 2}, r"off_diagonal=2 is not in \[0, 1\]"),
+    ("regmean_plus_plus", {"post_norm": "own"}, "post_norm='own'.*'pretrained', 'mean'"),
     ("slerp", {"t": 1.5}, r"t=1.5 is not in \[0, 1\]"),
     ("ties", {"density": 0}, r"density=0 is not in \(0, 1\]"),
     ("ties", {"density": 20}, r"density=20 is not in \(0, 1\]"),

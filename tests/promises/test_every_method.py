@@ -7,6 +7,7 @@ import pytest
 import torch
 from made_up.every_method import (
     ADAPTED,
+    AT_ONCE,
     LEARNING,
     MASKS,
     METHODS,
@@ -165,7 +166,7 @@ def watch(vectors):
     return {task: Watched(vector, alive, reads) for task, vector in vectors.items()}, reads
 
 
-@pytest.mark.parametrize("name", sorted({*METHODS} - {"zero_shot", *ONE_EACH, *LEARNING}))
+@pytest.mark.parametrize("name", sorted({*METHODS} - {"zero_shot", *ONE_EACH, *LEARNING, *AT_ONCE}))
 def test_merging_reads_one_layer_of_every_task_when_it_is_wanted(name):
     num_tasks = suited(METHODS[name], 4)
     vectors = random_vectors(num_tasks)
@@ -195,6 +196,17 @@ def test_learning_reads_nothing_before_a_layer_is_wanted(name):
     assert not reads
     served["proj"]
     assert {layer for layer, _ in reads} == set(served)
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_a_network_is_run_when_a_layer_is_wanted_and_once(name):
+    watched, reads = watch(random_vectors(4))
+    served = METHODS[name](watched)["task0"]
+    assert reads == []
+    merged = served["proj"]
+    assert {"proj", "in_proj_weight", "bias"} <= {layer for layer, _ in reads}
+    reads.clear()
+    assert torch.equal(served["proj"], merged) and {layer for layer, _ in reads} <= {"proj"}
 
 
 @pytest.mark.parametrize("name", ["zero_shot", *ONE_EACH])

@@ -21,7 +21,7 @@ NO_EFFECT = "has no effect"
 VALUES = {
     "threshold": (-0.5, 0.5),
     "iterations": (1, 30),
-    "learning_rate": (0.001, 0.01),
+    "learning_rate": (1e-3, 1e6),
     "rank_fraction": (0.1, 0.9),
     "svd": ("gram", "svd"),
     "exclude": (["proj"], ["in_proj_weight"]),
@@ -33,10 +33,14 @@ VALUES = {
     "eps": (1e-3, 1.0),
     "density": (0.1, 0.9),
     "trim": ("vector", "layer"),
+    "epochs": (0, 1),
+    "batch_size": (5, 12),  # of 12 images
+    "penalty": (0, 1e12),  # beside a learning rate of 1e7
+    "confidence": (0.5, 5),
 }
 UNMET = {
     "solver": "closed_form", "drop": "linear", "relative_learning_rate": 0.05,
-    "eps_relative": 0.05, "rule": "sum",
+    "eps_relative": 0.05, "rule": "sum", "data_free": True,
 }  # fmt: skip
 ROUNDING = {"svd"}  # whose results differ only by rounding
 RULES = [

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from made_up.benches import MadeUpBench
+from made_up.pixel_bench import PixelBench
 from made_up.vectors import SHAPES, close, random_vectors, read
 
 from tsv_bench import methods
@@ -15,7 +15,7 @@ TASKS = ["task0", "task1", "task2"]
 
 
 def example(density=None, **settings):
-    vectors, bench = random_vectors(3), MadeUpBench(SHAPES, TASKS)
+    vectors, bench = random_vectors(3), PixelBench(SHAPES, TASKS)
     deltas = Deltas(lazy_vectors(vectors.values()), density)
     made = Coefficients(bench, TASKS, deltas, **{"by": "layer", "clamp": True, **settings})
     return vectors, bench, made
@@ -136,7 +136,7 @@ def test_the_seed_and_the_images_alone_decide():
     vectors = random_vectors(3)
 
     def merged(seed=0, **knobs):
-        bench = MadeUpBench(SHAPES, TASKS, seed=seed)
+        bench = PixelBench(SHAPES, TASKS, seed=seed)
         return methods.ada_merging(vectors, bench=bench, steps=5, **knobs)["task0"]["proj"]
 
     assert torch.equal(merged(), merged())

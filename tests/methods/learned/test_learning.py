@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from made_up.benches import MadeUpBench
+from made_up.pixel_bench import PixelBench
 
 from tsv_bench import methods
 from tsv_bench.methods.learned.learning import Batches, check_bench, check_fits, minimize
 
-BENCH = MadeUpBench({"x": (2, 2)}, "ab", num_images=5)
+BENCH = PixelBench({"x": (2, 2)}, "ab", num_images=5)
 
 
 def quadratic(parameters):
@@ -69,7 +69,7 @@ def test_batches_depend_on_seed_and_task_and_have_no_image_twice():
     drawn = [batches.rows().tolist() for _ in range(9)]
     assert all(sorted(rows) == [0, 1, 2, 3, 4] for rows in drawn)
     assert len({tuple(rows) for rows in drawn}) > 1
-    others = MadeUpBench({}, "ab", num_images=5, seed=1)
+    others = PixelBench({}, "ab", num_images=5, seed=1)
     assert drawn != [Batches(BENCH, "b", 9).rows().tolist() for _ in range(9)]
     assert drawn[0] != Batches(others, "a", 9).rows().tolist()
 

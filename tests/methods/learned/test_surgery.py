@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from made_up.benches import MadeUpBench
+from made_up.pixel_bench import PixelBench
 from made_up.vectors import SHAPES, close, random_vectors
 
 from tsv_bench import methods
@@ -14,7 +14,7 @@ TASKS = ["task0", "task1", "task2"]
 
 
 def example(num_tasks=3, **knobs):
-    vectors, bench = random_vectors(num_tasks), MadeUpBench(SHAPES, TASKS)
+    vectors, bench = random_vectors(num_tasks), PixelBench(SHAPES, TASKS)
 
     def serve(given):
         return methods.surgery(given, bench=bench, **knobs)
@@ -123,7 +123,7 @@ def test_on_ada_merging_the_base_learns_on_the_same_bench():
 
 
 def test_a_loss_that_is_not_finite_ends_it_for_this_task(caplog):
-    vectors, bench = random_vectors(2), MadeUpBench(SHAPES, TASKS)
+    vectors, bench = random_vectors(2), PixelBench(SHAPES, TASKS)
     found = bench.features
 
     def broken(weights, images):
@@ -138,7 +138,7 @@ def test_a_loss_that_is_not_finite_ends_it_for_this_task(caplog):
 
 
 def test_the_form_is_told_by_a_trial_of_which_nothing_is_learned():
-    bench = MadeUpBench(SHAPES, TASKS)
+    bench = PixelBench(SHAPES, TASKS)
     for tasks in (TASKS, ["task0"]):
         assert form_by_trial(lambda v: methods.surgery(v, bench=bench), tasks) is Adapted
     assert bench.forward_passes == 0

@@ -30,6 +30,45 @@ class NormalEquations(NamedTuple):
         return solve_semidefinite(self.b, self.a, self.zero)
 
 
+class Sums:
+    """The sums of one layer, made up task by task; see `normal_equations`."""
+
+    def __init__(self, off_diagonal: float | int = 1.0, by_count: bool = True) -> None:
+        self._off_diagonal, self._by_count = off_diagonal, by_count
+        self._zero = 0.0
+        self._counts: list[int | None] = []
+
+    def add(self, task: Observed) -> None:
+        """Add what one task has of the layer."""
+        delta, g = task.delta.double(), task.gram.double()
+        if g is task.gram:  # in float64 already: it is not ours to change
+            g = g.clone()
+        if self._off_diagonal != 1:
+            diagonal = g.diagonal().clone()
+            g *= self._off_diagonal
+            g.diagonal().copy_(diagonal)
+        if self._by_count and task.count is not None:
+            g /= task.count
+        self._zero = max(self._zero, semidefinite_zero(len(g), task.gram.dtype))
+        if not self._counts:
+            self._a, self._b, self._total = g, delta @ g, delta.clone()
+        else:
+            self._a.add_(g)
+            self._b.addmm_(delta, g)
+            self._total.add_(delta)
+        self._counts.append(task.count)
+
+    def equations(self) -> NormalEquations:
+        """Return the sums. Raises ValueError if tasks cannot be given the same weight."""
+        if self._by_count and len({count is None for count in self._counts}) > 1:
+            raise ValueError(
+                "the number of inputs is known of some tasks and not of others, so that they "
+                "cannot be given the same weight. Gather the statistics of all tasks in the same "
+                "way."
+            )
+        return NormalEquations(self._a, self._b, self._total / len(self._counts), self._zero)
+
+
 def normal_equations(
     observed: Iterator[Observed], off_diagonal: float | int = 1.0, by_count: bool = True
 ) -> NormalEquations:
@@ -38,28 +77,7 @@ def normal_equations(
     With ``by_count`` each g is divided by the number of its inputs, if that is known. Raises
     ValueError if it is known of some tasks only.
     """
-    a = b = total = None
-    zero = 0.0
-    counts: list[int | None] = []
+    sums = Sums(off_diagonal, by_count)
     for task in observed:
-        delta, g = task.delta.double(), task.gram.double()
-        if g is task.gram:  # in float64 already: it is not ours to change
-            g = g.clone()
-        if off_diagonal != 1:
-            diagonal = g.diagonal().clone()
-            g *= off_diagonal
-            g.diagonal().copy_(diagonal)
-        if by_count and task.count is not None:
-            g /= task.count
-        zero = max(zero, semidefinite_zero(len(g), task.gram.dtype))
-        counts.append(task.count)
-        if a is None:
-            a, b, total = g, delta @ g, delta.clone()
-        else:
-            a, b, total = a.add_(g), b.addmm_(delta, g), total.add_(delta)
-    if by_count and len({count is None for count in counts}) > 1:
-        raise ValueError(
-            "the number of inputs is known of some tasks and not of others, so that they cannot "
-            "be given the same weight. Gather the statistics of all tasks in the same way."
-        )
-    return NormalEquations(a, b, total / len(counts), zero)
+        sums.add(task)
+    return sums.equations()

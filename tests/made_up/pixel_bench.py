@@ -12,7 +12,7 @@ def _random(what):
     return torch.Generator().manual_seed(zlib.crc32(what.encode()))
 
 
-class MadeUpBench(Bench):
+class PixelBench(Bench):
     """Features are tanh(x m^T) of an image's pixels x, where m is linear in every weight."""
 
     device, num_blocks = "cpu", 1

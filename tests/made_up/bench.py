@@ -1,0 +1,62 @@
+"""A bench on the layers of `random_vectors`: one product with each matrix, no blocks."""
+
+import torch
+from made_up.vectors import SHAPES
+
+from tsv_bench.observation.linear_inputs import LinearInputs
+from tsv_bench.task_vectors.statistics import Statistics
+
+NUM_IMAGES, NUM_TOKENS, WIDTH, NUM_CLASSES = 12, 5, 40, 3
+MATRICES = ["in_proj_weight", "proj", "c_proj.weight", "text_projection"]
+
+
+class MadeUpBench:
+    """As `Bench`; weights are in float64. Images are tokens already."""
+
+    device, seed, num_blocks = "cpu", 0, 0
+
+    def __init__(self, tasks):
+        generator = torch.Generator().manual_seed(2)
+
+        def drawn(*shape):
+            return torch.randn(shape, dtype=torch.float64, generator=generator)
+
+        self.tasks = list(tasks)
+        self.pretrained = {name: drawn(*shape) for name, shape in SHAPES.items()}
+        self._images = {task: drawn(NUM_IMAGES, NUM_TOKENS, WIDTH) + 0.5 for task in tasks}
+        self._labels = {
+            task: torch.randint(NUM_CLASSES, (NUM_IMAGES,), generator=generator) for task in tasks
+        }
+        width = sum(SHAPES[name][0] for name in MATRICES)
+        self._heads = {task: drawn(NUM_CLASSES, width) for task in tasks}
+
+    def images(self, task):
+        return self._images[task]
+
+    def labels(self, task):
+        return self._labels[task]
+
+    def head(self, task):
+        return self._heads[task]
+
+    def embed(self, weights, images):
+        return images.clone()
+
+    def run_block(self, weights, number, tokens):
+        raise AssertionError("it has no blocks")
+
+    def read_out(self, weights, tokens):
+        made = [tokens[..., : weights[name].shape[1]] @ weights[name].mT for name in MATRICES]
+        return torch.cat(made, dim=-1).mean(dim=1)
+
+    def features(self, weights, images):
+        return self.read_out(weights, images)
+
+    def logits(self, task, features):
+        return torch.nn.functional.normalize(features, dim=-1) @ self._heads[task].T
+
+    def linear_inputs(self, weights, run):
+        with torch.no_grad(), LinearInputs(weights, ("inputs",)) as inputs:
+            run()
+        layers = {name: inputs.statistics("inputs", name) for name in inputs.gathered}
+        return Statistics(layers, inputs.gathered)
