@@ -15,6 +15,7 @@ evaluation adds to the pretrained backbone: pretrained + alpha * served[task].
 - One that sees data takes its statistics too, as ``inputs``: task -> layer -> tensor
   (`task_vectors.statistics`). It reads and looks up nothing of them before a layer is wanted.
 - One that learns takes a ``bench`` (`methods.bench`); it learns when the first layer is wanted.
+- One that changes features serves `AdaptedVector`s: a vector for all, and each task's adapter.
 
 A method's paper, label, candidates for alpha and knobs are in its yaml in conf/method/.
 """

@@ -123,12 +123,12 @@ def test_entropy_falls_on_all_images():
     vectors, bench, _ = example(start=0.3)
 
     def loss(steps):
-        served = methods.ada_merging(vectors, bench=bench, steps=steps, learning_rate=0.01)
+        served = methods.ada_merging(vectors, bench=bench, steps=steps, learning_rate=0.03)
         weights = {n: p + served["task0"][n] for n, p in bench.pretrained.items()}
         logits = [bench.logits(t, bench.features(weights, bench.images(t))) for t in TASKS]
         return sum(module.entropy(of_task) for of_task in logits)
 
-    before, some, more = loss(0), loss(30), loss(100)
+    before, some, more = loss(0), loss(10), loss(30)
     assert more < some < before
 
 
@@ -143,6 +143,14 @@ def test_the_seed_and_the_images_alone_decide():
     assert not torch.equal(merged(), merged(seed=1))
     # All images are in every batch: no chance is left but the order in which they are summed.
     torch.testing.assert_close(merged(batch_size=24), merged(1, batch_size=99), **close)
+
+
+def test_the_order_of_the_tasks_does_not_matter_to_the_last_bit():
+    vectors, bench, _ = example(start=0.3)
+    flipped = dict(reversed(vectors.items()))
+    knobs = {"bench": bench, "steps": 5, "learning_rate": 0.1}
+    merged, other = (read(methods.ada_merging(v, **knobs))["task1"] for v in (vectors, flipped))
+    torch.testing.assert_close(other, merged, rtol=0, atol=0)
 
 
 def test_learning_begins_with_the_first_layer_and_is_done_once():
@@ -177,7 +185,7 @@ def test_trimmed_vectors_sum_to_what_ties_merges():
 
 def test_a_clamped_coefficient_ends_within_its_bounds():
     vectors, bench, _ = example(start=0.3)
-    fast = {"bench": bench, "steps": 60, "learning_rate": 0.1, "by": "task"}
+    fast = {"bench": bench, "steps": 20, "learning_rate": 0.2, "by": "task"}
     merged = methods.ada_merging(vectors, **fast)["task0"]["proj"]
     columns = torch.stack([v["proj"].flatten() for v in vectors.values()], dim=1)
     found = torch.linalg.lstsq(columns, merged.flatten()).solution

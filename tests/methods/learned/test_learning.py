@@ -65,13 +65,16 @@ def test_a_last_step_beyond_all_numbers_is_not_kept(caplog):
 def test_batches_depend_on_seed_and_task_and_have_no_image_twice():
     first = [Batches(BENCH, "a", 3).rows() for _ in range(2)]
     assert torch.equal(*first) and len(set(first[0].tolist())) == 3
-    batches = Batches(BENCH, "a", 9)
-    drawn = [batches.rows().tolist() for _ in range(9)]
+
+    def draw(bench, task):
+        batches = Batches(bench, task, 9)
+        return [batches.rows().tolist() for _ in range(9)]
+
+    drawn = draw(BENCH, "a")
     assert all(sorted(rows) == [0, 1, 2, 3, 4] for rows in drawn)
     assert len({tuple(rows) for rows in drawn}) > 1
     others = PixelBench({}, "ab", num_images=5, seed=1)
-    assert drawn != [Batches(BENCH, "b", 9).rows().tolist() for _ in range(9)]
-    assert drawn[0] != Batches(others, "a", 9).rows().tolist()
+    assert drawn == draw(BENCH, "a") != draw(BENCH, "b") and drawn != draw(others, "a")
 
 
 def test_a_bench_that_does_not_fit_is_refused():
