@@ -9,7 +9,7 @@ from tsv_bench.methods.learned import learned_masks
 from tsv_bench.methods.learned.learned_masks import Recipe, add_gradients, learn_mask
 from tsv_bench.task_vectors.lazy import as_lazy
 
-RECIPE = {"density": 0.05, "learning_rate": 1e3, "batch_size": 128, "penalty": 1.0,
+RECIPE = {"density": 0.05, "learning_rate": 1e6, "batch_size": 128, "penalty": 1.0,
           "confidence": 5.0}  # fmt: skip
 
 
@@ -63,5 +63,7 @@ def test_a_loss_that_is_not_finite_ends_learning_and_the_last_mask_is_kept(last,
     sound = Recipe(**RECIPE, epochs=max(last - 1, 0))
     expected = learn_mask(MadeUpBench(["task0"]), "task0", vector, sound)
     assert all(torch.equal(found[name], expected[name]) for name in vector)
+    start = learn_mask(MadeUpBench(["task0"]), "task0", vector, Recipe(**RECIPE, epochs=0))
+    assert all(torch.equal(found[name], start[name]) for name in vector) == (last == 0)
     assert f"loss of task0 is nan at step {last + 1} of 9" in caplog.text
     assert "Lower learning_rate" in caplog.text and broken.step == last + 1
