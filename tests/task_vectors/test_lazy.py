@@ -13,6 +13,7 @@ from tsv_bench import methods
 from tsv_bench.checkpoints.image_tower import ImageTower, Place
 from tsv_bench.methods.entrywise.dare import DroppedVector
 from tsv_bench.methods.forms import as_served
+from tsv_bench.methods.learned.adapters import AdaptedVector
 from tsv_bench.observation.statistics_file import StatisticsFile, write_statistics
 from tsv_bench.state_dicts.inputs import open_inputs
 from tsv_bench.state_dicts.low_rank import CompressedStateDict, OnPretrained, StoredTaskVector
@@ -73,6 +74,7 @@ def every(tmp_path_factory):
         served.in_memory().vectors["a"],
         DroppedVector(vectors["a"], 0.5, "0/a"),
         Statistics(finetuned(0)),
+        AdaptedVector(finetuned(0), lambda layers: {}),
         methods.esm(vectors, inputs={task: {} for task in vectors})["a"],
         StatisticsFile(observed),
     ]

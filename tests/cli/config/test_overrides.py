@@ -50,7 +50,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest(argument):
 
 def test_a_name_like_no_other_is_answered_with_all_of_them():
     with pytest.raises(
-        ValueError, match=r"unknown method .xyz.\. There are: ace, anchored_regression, breadcrumbs"
+        ValueError, match=r"unknown method .xyz.\. There are: ace, .*breadcrumbs, cart"
     ):
         checked_here("method=xyz")
 
