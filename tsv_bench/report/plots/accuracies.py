@@ -104,11 +104,16 @@ def _entries(rows: list[Row]) -> list[tuple[str, Row | None]]:
     by_value = sorted(rows, key=lambda row: -row.absolute.value)
     blocks = {known: [r for r in by_value if r.task_known == known] for known in BLOCKS}
     if not all(blocks.values()) or None in (row.task_known for row in rows):
-        return [(row.label, row) for row in by_value]
+        return [(_label(row), row) for row in by_value]
     entries: list[tuple[str, Row | None]] = []
     for known, block in blocks.items():
-        entries += [(BLOCKS[known], None), *((row.label, row) for row in block)]
+        entries += [(BLOCKS[known], None), *((_label(row), row) for row in block)]
     return entries
+
+
+def _label(row: Row) -> str:
+    """Return a row's label, with the data that its method saw."""
+    return row.label if row.data_kind == "none" else f"{row.label}, sees {row.data}"
 
 
 def _dot(axes: Axes, row: Row, height: float) -> None:
