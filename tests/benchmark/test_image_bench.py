@@ -71,7 +71,7 @@ def test_what_passed_is_counted(bench):
 
 def test_inputs_of_layers_are_those_of_a_pass(bench):
     bench, visual = bench
-    expected = linear_inputs(visual, bench.images("a"), ("inputs",), 4)
+    expected = linear_inputs(visual, bench.pretrained, bench.images("a"), ("inputs",), 4)
     found = bench.linear_inputs(
         bench.pretrained, lambda: bench.features(bench.pretrained, bench.images("a"))
     )

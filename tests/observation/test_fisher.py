@@ -45,7 +45,9 @@ def test_it_is_that_of_gradients_taken_one_by_one(network, classes, at_once, mon
     monkeypatch.setattr(fisher, "AT_ONCE", at_once)  # one image at a time, or all
     generator = torch.Generator().manual_seed(5)
     weights = class_weights(logits_of(network), classes, generator)
-    found, count = diagonal_fisher(*network, classes, 5)
+    visual, head, pixels = network
+    parameters = dict(visual.named_parameters())
+    found, count = diagonal_fisher(visual, parameters, head, pixels, classes, 5)
     assert count == (12 if classes == "exact" else 3)
     for name, expected in squared_gradients(network, weights).items():
         assert (found[name] - expected).norm() <= 1e-5 * expected.norm() + 1e-12, name

@@ -65,7 +65,8 @@ def test_sums_are_those_of_what_each_layer_was_given(backbone):
     visual = BACKBONES[backbone]().eval()
     size = visual.image_size[0]
     pixels = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
-    found = linear_inputs(visual, pixels, ("inputs", "means"), 1)
+    weights = dict(visual.named_parameters())
+    found = linear_inputs(visual, weights, pixels, ("inputs", "means"), 1)
     with visible_products():
         expected = captured(visual, normalize(pixels))
     pooled = expected.pop("proj")

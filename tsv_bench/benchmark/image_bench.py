@@ -35,7 +35,7 @@ class ImageBench:
         """``labels``: None if the method may not see them."""
         self.device, self.seed, self.tasks = device, seed, list(images)
         # The caller's weights are used in place of its own; evaluation mode, nothing is dropped.
-        self._visual = backbone.visual.to(device).eval()
+        self._visual = backbone.visual.eval()
         self.pretrained = {name: p.to(device) for name, p in backbone.pretrained.items()}
         self._blocks = list(self._visual.transformer.resblocks)
         self._heads = {task: head.to(device).float() for task, head in heads.items()}

@@ -175,7 +175,6 @@ def make_run(
         vectors = open_task_vectors(cell.backbone, checkpoints, evaluation.device, factors)
     with stage("heads", seconds):
         heads = make_heads()
-        evaluator = evaluation.evaluator(cell.backbone, heads)
     given = Given(cell.method)
     if cell.method.needs:
         with stage("statistics", seconds):
@@ -183,6 +182,8 @@ def make_run(
                 cell.method, cell.backbone, cell.tasks, checkpoints, heads, load,
                 folder=cell.statistics, device=evaluation.device, seed=cell.seed,
             )  # fmt: skip
+    # Not before: it holds a copy of the network.
+    evaluator = evaluation.evaluator(cell.backbone, heads)
     outcome = evaluate_method(
         cell.tasks, given.method, vectors, evaluator, load, normalizer, evaluation.patience,
         given.seen_rows,

@@ -34,14 +34,20 @@ def class_weights(logits: Tensor, classes: str, generator: torch.Generator) -> T
 
 
 def diagonal_fisher(
-    visual: nn.Module, head: Tensor, images: Tensor, classes: str, seed: int
+    visual: nn.Module,
+    weights: Mapping[str, Tensor],
+    head: Tensor,
+    images: Tensor,
+    classes: str,
+    seed: int,
 ) -> tuple[dict[str, Tensor], int]:
     """Return the diagonal Fisher information of each parameter, and the number of gradients.
 
-    ``images``: uint8 [images, 3, size, size] on the network's device. ``head``: [classes, dim].
+    ``weights`` are used in place of the network's own. ``images``: uint8 [images, 3, size, size] on
+    their device. ``head``: [classes, dim].
     ``classes`` as in `class_weights`, drawn by the ``seed``.
     """
-    parameters = {name: p.detach() for name, p in visual.named_parameters()}
+    parameters = {name: weight.detach() for name, weight in weights.items()}
     generator = torch.Generator().manual_seed(seed)
     step = max(1, AT_ONCE // sum(p.numel() for p in parameters.values()))
     squares = {name: torch.zeros_like(p) for name, p in parameters.items()}

@@ -1,6 +1,5 @@
 """Statistics of tasks' networks: gathered in one pass over a few images, and kept on disk."""
 
-import copy
 import hashlib
 import json
 import logging
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from tsv_bench.data import Split
 from tsv_bench.files import check_room
@@ -57,13 +57,13 @@ def drawn(split: Split, count: int, seed: int, what: str) -> Tensor:
 
 
 class Observatory:
-    """Gathers statistics with one working copy of a network, and keeps them in a folder.
+    """Gathers statistics of a network with the weights of a task, and keeps them in a folder.
 
     Processes may share the folder: what one gathers the others wait for.
     """
 
     def __init__(self, visual: nn.Module, folder: Path, device: str) -> None:
-        self._visual = copy.deepcopy(visual).to(device).eval().requires_grad_(False)
+        self._visual = visual.eval().requires_grad_(False)
         self._folder, self._device = Path(folder), device
         self._sizes = batch_sizes(None, device, visual)
 
@@ -100,12 +100,13 @@ class Observatory:
 
     def _gather(self, observed: Observed, paths: Mapping[str, Path], classes: str | None) -> None:
         started = time.monotonic()
-        self._visual.load_state_dict({name: observed.state[name] for name in observed.state})
+        # Nothing else holds them: a second copy of a large network would be a fifth of the memory.
+        weights = {name: p.to(self._device).float() for name, p in observed.state.items()}
         images = observed.images.to(self._device)
-        shapes = {name: p.shape for name, p in self._visual.named_parameters()}
+        shapes = {name: p.shape for name, p in weights.items()}
         linear = tuple(kind for kind in paths if kind != "fisher")
         if linear:
-            run = partial(linear_inputs, self._visual, images, linear)
+            run = partial(linear_inputs, self._visual, weights, images, linear)
             inputs, size = with_smaller_batches(run, self._sizes, self._device, "observe", "")
             self._sizes = self._sizes[self._sizes.index(size) :]
             passes = {"forward_passes": len(images), "backward_passes": 0}
@@ -120,7 +121,7 @@ class Observatory:
             )  # fmt: skip
         if "fisher" in paths:
             fisher, count = diagonal_fisher(
-                self._visual, observed.head.to(self._device), images, classes,
+                self._visual, weights, observed.head.to(self._device), images, classes,
                 int(observed.about["seed"]),
             )  # fmt: skip
             gathered = {name: Gathered(len(images)) for name in fisher}
@@ -155,10 +156,17 @@ def statistic_shape(kind: str, width: int) -> tuple[int, ...]:
 
 @torch.no_grad()
 def linear_inputs(
-    visual: nn.Module, images: Tensor, kinds: tuple[str, ...], batch_size: int
+    visual: nn.Module,
+    weights: Mapping[str, Tensor],
+    images: Tensor,
+    kinds: tuple[str, ...],
+    batch_size: int,
 ) -> LinearInputs:
-    """Return the sums over the inputs of a tower's linear layers, all tokens of all images."""
-    with visible_products(), LinearInputs(dict(visual.named_parameters()), kinds) as inputs:
+    """Return the sums over the inputs of linear layers, all tokens of all images.
+
+    ``weights`` are used in place of the tower's own.
+    """
+    with visible_products(), LinearInputs(weights, kinds) as inputs:
         for batch in images.split(batch_size):
-            visual(normalize(batch))
+            functional_call(visual, dict(weights), (normalize(batch),))
     return inputs

@@ -8,7 +8,8 @@ import pytest
 from made_up.runs import LABELS, TASKS, make_run
 from stand_ins.commands import tsv
 
-from tsv_bench.benchmark.runs import save_run
+from tsv_bench.benchmark.runs import Seen, save_run
+from tsv_bench.report.plots.accuracies import _entries
 from tsv_bench.report.tables.table import build_tables
 from tsv_bench.report.text.leaderboard import BLOCKS, REFERENCES, SERVED, in_order
 from tsv_bench.report.text.render import (
@@ -58,6 +59,34 @@ def test_blocks_and_the_best_first():
     assert set(names[told + 1 : references]) == {"TSV-C", "TALL mask"}
     assert set(names[references + 1 :]) == {"Zero-shot", "Individual"}
     assert [row.label for row in in_order(table)] == [n for n in names if n not in BLOCKS]
+
+
+def test_methods_that_saw_data_stand_apart_and_every_layout_says_which():
+    passes = {"forward_passes": 64, "backward_passes": 0, "seconds": 1.5}
+    seen = {
+        "ties": Seen(split="val", images=32, labels=False, **passes),
+        "task_arithmetic": Seen(split="train", images=256, labels=True, **passes),
+        "tsv_compress": Seen(split="test", images=16, labels=False, **passes),
+    }
+    runs = [make_run(m) if m not in seen else make_run(m, seen=seen[m]) for m in LABELS]
+    [table] = build_tables(runs)
+    lines = lines_of(table)
+    headings = [name for name in lines if name in BLOCKS]
+    assert headings == [
+        "one model for all tasks", "one model for all tasks, unlabelled val",
+        "one model for all tasks, train", "one for each task, test-time", "references",
+    ]  # fmt: skip
+    data = {"TIES": "32 unlabelled val", "Task Arithmetic": "256 labelled train",
+            "TSV-C": "16 unlabelled test-time", "TSV-M": "none"}  # fmt: skip
+    for layout in ("leaderboard", "runs"):
+        [sheet] = make_sheets([table], layout)
+        assert sheet.header[:2] == ["method", "data"]
+        cells = {row[0].strip(): row[1] for row in sheet.rows}
+        assert {label: cells[label] for label in data} == data
+        records = csv.DictReader(io.StringIO(render_csv([table], layout)))
+        assert data.items() <= {r["label"]: r["data"] for r in records}.items()
+    labels = [label for label, _ in _entries(list(table.rows))]
+    assert "TIES, sees 32 unlabelled val" in labels and "TSV-M" in labels
 
 
 def test_a_block_without_rows_has_no_heading():
