@@ -80,6 +80,12 @@ def test_towers_are_merged_by_what_was_observed(folder):
     assert '"split": "train"' in state.metadata["tsv_bench"]  # the statistics are in the record
 
 
+def test_a_folder_for_the_output_is_made(folder):
+    done = observe(folder, *SIGNS, "finetuned=a.safetensors", "output=deep/er/a")
+    assert done.code == 0, done.err
+    assert [path.name for path in (folder / "deep/er").iterdir()] == ["a.inputs.safetensors"]
+
+
 def test_what_tsv_bench_gathers_is_what_tsv_observe_writes(folder):
     signs = small("suite.tasks", TASKS)
     done = tsv(folder, "bench", "suite.tasks=[signs,shapes]", "method=regmean", "method.images=8",
@@ -221,6 +227,7 @@ def test_wrong_statistics_are_one_message(folder, arguments, message):
         (["output=plain", "overwrite=true"], "holds no statistics"),
         (["images=0"], "images=0 is not a whole number from 1 on"),
         (["images=200"], "the train images of signs are 128 images, and the method is to see 200"),
+        (["images=200"], "Set images=128 or less"),
         (["split=test"], "split='test' is not a split that a method may see"),
         (["classes=all"], "classes='all' is not a way to take"),
         (["backbone=mini", "finetuned=other.safetensors"], "other.safetensors"),

@@ -1,5 +1,6 @@
 """Statistics are gathered once, kept by what they are of, and found damaged or another's."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -70,6 +71,26 @@ def test_another_checkpoint_image_or_seed_has_statistics_of_its_own(visual, obse
         )
         observatory.statistics(other, ("means",))
     assert len(list(tmp_path.glob("land-*.means.safetensors"))) == 5
+
+
+def test_another_classifier_has_a_fisher_information_of_its_own(visual, observed, tmp_path):
+    observatory = Observatory(visual, tmp_path, "cpu")
+    first = observatory.statistics(observed, ("fisher",), "exact")["fisher"]
+    other = dataclasses.replace(observed, head=observed.head.flip(0) * 2)
+    second = observatory.statistics(other, ("fisher",), "exact")["fisher"]
+    assert first.path != second.path and not torch.equal(first["proj"], second["proj"])
+
+
+def test_what_is_there_is_read_where_nothing_can_be_written(
+    visual, observed, tmp_path, monkeypatch
+):
+    Observatory(visual, tmp_path, "cpu").statistics(observed, ("means",))
+
+    def refuse(*args):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(gather, "FileLock", refuse)
+    assert Observatory(visual, tmp_path, "cpu").statistics(observed, ("means",))
 
 
 @pytest.mark.parametrize("damage", ["cut", "other", "no json"])

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -65,16 +64,19 @@ def of_images(
     backbone = objects.make_backbone(config)
     objects.check_data(config, backbone, tasks, {name: (config.split,)})
     split = objects.make_loader(config, backbone)(task, config.split)
-    rows = drawn(split, config.images, config.seed, f"the {config.split} images of {name}")
-    heads = partial(zero_shot_heads, backbone, tasks, Path(config.paths.heads))
+    rows = drawn(
+        split, config.images, config.seed, f"the {config.split} images of {name}", "images"
+    )
     about |= {
         "backbone": backbone.fingerprint,
         "data": task.fingerprint,
         "split": config.split,
         "images": config.images,
     }
-    head = heads()[name] if "fisher" in paths else None
-    observe_images(backbone, state, paths, split.images[rows], head, about, config.classes, device)
+    heads = zero_shot_heads(backbone, tasks, Path(config.paths.heads)) if "fisher" in paths else {}
+    observe_images(
+        backbone, state, paths, split.images[rows], heads.get(name), about, config.classes, device
+    )
 
 
 def of_texts(

@@ -23,6 +23,7 @@ from tsv_bench.models.devices import batch_sizes, with_smaller_batches
 from tsv_bench.observation.fisher import diagonal_fisher
 from tsv_bench.observation.linear_inputs import LinearInputs, visible_products
 from tsv_bench.observation.statistics_file import StatisticsFile, write_statistics
+from tsv_bench.state_dicts.integrity import hash_weights
 from tsv_bench.task_vectors.statistics import Gathered
 
 log = logging.getLogger(__name__)
@@ -41,16 +42,16 @@ class Observed:
     about: Mapping[str, Any]  # what tells it from others: checkpoint, data, split, seed
 
 
-def drawn(split: Split, count: int, seed: int, what: str) -> Tensor:
+def drawn(split: Split, count: int, seed: int, what: str, setting: str = "method.images") -> Tensor:
     """Return the rows of ``count`` images of a split, ascending, drawn by the seed.
 
-    As the code of ESM draws them. ``what`` names the images in messages. Raises ValueError if the
-    split has fewer.
+    As the code of ESM draws them. Messages call the images ``what``, and what sets their number
+    ``setting``. Raises ValueError if the split has fewer.
     """
     if count > len(split):
         raise ValueError(
             f"{what} are {len(split)} images, and the method is to see {count}. Set "
-            f"method.images={len(split)} or less, or choose another split."
+            f"{setting}={len(split)} or less, or choose another split."
         )
     rows = np.random.RandomState(seed).choice(len(split), count, replace=False)
     return torch.from_numpy(np.sort(rows))
@@ -76,17 +77,13 @@ class Observatory:
         network's output is not finite, OSError if there is no room.
         """
         paths = {kind: self._path(observed, kind, classes) for kind in kinds}
-        found: dict[str, StatisticsFile] = {}
+        found = _kept(paths)
+        if len(found) == len(paths):  # also in a folder that is for reading only
+            return found
         self._folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self._folder / f".{observed.task}.lock"):
-            for kind, path in paths.items():
-                try:
-                    found[kind] = StatisticsFile(path)
-                except FileNotFoundError:
-                    continue
-                except ValueError as error:
-                    log.warning(f"the kept statistics are damaged, gathering them again: {error}")
-                    path.unlink()
+            # Another process may have gathered them meanwhile.
+            found = _kept(paths, remove=True)
             missing = {kind: path for kind, path in paths.items() if kind not in found}
             if missing:
                 self._gather(observed, missing, classes)
@@ -94,7 +91,9 @@ class Observatory:
         return found
 
     def _path(self, observed: Observed, kind: str, classes: str | None) -> Path:
-        made_of = [VERSION, kind, dict(observed.about)] + ([classes] if kind == "fisher" else [])
+        made_of = [VERSION, kind, dict(observed.about)]
+        if kind == "fisher":  # of the classifier: other prompts are another one
+            made_of += [classes, hash_weights({"head": observed.head}, list)]
         digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
         return self._folder / f"{observed.task}-{digest[:16]}.{kind}.safetensors"
 
@@ -107,7 +106,13 @@ class Observatory:
         linear = tuple(kind for kind in paths if kind != "fisher")
         if linear:
             run = partial(linear_inputs, self._visual, weights, images, linear)
-            inputs, size = with_smaller_batches(run, self._sizes, self._device, "observe", "")
+            inputs, size = with_smaller_batches(
+                run,
+                self._sizes,
+                self._device,
+                "observe",
+                "End what else uses it, or set device=cpu.",
+            )
             self._sizes = self._sizes[self._sizes.index(size) :]
             passes = {"forward_passes": len(images), "backward_passes": 0}
         for kind in linear:
@@ -147,6 +152,21 @@ class Observatory:
             return tensor
 
         write_statistics(path, kind, gathered, shapes, checked, about, overwrite=True)
+
+
+def _kept(paths: Mapping[str, Path], remove: bool = False) -> dict[str, StatisticsFile]:
+    """Return those statistics that are there whole; with ``remove``, remove damaged ones, aloud."""
+    found = {}
+    for kind, path in paths.items():
+        try:
+            found[kind] = StatisticsFile(path)
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            if remove:
+                log.warning(f"the kept statistics are damaged, gathering them again: {error}")
+                path.unlink()
+    return found
 
 
 def statistic_shape(kind: str, width: int) -> tuple[int, ...]:

@@ -67,7 +67,9 @@ def observe_images(
     tower = image_tower(state, backbone.pretrained)
     observed = Observed(task=next(iter(paths.values())).name.split(".")[0], state=tower, head=head,
                         images=images, about=about)  # fmt: skip
-    with TemporaryDirectory(dir=next(iter(paths.values())).parent) as folder:
+    place = next(iter(paths.values())).parent
+    place.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=place) as folder:
         observatory = Observatory(backbone.visual, Path(folder), device)
         found = observatory.statistics(observed, list(paths), classes)
         for kind, file in found.items():
