@@ -165,6 +165,11 @@ def lower_gram(a: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch n n"]:
     return gram
 
 
+def symmetric(lower: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
+    """Return the symmetric matrix with this lower triangle; what is above it does not count."""
+    return lower.tril() + lower.tril(-1).mT
+
+
 def times_in_float64(
     a: Float[Tensor, "batch m n"], basis: Float[Tensor, "batch n k"]
 ) -> Float[Tensor, "batch m k"]:
@@ -215,8 +220,7 @@ def eigh(gram: Float[Tensor, "*batch n n"]) -> tuple[Tensor, Tensor]:
         return torch.linalg.eigh(gram)
     except torch.linalg.LinAlgError as error:
         logger.warning("eigenvectors of %s by SVD in float64: %s", tuple(gram.shape), error)
-        lower = gram.double().tril()
-        u, s, _ = _svd(lower + lower.tril(-1).mT)  # its eigenvalues are not negative
+        u, s, _ = _svd(symmetric(gram.double()))  # its eigenvalues are not negative
         return s.flip(-1).to(gram.dtype), u.flip(-1).to(gram.dtype)
 
 

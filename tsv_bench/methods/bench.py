@@ -49,3 +49,26 @@ class Bench(Protocol):
 
     def linear_inputs(self, weights: Mapping[str, Tensor], run: Callable[[], object]) -> Statistics:
         """Return x^T x of the inputs of linear layers that ``run`` passes through these weights."""
+
+
+def check_bench(method: str, bench: Bench | None) -> None:
+    """Raise ValueError if there is no bench."""
+    if bench is None:
+        raise ValueError(
+            f"{method} learns on images of the tasks and got none: give it a bench, as tsv-bench "
+            f"method={method} does."
+        )
+
+
+def check_fits(bench: Bench, task_vectors: Mapping[str, Mapping]) -> None:
+    """Raise ValueError for a task without images, or a layer that the network does not have."""
+    if missing := [task for task in task_vectors if task not in bench.tasks]:
+        raise ValueError(
+            f"the bench has no images of {missing[0]}, but of {', '.join(bench.tasks)}."
+        )
+    layers = next(iter(task_vectors.values()), {})
+    if odd := [name for name in layers if name not in bench.pretrained]:
+        raise ValueError(
+            f"{len(odd)} layers of the task vectors are not in the bench's network, first "
+            f"{odd[0]!r}. Are both of the same backbone?"
+        )

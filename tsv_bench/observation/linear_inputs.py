@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tsv_bench.linalg.precision import at_least_float32
-from tsv_bench.linalg.svd import lower_gram
+from tsv_bench.linalg.svd import lower_gram, symmetric
 from tsv_bench.task_vectors.statistics import Gathered
 
 # Products as torch dispatches them without gradients -> the place of the inputs in the arguments;
@@ -71,7 +71,7 @@ class LinearInputs(TorchDispatchMode):
         total = self._sums[kind][name]
         if kind == "means":
             return total / self._gathered[name].count
-        return total.tril() + total.tril(-1).mT
+        return symmetric(total)
 
     @property
     def gathered(self) -> dict[str, Gathered]:

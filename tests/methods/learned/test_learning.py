@@ -5,7 +5,8 @@ import torch
 from made_up.pixel_bench import PixelBench
 
 from tsv_bench import methods
-from tsv_bench.methods.learned.learning import Batches, check_bench, check_fits, minimize
+from tsv_bench.methods.bench import check_bench, check_fits
+from tsv_bench.methods.learned.learning import Batches, minimize
 
 BENCH = PixelBench({"x": (2, 2)}, "ab", num_images=5)
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsv_bench.methods.bench import Bench
+from tsv_bench.methods.bench import Bench, check_bench, check_fits
 from tsv_bench.methods.knobs import (
     check_choice,
     check_not_negative,
@@ -17,7 +17,7 @@ from tsv_bench.methods.knobs import (
     check_switch,
     check_whole,
 )
-from tsv_bench.methods.learned.learning import Batches, check_bench, check_fits, minimize
+from tsv_bench.methods.learned.learning import Batches, minimize
 from tsv_bench.task_vectors.lazy import (
     LazyMapping,
     LazyVector,

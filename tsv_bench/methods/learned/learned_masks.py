@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from tsv_bench.linalg.precision import at_least_float32
-from tsv_bench.methods.bench import Bench
+from tsv_bench.methods.bench import Bench, check_fits
 from tsv_bench.task_vectors.bits import pack_bits
 from tsv_bench.task_vectors.lazy import LazyMapping
 from tsv_bench.task_vectors.order_statistics import trim_threshold
@@ -51,11 +51,7 @@ class LearnedMasks:
 
     def _learn(self) -> dict[str, Tensor]:
         bench = self._bench
-        if missing := [task for task in self._vectors if task not in bench.tasks]:
-            raise ValueError(
-                f"there are no images of {missing[0]}, but of {', '.join(bench.tasks)}. Give the "
-                f"method the images of every task."
-            )
+        check_fits(bench, self._vectors)
         found = [
             learn_mask(bench, task, vector, self._recipe)
             for task, vector in watched(self._vectors.items(), len(self._vectors), "masks")

@@ -7,15 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsv_bench.methods.bench import Bench
+from tsv_bench.methods.bench import Bench, check_bench, check_fits
 from tsv_bench.methods.by_name import method_by_name
 from tsv_bench.methods.entrywise.lines import scaled
 from tsv_bench.methods.knobs import check_not_negative, check_positive, check_whole
 from tsv_bench.methods.learned.adapters import AdaptedVector, Adapter
 from tsv_bench.methods.learned.learning import (
     Batches,
-    check_bench,
-    check_fits,
     generator,
     minimize,
 )

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tsv_bench.linalg.precision import singular_zero
-from tsv_bench.linalg.svd import lower_gram, truncated_svd
+from tsv_bench.linalg.svd import lower_gram, symmetric, truncated_svd
 from tsv_bench.methods.knobs import check_not_negative, check_positive, check_range
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.matrices import Matrices
@@ -189,8 +189,3 @@ def leading_directions(
     # Singular vectors of a zero singular value are arbitrary: they are no directions.
     spanned = s > singular_zero(s.dtype) * s[:1]
     return (u * spanned) @ vh * (s.sum() / max(rank, 1))
-
-
-def symmetric(lower: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
-    """Return the symmetric matrix with this lower triangle; what is above it does not count."""
-    return lower.tril() + lower.tril(-1).mT

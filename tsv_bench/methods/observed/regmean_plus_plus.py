@@ -8,7 +8,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from tsv_bench.linalg.precision import at_least_float32
-from tsv_bench.methods.bench import Bench
+from tsv_bench.methods.bench import Bench, check_bench, check_fits
 from tsv_bench.methods.knobs import check_choice, check_range
 from tsv_bench.methods.observed.normal_equations import Sums
 from tsv_bench.methods.observed.observations import WORK, Observed
@@ -54,6 +54,7 @@ def regmean_plus_plus(
     check_choice("post_norm", post_norm, ("pretrained", "mean"), "what the norm behind blocks is")
     if not task_vectors:
         return {}
+    check_bench("regmean_plus_plus", bench)
     merged = BlockByBlock(task_vectors, bench, off_diagonal, post_norm)
     return dict.fromkeys(task_vectors, LazyVector(merged.vectors, merged.parts))
 
@@ -107,11 +108,7 @@ class BlockByBlock:
 
     def _merge(self) -> dict[str, Tensor]:
         bench = self._bench
-        if missing := [task for task in self._tasks if task not in bench.tasks]:
-            raise ValueError(
-                f"there are no images of {missing[0]}, but of {', '.join(bench.tasks)}. Give the "
-                f"method the images of every task."
-            )
+        check_fits(bench, dict(zip(self._tasks, self.vectors, strict=True)))
         depths = {name: place_of(name).depth for name in self.vectors[0]}
         outside = [name for name, depth in depths.items() if depth is None]
         averaged = self._added(outside, {name: self._mean(name) for name in outside})
