@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from made_up.every_method import NUM_TASKS
 
+from tsv_bench.benchmark.runs import load_correct, load_run
 from tsv_bench.cli.config.overrides import options
 from tsv_bench.report.tables.table import read_tables
 from tsv_bench.report.text.render import render_csv, render_markdown
@@ -69,6 +70,13 @@ def test_the_leaderboard_is_whole():
     assert {row.method for row in table.rows} == set(options("method")) - set(NUM_TASKS)
     assert all(row.seeds == (0, 1, 2) for row in table.rows)
     assert len({run.commit for run in table.runs}) == 1
+    found = list((folder / "runs").rglob("*.json"))
+    of_readme = [p for p in (EMBEDDED / "runs").rglob("*.json") if load_run(p).suite == "mini8"]
+    assert len(of_readme) == 21
+    for path in of_readme:
+        [same] = [other for other in found if other.name == path.name]
+        here, there = load_correct(path), load_correct(same)
+        assert all((here[task] == there[task]).all() for task in here), path.name
     rendered = (folder / "leaderboard.md").read_text(encoding="utf-8").split("\n", 1)[1].strip()
     assert rendered in (folder / "README.md").read_text(encoding="utf-8")
 
