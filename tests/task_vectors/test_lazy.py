@@ -21,6 +21,7 @@ from tsv_bench.state_dicts.masked import MaskedStateDict
 from tsv_bench.state_dicts.state_dict import CachedReads, open_state_dict
 from tsv_bench.task_vectors.lazy import (
     LazyMapping,
+    OtherLayers,
     PlainLayers,
     as_lazy,
     blocks,
@@ -31,7 +32,7 @@ from tsv_bench.task_vectors.merge import map_layers
 from tsv_bench.task_vectors.statistics import Gathered, Statistics
 from tsv_bench.task_vectors.task_vector import TaskVector
 
-ABSTRACT = {OnPretrained, StoredTaskVector}  # what is between LazyMapping and others
+ABSTRACT = {OnPretrained, OtherLayers, StoredTaskVector}  # what is between LazyMapping and others
 
 
 @pytest.fixture(scope="module")

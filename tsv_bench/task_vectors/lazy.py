@@ -103,6 +103,30 @@ class PlainLayers(LazyMapping):
         return self._layers[name]
 
 
+class OtherLayers(LazyMapping):
+    """The layers of another mapping, to which a subclass adds what it knows of them."""
+
+    def __init__(self, layers: Mapping) -> None:
+        self._layers = as_lazy(layers)
+        self.reads_rows = self._layers.reads_rows
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._layers.names
+
+    def shape(self, name: str) -> torch.Size:
+        return self._layers.shape(name)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._layers.dtype(name)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        return self._layers.rows(name, start, stop)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._layers[name]
+
+
 def as_lazy(layers: Mapping) -> LazyMapping:
     """Return the mapping itself if it is lazy, else one that wraps it."""
     return layers if isinstance(layers, LazyMapping) else PlainLayers(layers)

@@ -1,12 +1,9 @@
 """Statistics: what a method may see of data through a task's network, a small tensor a layer."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from tsv_bench.task_vectors.lazy import LazyMapping, as_lazy
+from tsv_bench.task_vectors.lazy import OtherLayers
 
 # Task -> its statistics. The inner type has no parameters, as checking them would read a layer.
 TaskStatistics = Mapping[str, Mapping]
@@ -29,35 +26,19 @@ class Gathered:
     axis: int = 1  # of the layer's weight, along which its inputs run: 1 as torch stores it
 
 
-class Statistics(LazyMapping):
+class Statistics(OtherLayers):
     """The statistics of one kind and one task, read layer by layer.
 
     Layers that no data passed through as a linear map are missing.
     """
 
     def __init__(self, layers: Mapping, gathered: Mapping[str, Gathered] | None = None) -> None:
-        self._layers, self._gathered = as_lazy(layers), gathered or {}
-        self.reads_rows = self._layers.reads_rows
+        super().__init__(layers)
+        self._gathered = gathered or {}
 
     def gathered(self, name: str) -> Gathered:
         """Return how a layer's statistics came about."""
         return self._gathered.get(name, Gathered())
-
-    @property
-    def names(self) -> Collection[str]:
-        return self._layers.names
-
-    def shape(self, name: str) -> torch.Size:
-        return self._layers.shape(name)
-
-    def dtype(self, name: str) -> torch.dtype:
-        return self._layers.dtype(name)
-
-    def rows(self, name: str, start: int, stop: int) -> Tensor:
-        return self._layers.rows(name, start, stop)
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._layers[name]
 
 
 def as_statistics(layers: Mapping) -> Statistics:

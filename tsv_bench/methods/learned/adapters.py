@@ -1,13 +1,12 @@
 """One vector that all tasks share, and for each task a small adapter of the features it gives."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsv_bench.task_vectors.lazy import LazyMapping, as_lazy
+from tsv_bench.task_vectors.lazy import OtherLayers
 
 
 @dataclass(frozen=True)
@@ -35,29 +34,12 @@ class Adapter:
 Learn = Callable[[Mapping[str, Tensor]], Mapping[str, Adapter]]
 
 
-class AdaptedVector(LazyMapping):
+class AdaptedVector(OtherLayers):
     """The vector that all tasks share, as one of them is served it: with an adapter of its own.
 
     ``learn`` is called once, by whoever asks for the first adapter, and is the same for all tasks.
     """
 
-    reads_rows = False
-
     def __init__(self, shared: Mapping, learn: Learn) -> None:
-        self.shared, self.learn, self._layers = shared, learn, as_lazy(shared)
-
-    @property
-    def names(self) -> Collection[str]:
-        return self._layers.names
-
-    def shape(self, name: str) -> torch.Size:
-        return self._layers.shape(name)
-
-    def dtype(self, name: str) -> torch.dtype:
-        return self._layers.dtype(name)
-
-    def rows(self, name: str, start: int, stop: int) -> Tensor:
-        return self._layers.rows(name, start, stop)
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._layers[name]
+        super().__init__(shared)
+        self.shared, self.learn = shared, learn
