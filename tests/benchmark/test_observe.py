@@ -9,6 +9,7 @@ from stand_ins.commands import SMALL, TASKS, begin_from, runs, tsv
 
 from tsv_bench.benchmark.evaluate import unseen
 from tsv_bench.benchmark.observe import draw, observe
+from tsv_bench.benchmark.runs import find_runs
 from tsv_bench.methods.method import Method
 from tsv_bench.methods.needs import Needs
 
@@ -72,6 +73,14 @@ def test_what_was_gathered_is_found_again_by_another_method(folder):
     assert tsv(folder, *MINE, *more).code == 0
     after = {path: path.stat().st_mtime_ns for path in (folder / "data").rglob("*.inputs.*")}
     assert after == before
+
+
+def test_alpha_is_chosen_on_what_was_seen_only_if_the_yaml_says_so(folder):
+    done = tsv(folder, *MINE, "+method.alpha_on_seen=true", "method.power=3")
+    assert done.code == 0, done.err
+    [run] = [run for _, run in find_runs(folder / "runs") if run.knobs.get("power") == 3]
+    assert {score.total for score in run.val.values()} == {20}
+    assert run.settings["method"]["needs"]["alpha_on_seen"] is True
 
 
 @pytest.mark.parametrize(
