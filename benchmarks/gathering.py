@@ -19,7 +19,7 @@ import torch
 from tsv_bench.cli.config import objects
 from tsv_bench.cli.config.overrides import composed
 from tsv_bench.cli.config.tasks import make_tasks
-from tsv_bench.observation.gather import Observatory, Observed, drawn
+from tsv_bench.observation.gather import Observatory, Shown, drawn
 from tsv_bench.provenance import peak_memory
 
 KINDS = ("inputs", "means")
@@ -32,7 +32,7 @@ def observe(visual, images, head, kinds):
         started = time.monotonic()
         for task, of_task in images.items():
             about = {"checkpoint": task, "seed": 0}
-            observed = Observed(
+            observed = Shown(
                 task=task, state=visual.state_dict(), head=head, images=of_task, about=about
             )
             observatory.statistics(observed, kinds, "sampled")

@@ -11,7 +11,7 @@ from filelock import FileLock
 from tsv_bench.data import Split
 from tsv_bench.models import build_mini
 from tsv_bench.observation import gather
-from tsv_bench.observation.gather import Observatory, Observed, drawn
+from tsv_bench.observation.gather import Observatory, Shown, drawn
 from tsv_bench.observation.statistics_file import StatisticsFile
 
 KINDS = ("inputs", "means", "fisher")
@@ -29,7 +29,7 @@ def observed(visual):
     pixels = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8)
     about = {"checkpoint": "c", "data": "d", "split": "val", "images": 4, "seed": 0}
     head = torch.randn(3, visual.proj.shape[1])
-    return Observed(task="land", state=visual.state_dict(), head=head, images=pixels, about=about)
+    return Shown(task="land", state=visual.state_dict(), head=head, images=pixels, about=about)
 
 
 def test_one_pass_gives_the_kinds_of_linear_inputs_and_a_file_each(
@@ -66,7 +66,7 @@ def test_another_checkpoint_image_or_seed_has_statistics_of_its_own(visual, obse
     observatory = Observatory(visual, tmp_path, "cpu")
     for change in ({}, {"checkpoint": "e"}, {"data": "e"}, {"seed": 1}, {"images": 3}):
         about = dict(observed.about) | change
-        other = Observed(
+        other = Shown(
             task="land", state=observed.state, head=None, images=observed.images, about=about
         )
         observatory.statistics(other, ("means",))
@@ -125,7 +125,7 @@ def test_two_processes_wait_for_each_other(visual, observed, tmp_path, monkeypat
 
 def test_a_network_that_overflows_is_named_and_leaves_nothing(visual, observed, tmp_path):
     state = {name: tensor * 1e20 for name, tensor in observed.state.items()}
-    broken = Observed(
+    broken = Shown(
         task="land", state=state, head=None, images=observed.images, about=observed.about
     )
     with pytest.raises(ValueError, match="the network of land computes NaN or infinity at"):

@@ -17,7 +17,7 @@ from tsv_bench.data import Split, Task
 from tsv_bench.methods.method import Method
 from tsv_bench.methods.needs import BENCH, Needs
 from tsv_bench.models import Backbone
-from tsv_bench.observation.gather import Observatory, Observed, drawn
+from tsv_bench.observation.gather import Observatory, Shown, drawn
 from tsv_bench.observation.statistics_file import StatisticsFile
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
@@ -88,7 +88,7 @@ def observe(
             "images": needs.images,
             "seed": seed,
         }
-        observed = Observed(
+        observed = Shown(
             task=name,
             state=state,
             head=heads[name],

@@ -32,7 +32,7 @@ VERSION = 1  # part of every key: raise it when what is gathered changes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observed:
+class Shown:
     """A fine-tuned network and the images that it is shown."""
 
     task: str
@@ -69,7 +69,7 @@ class Observatory:
         self._sizes = batch_sizes(None, device, visual)
 
     def statistics(
-        self, observed: Observed, kinds: Sequence[str], classes: str | None = None
+        self, observed: Shown, kinds: Sequence[str], classes: str | None = None
     ) -> dict[str, StatisticsFile]:
         """Return statistics of these kinds, from the folder or gathered in one pass.
 
@@ -90,14 +90,14 @@ class Observatory:
                 found |= {kind: StatisticsFile(path) for kind, path in missing.items()}
         return found
 
-    def _path(self, observed: Observed, kind: str, classes: str | None) -> Path:
+    def _path(self, observed: Shown, kind: str, classes: str | None) -> Path:
         made_of = [VERSION, kind, dict(observed.about)]
         if kind == "fisher":  # of the classifier: other prompts are another one
             made_of += [classes, hash_weights({"head": observed.head}, list)]
         digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
         return self._folder / f"{observed.task}-{digest[:16]}.{kind}.safetensors"
 
-    def _gather(self, observed: Observed, paths: Mapping[str, Path], classes: str | None) -> None:
+    def _gather(self, observed: Shown, paths: Mapping[str, Path], classes: str | None) -> None:
         started = time.monotonic()
         # Nothing else holds them: a second copy of a large network would be a fifth of the memory.
         weights = {name: p.to(self._device).float() for name, p in observed.state.items()}

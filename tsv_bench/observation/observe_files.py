@@ -14,7 +14,7 @@ from tsv_bench.checkpoints.image_tower import ImageTower, Place, image_tower
 from tsv_bench.files import check_place
 from tsv_bench.models import Backbone
 from tsv_bench.observation import language
-from tsv_bench.observation.gather import Observatory, Observed, statistic_shape
+from tsv_bench.observation.gather import Observatory, Shown, statistic_shape
 from tsv_bench.observation.statistics_file import StatisticsFile, write_statistics
 from tsv_bench.state_dicts.state_dict import StateDict
 from tsv_bench.task_vectors.statistics import KINDS, Gathered
@@ -65,7 +65,7 @@ def observe_images(
     NaN or infinity.
     """
     tower = image_tower(state, backbone.pretrained)
-    observed = Observed(task=next(iter(paths.values())).name.split(".")[0], state=tower, head=head,
+    observed = Shown(task=next(iter(paths.values())).name.split(".")[0], state=tower, head=head,
                         images=images, about=about)  # fmt: skip
     place = next(iter(paths.values())).parent
     place.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Merge task vectors layer by layer or entry by entry."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -91,3 +92,19 @@ def map_layers(vector: Mapping, function: Callable[[str, Tensor], Tensor]) -> La
         ]  # fmt: skip
 
     return LazyVector([vector], parts)
+
+
+def times(vector: Mapping, factor: float | int) -> LazyVector:
+    """Return a vector multiplied by a factor."""
+    if not isinstance(vector, LazyVector):  # as of a single task with the method individual
+        return map_layers(vector, lambda name, delta: delta * factor)
+
+    def parts(name: str) -> Sequence[Part]:
+        return [scaled(part, factor) for part in vector.parts(name)]
+
+    return LazyVector([vector], parts)
+
+
+def scaled(part: Part, factor: float | int) -> Part:
+    """Return the part with its result multiplied by a factor."""
+    return replace(part, compute=lambda read: part.compute(read) * factor)

@@ -7,7 +7,7 @@ from made_up.vectors import SHAPES, close, random_vectors, read
 
 from tsv_bench import methods
 from tsv_bench.methods.learned import ada_merging as module
-from tsv_bench.methods.learned.ada_merging import Coefficients, Deltas, agreeing
+from tsv_bench.methods.learned.ada_merging import Coefficients, TrimmedLayers, agreeing
 from tsv_bench.methods.learned.learning import Batches
 from tsv_bench.task_vectors.lazy import lazy_vectors
 
@@ -16,7 +16,7 @@ TASKS = ["task0", "task1", "task2"]
 
 def example(density=None, **settings):
     vectors, bench = random_vectors(3), PixelBench(SHAPES, TASKS)
-    deltas = Deltas(lazy_vectors(vectors.values()), density)
+    deltas = TrimmedLayers(lazy_vectors(vectors.values()), density)
     made = Coefficients(bench, TASKS, deltas, **{"by": "layer", "clamp": True, **settings})
     return vectors, bench, made
 
@@ -176,7 +176,7 @@ def test_task_vectors_too_large_to_keep_are_read_again(density, monkeypatch):
 def test_trimmed_vectors_sum_to_what_ties_merges():
     vectors = random_vectors(3)
     merged = methods.ties(vectors, density=0.3, merge="sum")["task0"]
-    trimmed = Deltas(lazy_vectors(vectors.values()), 0.3)
+    trimmed = TrimmedLayers(lazy_vectors(vectors.values()), 0.3)
     for name in SHAPES:
         torch.testing.assert_close(trimmed.of(name).sum(dim=0), merged[name], **close)
     signs = agreeing(torch.tensor([[3.0, -1.0, 0.5], [-2.0, -4.0, 0.1]]), [0.4, 0.4])

@@ -7,7 +7,7 @@ from tsv_bench.methods.by_name import method_by_name
 from tsv_bench.methods.entrywise.arithmetic import total
 from tsv_bench.methods.knobs import check_not_negative
 from tsv_bench.task_vectors.lazy import LazyVector, Part, ServedVectors, TaskVectors
-from tsv_bench.task_vectors.merge import map_layers, merge_entries
+from tsv_bench.task_vectors.merge import map_layers, merge_entries, scaled
 from tsv_bench.task_vectors.places import relative_depths
 from tsv_bench.task_vectors.streaming import stream_parts, watched
 
@@ -54,11 +54,6 @@ def lines(
         return [scaled(part, factor) for part in merged.parts(name)]
 
     return dict.fromkeys(task_vectors, LazyVector([merged], parts))
-
-
-def scaled(part: Part, factor: float) -> Part:
-    """Return the part with its result multiplied by a factor."""
-    return replace(part, compute=lambda read: part.compute(read) * factor)
 
 
 def sum_of_magnitudes(vector: LazyVector) -> float:

@@ -76,7 +76,7 @@ def ada_merging(
     check_bench("ada_merging", bench)
     # A sum is rounded as its terms are ordered, and learning enlarges that: the order is fixed.
     tasks = sorted(task_vectors)
-    deltas = Deltas(lazy_vectors(task_vectors[task] for task in tasks), density)
+    deltas = TrimmedLayers(lazy_vectors(task_vectors[task] for task in tasks), density)
 
     @cache
     def learned() -> dict[str, Tensor]:
@@ -121,7 +121,7 @@ def entropy(logits: Float[Tensor, "images classes"]) -> Float[Tensor, ""]:
     return -(logits.softmax(dim=1) * logits.log_softmax(dim=1)).sum(dim=1).mean()
 
 
-class Deltas:
+class TrimmedLayers:
     """Layers' deltas of all tasks, trimmed if ``density`` is given, and kept if all fit `KEPT`."""
 
     def __init__(self, vectors: Sequence[LazyMapping], density: float | int | None) -> None:
@@ -172,7 +172,7 @@ class Coefficients:
         self,
         bench: Bench,
         tasks: Sequence[str],
-        deltas: Deltas,
+        deltas: TrimmedLayers,
         *,
         by: str,
         start: float | int,

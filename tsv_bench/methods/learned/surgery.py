@@ -1,6 +1,6 @@
 """Representation Surgery: https://arxiv.org/abs/2402.02705."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from tsv_bench.methods.bench import Bench, check_bench, check_fits
 from tsv_bench.methods.by_name import method_by_name
-from tsv_bench.methods.entrywise.lines import scaled
 from tsv_bench.methods.knobs import check_not_negative, check_positive, check_whole
 from tsv_bench.methods.learned.adapters import AdaptedVector, Adapter
 from tsv_bench.methods.learned.learning import (
@@ -17,8 +16,8 @@ from tsv_bench.methods.learned.learning import (
     generator,
     minimize,
 )
-from tsv_bench.task_vectors.lazy import LazyVector, Part, ServedVectors, TaskVectors
-from tsv_bench.task_vectors.merge import map_layers
+from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
+from tsv_bench.task_vectors.merge import times
 from tsv_bench.task_vectors.streaming import watched
 from tsv_bench.task_vectors.task_vector import apply
 
@@ -68,17 +67,6 @@ def surgery(
     )  # fmt: skip
     shared = times(merged, float(base_alpha))
     return {task: AdaptedVector(shared, learner.adapters) for task in task_vectors}
-
-
-def times(vector: Mapping, factor: float) -> LazyVector:
-    """Return a vector multiplied by a factor."""
-    if not isinstance(vector, LazyVector):  # as of a single task with the method individual
-        return map_layers(vector, lambda name, delta: delta * factor)
-
-    def parts(name: str) -> Sequence[Part]:
-        return [scaled(part, factor) for part in vector.parts(name)]
-
-    return LazyVector([vector], parts)
 
 
 class Surgery:

@@ -13,7 +13,7 @@ from tsv_bench.methods.observed.normal_equations import normal_equations
 from tsv_bench.methods.observed.observations import Observations, Observed, oriented
 from tsv_bench.task_vectors.lazy import LazyVector, Part, ServedVectors, TaskVectors
 from tsv_bench.task_vectors.matrices import Matrices
-from tsv_bench.task_vectors.merge import map_layers
+from tsv_bench.task_vectors.merge import times
 from tsv_bench.task_vectors.statistics import TaskStatistics
 
 __all__ = ["anchored_regression"]
@@ -50,9 +50,11 @@ def anchored_regression(
             "anchored regression needs statistics of the tasks' inputs. Gather them, or choose "
             "data_free=true, which puts the deltas in their place."
         )
-    seen = Deltas(task_vectors, matrices) if data_free else Observations(task_vectors, inputs)
+    seen = (
+        DeltasAsInputs(task_vectors, matrices) if data_free else Observations(task_vectors, inputs)
+    )
     base = anchor_vector(anchor, task_vectors)
-    scaled = map_layers(base, lambda name, delta: delta * anchor_alpha)
+    scaled = times(base, anchor_alpha)
 
     def parts(name: str) -> Sequence[Part]:
         if name not in seen.layers or not matrices.is_matrix(name, seen.vectors[0].shape(name)):
@@ -70,7 +72,7 @@ def anchored_regression(
     return dict.fromkeys(task_vectors, LazyVector(seen.vectors, parts))
 
 
-class Deltas(Observations):
+class DeltasAsInputs(Observations):
     """Deltas whose own delta^T delta stands for x^T x of the inputs."""
 
     def __init__(self, task_vectors: TaskVectors, matrices: Matrices) -> None:
