@@ -15,7 +15,7 @@ import open_clip
 import torch
 
 from tsv_bench import methods
-from tsv_bench.benchmark.image_bench import ImageBench
+from tsv_bench.benchmark.given.image_bench import ImageBench
 from tsv_bench.models import Backbone
 from tsv_bench.provenance import peak_memory
 from tsv_bench.task_vectors.streaming import stream

@@ -10,7 +10,7 @@ HELPERS = {"made_up", "stand_ins", "golden"}
 # neighbour does, or the whole of a command.
 TESTED_IN = {
     "analysis/test_figures.py": "analysis.depth",
-    "benchmark/test_image_bench.py": "methods.bench",
+    "benchmark/given/test_image_bench.py": "methods.bench",
     "benchmark/test_evaluator.py": "models.devices scores",
     "checkpoints/test_on_demand.py": "checkpoints.checkpoint",
     "commands/test_analyze.py": "analysis.records cli.analyze",

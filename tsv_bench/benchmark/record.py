@@ -23,8 +23,9 @@ from tsv_bench.benchmark.evaluate import (
     stage,
 )
 from tsv_bench.benchmark.evaluator import Evaluation
-from tsv_bench.benchmark.observe import Given, draw, observe
-from tsv_bench.benchmark.runs import Run, Seen, find_runs, load_correct, save_run
+from tsv_bench.benchmark.given.observe import Given, draw, observe
+from tsv_bench.benchmark.given.unfinished import Unfinished
+from tsv_bench.benchmark.runs import Run, find_runs, load_correct, save_run
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.source import Source
 from tsv_bench.data import SPLITS, Split, Task
@@ -101,14 +102,24 @@ class Cell:
                 return path
         return None
 
+    def unfinished(self, checkpoints: Mapping[str, Checkpoint]) -> Unfinished:
+        """Return where the method keeps its work: beside the Run's file, until that is written."""
+        made_of = [self.fingerprint, {name: c.sha256 for name, c in checkpoints.items()}]
+        return Unfinished(
+            self.folder / f"{self.method.name}-{self.fingerprint}.unfinished", made_of
+        )
+
     def record(
         self,
         checkpoints: Mapping[str, Checkpoint],
         outcome: Outcome,
         origin: str,
-        seen: Seen | None = None,
+        given: Given,
     ) -> Run:
-        """Return the Run of an outcome; ``origin`` says where the normalizer is from."""
+        """Return the Run of an outcome; ``origin`` says where the normalizer is from.
+
+        ``given``: the method with what it saw and noted.
+        """
         used = {
             name: {"sha256": c.sha256, "generation": c.generation}
             for name, c in checkpoints.items()
@@ -138,7 +149,8 @@ class Cell:
             stored_bytes=outcome.stored_bytes,
             task_known=outcome.task_known,
             task_knobs=outcome.task_knobs,
-            seen=seen,
+            seen=given.seen(outcome.seconds["merge"]),
+            details=given.details,
             checkpoints=used,
             data={name: task.fingerprint for name, task in self.tasks.items()},
             variants={name: task.variant for name, task in self.tasks.items() if task.variant},
@@ -175,12 +187,13 @@ def make_run(
         vectors = open_task_vectors(cell.backbone, checkpoints, evaluation.device, factors)
     with stage("heads", seconds):
         heads = make_heads()
-    given = Given(cell.method)
+    given, unfinished = Given(cell.method), cell.unfinished(checkpoints)
     if cell.method.needs:
         with stage("statistics", seconds):
             given = observe(
                 cell.method, cell.backbone, cell.tasks, checkpoints, heads, load,
                 folder=cell.statistics, device=evaluation.device, seed=cell.seed,
+                unfinished=unfinished,
             )  # fmt: skip
     # Not before: it holds a copy of the network.
     evaluator = evaluation.evaluator(cell.backbone, heads)
@@ -189,10 +202,12 @@ def make_run(
         given.seen_rows,
     )  # fmt: skip
     outcome.seconds = {**seconds, **outcome.seconds}
-    run = cell.record(checkpoints, outcome, origin, given.seen(outcome.seconds["merge"]))
+    run = cell.record(checkpoints, outcome, origin, given)
     for sentence in doubts(run):
         log.warning(sentence)
-    return save_run(run, outcome.test, cell.runs), run, outcome.served
+    path = save_run(run, outcome.test, cell.runs)
+    unfinished.remove()
+    return path, run, outcome.served
 
 
 def make_checkpoints(

@@ -78,6 +78,7 @@ class Run:
     task_known: bool = False  # whether each task is served its own: it must be known at inference
     task_knobs: dict[str, dict[str, Any]] = field(default_factory=dict)  # task -> chosen for it
     seen: Seen | None = None  # None: no data
+    details: dict[str, Any] = field(default_factory=dict)  # what the method noted, by its name
     checkpoints: dict[str, dict[str, str]]  # task or "pretrained" -> {"sha256", "generation"}
     data: dict[str, str]  # task -> fingerprint of its data
     variants: dict[str, str] = field(default_factory=dict)  # task -> in what it deviates

@@ -1,7 +1,7 @@
 """What a method that learns or searches receives: images, heads and the network itself."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -14,7 +14,9 @@ class Bench(Protocol):
 
     It holds the images that the method may see, in memory and no others. Weights are any mapping
     with the names of ``pretrained``; gradients flow into those that require them. What passes
-    through the network is counted for the Run. All is on ``device``.
+    through the network is counted for the Run. All is on ``device``. A method that works long keeps
+    whole steps under names of its own, and looks for them when it begins: a Run that was killed
+    goes on from there, with the same result.
     """
 
     device: str
@@ -49,6 +51,15 @@ class Bench(Protocol):
 
     def linear_inputs(self, weights: Mapping[str, Tensor], run: Callable[[], object]) -> Statistics:
         """Return x^T x of the inputs of linear layers that ``run`` passes through these weights."""
+
+    def kept(self, name: str) -> Mapping[str, Tensor] | None:
+        """Return what this Run kept under a name before it was killed, read on access; or None."""
+
+    def keep(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep tensors on disk under a name until the Run is finished."""
+
+    def note(self, name: str, content: Any) -> None:
+        """Put plain data under a name into the Run's ``details``, for figures and readers."""
 
 
 def check_bench(method: str, bench: Bench | None) -> None:

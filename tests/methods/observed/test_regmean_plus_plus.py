@@ -10,7 +10,7 @@ from made_up.bench import MadeUpBench
 from made_up.vectors import close, random_vectors, read
 
 from tsv_bench import methods
-from tsv_bench.benchmark.image_bench import ImageBench
+from tsv_bench.benchmark.given.image_bench import ImageBench
 from tsv_bench.methods.forms import Shared
 from tsv_bench.methods.served import served_by
 from tsv_bench.models import Backbone, normalize

@@ -5,7 +5,7 @@ import torch
 from made_up.backbones import SMALL, clip
 from safetensors.torch import save_file
 
-from tsv_bench.benchmark.image_bench import ImageBench
+from tsv_bench.benchmark.given.image_bench import ImageBench
 from tsv_bench.models import load_clip, normalize
 from tsv_bench.observation.gather import linear_inputs
 

@@ -1,12 +1,14 @@
 """The bench of an image tower: what a method that learns receives (`Bench`)."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
+from tsv_bench.benchmark.given.unfinished import Unfinished
 from tsv_bench.models import Backbone, normalize
 from tsv_bench.observation.linear_inputs import LinearInputs, visible_products
 from tsv_bench.task_vectors.statistics import Statistics
@@ -31,8 +33,9 @@ class ImageBench:
         *,
         device: str,
         seed: int,
+        unfinished: Unfinished | None = None,
     ) -> None:
-        """``labels``: None if the method may not see them."""
+        """``labels``: None if the method may not see them. ``unfinished``: where it keeps work."""
         self.device, self.seed, self.tasks = device, seed, list(images)
         # The caller's weights are used in place of its own; evaluation mode, nothing is dropped.
         self._visual = backbone.visual.eval()
@@ -40,7 +43,8 @@ class ImageBench:
         self._blocks = list(self._visual.transformer.resblocks)
         self._heads = {task: head.to(device).float() for task, head in heads.items()}
         self._images = {task: of_task.to(device) for task, of_task in images.items()}
-        self._labels = labels
+        self._labels, self._unfinished = labels, unfinished
+        self.details: dict[str, Any] = {}
         self.forward_passes = self.backward_passes = 0.0
 
     @property
@@ -83,6 +87,16 @@ class ImageBench:
             run()
         layers = {name: inputs.statistics("inputs", name) for name in inputs.gathered}
         return Statistics(layers, inputs.gathered)
+
+    def kept(self, name: str) -> Mapping[str, Tensor] | None:
+        return self._unfinished.kept(name) if self._unfinished else None
+
+    def keep(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        if self._unfinished:
+            self._unfinished.keep(name, tensors)
+
+    def note(self, name: str, content: Any) -> None:
+        self.details[name] = content
 
     def _count(self, weights: Mapping[str, Tensor], images: float) -> None:
         self.forward_passes += images

@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from tsv_bench.benchmark.image_bench import ImageBench
+from tsv_bench.benchmark.given.image_bench import ImageBench
+from tsv_bench.benchmark.given.unfinished import Unfinished
 from tsv_bench.benchmark.runs import Seen
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.image_tower import image_tower
@@ -31,6 +32,11 @@ class Given:
     bench: ImageBench | None = None
     # Task -> rows of validation that choose nothing, since the method saw them.
     seen_rows: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the method noted for the Run, after it has served."""
+        return self.bench.details if self.bench else {}
 
     def seen(self, merge_seconds: float) -> Seen | None:
         """Return what the method saw, after it has served; None if it sees no data.
@@ -64,11 +70,13 @@ def observe(
     folder: Path,
     device: str,
     seed: int,
+    unfinished: Unfinished | None = None,
 ) -> Given:
     """Gather the statistics that a method needs, or find them in the ``folder``.
 
-    ``load`` returns a task's images of a split; the ``seed`` draws some of them. Raises ValueError
-    if a split has fewer images than the method is to see, or leaves none to choose alpha on.
+    ``load`` returns a task's images of a split; the ``seed`` draws some of them. ``unfinished`` is
+    where a method that learns keeps its work until the Run is finished. Raises ValueError if a
+    split has fewer images than the method is to see, or leaves none to choose alpha on.
     """
     needs = method.needs
     if needs is None:
@@ -105,8 +113,9 @@ def observe(
         images = {name: split.images[rows[name]] for name, split in splits.items()}
         labels = {name: split.labels[rows[name]] for name, split in splits.items()}
         bench = ImageBench(
-            backbone, heads, images, labels if needs.labels else None, device=device, seed=seed
-        )
+            backbone, heads, images, labels if needs.labels else None,
+            device=device, seed=seed, unfinished=unfinished,
+        )  # fmt: skip
         arguments[BENCH] = bench
     seen_rows = {n: of_task.numpy() for n, of_task in rows.items()} if _apart(needs) else {}
     return Given(method.given(**arguments), spent, bench, seen_rows)

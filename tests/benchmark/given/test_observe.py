@@ -8,7 +8,7 @@ from made_up import tasks as made_up
 from stand_ins.commands import SMALL, TASKS, begin_from, runs, tsv
 
 from tsv_bench.benchmark.evaluate import unseen
-from tsv_bench.benchmark.observe import draw, observe
+from tsv_bench.benchmark.given.observe import draw, observe
 from tsv_bench.benchmark.runs import find_runs
 from tsv_bench.methods.method import Method
 from tsv_bench.methods.needs import Needs
@@ -105,6 +105,37 @@ def test_looking_at_test_images_is_in_the_table(folder):
     done = tsv(folder, *MINE, "method.split=test", "+method.transductive=true")
     assert done.code == 0, done.err
     assert "7 unlabelled test-time" in done.out
+
+
+LEARNED = """
+import torch
+from tsv_bench.task_vectors import mean, merge_entries
+
+def my_learned(task_vectors, *, bench):
+    if task_vectors and bench.kept("half") is None:
+        bench.keep("half", {"found": torch.ones(3)})
+        raise ValueError("the power is gone")
+    if task_vectors:
+        bench.note("my_learned", {"sum": bench.kept("half")["found"].sum().item()})
+    return dict.fromkeys(task_vectors, merge_entries(task_vectors.values(), mean))
+"""
+
+
+def test_a_method_goes_on_where_it_was_stopped(folder):
+    text = YAML.replace("my_method", "my_learned").replace("inputs, means", "bench")
+    text = "\n".join(line.replace(", power: '${..power}'", "") for line in text.splitlines())
+    yaml = folder / "conf" / "method" / "my_learned.yaml"
+    yaml.write_text(text.replace("power: 1\n", "").replace("[0.5, 1.0]", "[1.0]"))
+    (folder / "my_learned.py").write_text(LEARNED)
+    mine = [*MINE[:3], "method=my_learned", *SMALL]
+    done = tsv(folder, *mine)
+    assert done.code == 1 and "the power is gone" in done.err, done.err
+    [kept] = (folder / "runs").rglob("*.unfinished")
+    assert [path.name for path in kept.iterdir()] == ["half.safetensors"]
+    done = tsv(folder, *mine)
+    assert done.code == 0, done.err
+    [(_, run)] = find_runs(folder / "runs", method="my_learned")
+    assert run.details == {"my_learned": {"sum": 3}} and not kept.exists()
 
 
 def test_without_needs_nothing_is_looked_at():

@@ -1,0 +1,62 @@
+"""What a method has done so far, kept on disk until its Run is finished."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tsv_bench.escaping import check_name
+from tsv_bench.files import replace_atomically
+from tsv_bench.state_dicts.state_dict import StateDict, open_state_dict
+
+log = logging.getLogger(__name__)
+OF = "tsv_bench.unfinished"  # in a file's metadata: what its content was made of
+
+
+class Unfinished:
+    """Named tensors in a folder, whole steps of work that a killed process need not do again.
+
+    ``made_of``: plain data on which the content depends; what was made of others is not found.
+    """
+
+    def __init__(self, folder: Path, made_of: Any) -> None:
+        self.folder = Path(folder)
+        text = json.dumps(made_of, sort_keys=True)
+        self._digest = hashlib.sha256(text.encode()).hexdigest()
+
+    def path(self, name: str) -> Path:
+        """Return the file of a name. Raises ValueError for one that may not be a file's."""
+        check_name(name, "the name of what is kept")
+        return self.folder / f"{name}.safetensors"
+
+    def kept(self, name: str) -> StateDict | None:
+        """Return what was kept under a name, read on access; None if there is nothing to use."""
+        path = self.path(name)
+        if not path.exists():
+            return None
+        try:
+            found = open_state_dict(path)
+        except (ValueError, OSError) as error:
+            log.warning(f"{error} It is made again.")
+            return None
+        return found if found.metadata.get(OF) == self._digest else None
+
+    def keep(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write tensors under a name, in place of what is there; warn if the disk takes none."""
+        contiguous = {n: tensor.detach().cpu().contiguous() for n, tensor in tensors.items()}
+        write = partial(save_file, contiguous, metadata={OF: self._digest})
+        try:
+            replace_atomically(self.path(name), write)
+        except OSError as error:  # the result may still fit
+            log.warning(f"the work goes on, and a break here would lose {name}: {error}")
+
+    def remove(self) -> None:
+        """Remove all that is kept."""
+        shutil.rmtree(self.folder, ignore_errors=True)
