@@ -43,3 +43,32 @@ def test_adapters_are_learned_on_a_learned_base_and_the_tasks_are_known(folder):
     first = numbers(folder, "surgery")
     assert tsv(folder, "bench", *few, knobs, "method.steps=4", *SMALL, "overwrite=true").code == 0
     assert numbers(folder, "surgery") == first
+
+
+def test_images_are_routed_and_the_table_says_how_well(folder):
+    few = ["method=free_merging", "method.images=9", "method.router_epochs=3"]
+    done = tsv(folder, "bench", *few, *SMALL, "layout=leaderboard")
+    assert done.code == 0, done.err
+    assert "router chooses, train" in done.out
+    assert "FREE-Merging: its router finds the task of" in done.out
+    run = runs(folder)["free_merging"]
+    assert not run.task_known and run.seen.text == "9 unlabelled train"
+    assert run.seen.forward_passes == 9 * len(TASKS)
+    for kind in (run.router.found, run.router.oracle, run.router.head_found):
+        assert {t: s.total for t, s in kind.items()} == {t: s.total for t, s in run.test.items()}
+    assert run.details["router"]["held_out"] == dict.fromkeys(TASKS, 2)
+    first = numbers(folder, "free_merging")
+    assert tsv(folder, "bench", *few, *SMALL, "overwrite=true").code == 0
+    assert numbers(folder, "free_merging") == first
+
+
+def test_a_router_is_for_one_scale(folder):
+    done = tsv(
+        folder,
+        "bench",
+        "method=twin_merging",
+        "method.images=9",
+        "method.alphas=[0.5, 1.0]",
+        *SMALL,
+    )
+    assert done.code == 1 and "its alphas are [0.5, 1.0] and must be [1.0]" in done.err

@@ -16,8 +16,17 @@ MAY_BE = {
     "list": (),
     "NoneType": (None,),
 }
-TAKE_ANY = {"knobs", "settings"}  # any object
-MAY_LACK = {"stored_bytes", "task_known", "task_knobs", "variants", "seen"}  # newer than some Runs
+TAKE_ANY = {"knobs", "settings", "details"}  # any object
+MAY_LACK = {
+    "stored_bytes",
+    "task_known",
+    "task_knobs",
+    "variants",
+    "seen",
+    "router",
+    "details",
+}  # newer than some Runs
+ROUTER = ("found", "oracle", "head_found")
 NAMES = ("backbone", "suite", "method", "fingerprint")
 NO_NAMES = ("../../x", "/x", "..", "", ".x", "a\nb", "\x1b[31m", "x" * 300)
 
@@ -58,6 +67,16 @@ def deep_damages(content):
     for key, value in (("split", "all"), ("images", 0), ("images", "3"), ("labels", 1)):
         yield ("seen",), seen | {key: value}, "seen"
     yield ("seen",), {"split": "val"}, "missing"
+    right = {"accuracy": 1.0, "correct": 2, "total": 2}
+    router = {kind: dict.fromkeys(content["test"], right) for kind in ROUTER}
+    yield ("router",), {"found": {}}, "missing"
+    for kind in ROUTER:
+        yield ("router",), router | {kind: {task: right}}, f"router.{kind} differ"
+        wrong = router[kind] | {task: right | {"correct": 3}}
+        yield ("router",), router | {kind: wrong}, f"router.{kind} accuracy"
+    yield ("details", "deep"), nested(100), "nested"
+    yield ("details", "long"), "x" * 2_000_000, "details"
+    yield ("details", "a\nb"), 1, "a key of its details"
     yield ("val",), {task: {"accuracy": 1.0, "correct": 3, "total": 2}}, "val"
     yield ("test", "other"), content["test"][task], "differ, first in 'other'"
     yield ("tasks",), {}, "0 tasks"

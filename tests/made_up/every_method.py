@@ -5,7 +5,7 @@ from functools import partial
 
 from hydra.utils import instantiate
 from made_up.bench import MadeUpBench
-from made_up.statistics import made_up_fisher, made_up_grams
+from made_up.statistics import made_up_fisher, made_up_grams, made_up_means
 from made_up.vectors import SHAPES
 from omegaconf import OmegaConf
 
@@ -16,6 +16,7 @@ TASKS = [f"task{t}" for t in range(15)]
 # What a method needs to see of data, by the argument's name: of the layers of `random_vectors`.
 SEEN = {
     "inputs": made_up_grams(SHAPES, TASKS),
+    "means": made_up_means(SHAPES, TASKS),
     "fisher": made_up_fisher(SHAPES, TASKS),
     "bench": MadeUpBench(TASKS),
 }
@@ -66,6 +67,7 @@ METHODS = {path.stem: by_default(path) for path in YAMLS} | {
     "localize_and_stitch": seeing(
         methods.localize_and_stitch, density=0.1, learning_rate=1e3, epochs=2
     ),
+    "free_merging_whole": seeing(methods.free_merging, top="whole", rescale="paper", combine="add"),
     "lines_ties": partial(methods.lines, base="ties", base_knobs={"density": 0.2}, beta=0.5),
     "ada_merging": seeing(methods.ada_merging, steps=3),
     "ada_merging_trimmed": seeing(methods.ada_merging, steps=3, by="task", density=0.2),
@@ -76,6 +78,8 @@ METHODS = {path.stem: by_default(path) for path in YAMLS} | {
 }
 ONE_EACH = ["individual", "tsv_compress"]
 ADAPTED = ["surgery"]  # one vector, served to each task with an adapter of its own
+# Of each task its expert alone, beside what all share.
+ROUTED = ["esm_plus_plus", "free_merging", "free_merging_whole", "twin_merging", "we_moe"]
 # Of what is not a matrix these have the mean, the others their own rule.
 OTHERS_ARE_AVERAGED = [
     "ace", "ace_mixed", "cart", "dc_merge", "fr_merging", "iso_c", "iso_cts", "knots",
@@ -149,6 +153,8 @@ ONE_TASK_IS_CHANGED = {
     **dict.fromkeys(["iso_c", "iso_cts", "subspace_boosting"], "matrices get a new spectrum"),
     "esm": "matrices get a new spectrum",
     **dict.fromkeys(LEARNING, "its coefficients are learned"),
-    "surgery": "it is a share of it",
+    **dict.fromkeys(["surgery", "twin_merging", "we_moe"], "a share of it is served"),
+    "esm_plus_plus": "matrices without experts get a new spectrum",
+    **dict.fromkeys(["free_merging", "free_merging_whole"], "only large entries are served"),
     "mats": "its steps end within 1e-5",
 }

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from tsv_bench.benchmark import published
-from tsv_bench.benchmark.runs import Run, Score
+from tsv_bench.benchmark.runs import RouterScores, Run, Score
 
 LABELS = {
     "zero_shot": "Zero-shot",
@@ -98,3 +98,15 @@ def make_vision_run(
     changes = {"tasks": tasks, "suite": suite, "backbone": backbone, "num_images": 100} | changes
     run, correct = make_run(method, **changes)
     return replace(run, checkpoints=of_generation(run, generation)), correct
+
+
+def router_scores(found, oracle, head_found, tasks=("digits", "signs"), num_images=10):
+    """The scores of a router that are the same on each task."""
+    return RouterScores(
+        **{
+            kind: dict.fromkeys(
+                tasks, Score(accuracy=share, correct=round(share * num_images), total=num_images)
+            )
+            for kind, share in (("found", found), ("oracle", oracle), ("head_found", head_found))
+        }
+    )

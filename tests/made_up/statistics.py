@@ -33,6 +33,14 @@ def made_up_grams(shapes, tasks, num_inputs=60):
     return {task: grams_of(x) for task, x in made_up_inputs(shapes, tasks, num_inputs).items()}
 
 
+def made_up_means(shapes, tasks):
+    """The means of `made_up_inputs`: task -> layer -> [n]."""
+    return {
+        task: Statistics({name: x.mean(dim=0) for name, x in of_task.items()})
+        for task, of_task in made_up_inputs(shapes, tasks).items()
+    }
+
+
 def made_up_fisher(shapes, tasks):
     """Diagonals of Fisher matrices, with zeros among them: task -> layer -> the layer's shape."""
     generator = torch.Generator().manual_seed(1)

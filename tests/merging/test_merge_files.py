@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from tsv_bench import methods, provenance
 from tsv_bench.files import sha256
 from tsv_bench.merging import merge_files
+from tsv_bench.methods.forms import Adapted, Routed
 from tsv_bench.state_dicts import integrity
 from tsv_bench.task_vectors import lazy
 
@@ -261,3 +262,12 @@ def test_adapters_of_features_are_refused_as_there_is_no_file_of_them(tmp_path):
     with pytest.raises(ValueError, match="serves each task an adapter of features beside one"):
         merge_files.merge(serve, tmp_path / "base.safetensors", paths, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("form", "what"),
+    [(Adapted, "each task an adapter of features"), (Routed, "experts and a router")],
+)
+def test_what_has_no_place_in_files_of_weights_is_named(form, what, tmp_path):
+    with pytest.raises(ValueError, match=f"serves {what} beside one merged vector, and there are"):
+        merge_files.make_writer(form, None, tmp_path / "out", "model", "float32", 1.0, False)

@@ -19,6 +19,7 @@ from made_up.every_method import (
     PASSES,
     READ_BEFORE,
     ROUNDED,
+    ROUTED,
     STARTED,
     suited,
 )
@@ -74,7 +75,7 @@ def test_every_task_is_served_every_layer(method):
 @pytest.mark.parametrize("name", METHODS)
 def test_one_vector_for_all_is_one_object(name):
     served = METHODS[name](random_vectors(suited(METHODS[name], 3)))
-    own = name in [*ONE_EACH, *MASKS, *ADAPTED]
+    own = name in [*ONE_EACH, *MASKS, *ADAPTED, *ROUTED]
     assert len({id(vector) for vector in served.values()}) == (3 if own else 1)
 
 
@@ -118,6 +119,17 @@ def test_scale_does_not_matter(name, exponent):
     served, expected = read(METHODS[name](scaled)), read(METHODS[name](vectors))
     found = {t: {n: d * 2.0**-exponent for n, d in v.items()} for t, v in served.items()}
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ROUTED)
+def test_an_expert_reads_one_layer_when_it_is_wanted(name):
+    watched, reads = watch(random_vectors(3))
+    served = METHODS[name](watched)["task1"]
+    served["proj"]  # what it needs of all layers, if anything, is found with the first matrix
+    for layer in served:
+        reads.clear()
+        served[layer]
+        assert {read for read, _ in reads} == {layer}
 
 
 @pytest.mark.parametrize("name", NUM_TASKS)
@@ -166,7 +178,10 @@ def watch(vectors):
     return {task: Watched(vector, alive, reads) for task, vector in vectors.items()}, reads
 
 
-@pytest.mark.parametrize("name", sorted({*METHODS} - {"zero_shot", *ONE_EACH, *LEARNING, *AT_ONCE}))
+ANOTHER_WAY = {"zero_shot", *ONE_EACH, *LEARNING, *AT_ONCE, *ROUTED}
+
+
+@pytest.mark.parametrize("name", sorted({*METHODS} - ANOTHER_WAY))
 def test_merging_reads_one_layer_of_every_task_when_it_is_wanted(name):
     num_tasks = suited(METHODS[name], 4)
     vectors = random_vectors(num_tasks)

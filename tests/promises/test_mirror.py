@@ -12,6 +12,7 @@ TESTED_IN = {
     "analysis/test_figures.py": "analysis.depth",
     "benchmark/given/test_image_bench.py": "methods.bench",
     "benchmark/test_evaluator.py": "models.devices scores",
+    "benchmark/test_route.py": "methods.routed.routed_vector",
     "checkpoints/test_on_demand.py": "checkpoints.checkpoint",
     "commands/test_analyze.py": "analysis.records cli.analyze",
     "commands/test_bench.py": "cli.bench cli.multirun cli.launch cli.finetune cli.report "
@@ -27,6 +28,7 @@ TESTED_IN = {
     "merging/test_masked_writer.py": "state_dicts.masked",
     "merging/test_merge_files.py": "merging.dense_writer cli.merge",
     "methods/matrixwise/test_tsv.py": "methods.matrixwise.decomposition",
+    "methods/test_served.py": "methods.checked",
     "methods/observed/test_regmean.py": "methods.observed.normal_equations",
     "methods/learned/test_surgery.py": "methods.learned.adapters",
     "models/test_mini.py": "models.backbone",

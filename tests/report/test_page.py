@@ -88,7 +88,7 @@ def test_the_interval_of_a_task_is_that_of_the_tables():
 def test_an_old_run_does_not_say_whether_the_task_must_be_known():
     old, new = make_run("ties", task_known=False), make_run("ties", stored_bytes=8)
     packed = pack_runs([old, new, make_run("individual")], [])["runs"]
-    assert [run["task_known"] for run in packed] == [None, False, True]
+    assert [run["served"] for run in packed] == [None, "one", "own"]
 
 
 def test_lost_correctness_and_numbers_that_are_none():

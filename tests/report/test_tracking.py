@@ -9,11 +9,15 @@ import wandb
 from made_up.tracked import MODELS, PRETRAINED, RUN, SERVED, tracker
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
 from stand_ins.wandb_files import of_type, own_folders, records, summary, values
 
 from tsv_bench.benchmark.weights import write_weights
-from tsv_bench.methods.forms import Adapted
+from tsv_bench.methods.forms import Adapted, Routed
 from tsv_bench.methods.learned.adapters import AdaptedVector, Adapter
+from tsv_bench.methods.routed.experts import Experts
+from tsv_bench.methods.routed.feature_router import FeatureRouter
+from tsv_bench.methods.routed.routed_vector import Routing
 from tsv_bench.report.tracking import NoTracker
 
 
@@ -156,6 +160,25 @@ def test_adapters_are_a_file_beside_the_weights_they_belong_to(tmp_path):
     assert found == {
         "digits.down": [[5, 5]], "digits.up": [[1], [1]],
         "shapes.down": [[6, 6]], "shapes.up": [[1], [1]],
+    }  # fmt: skip
+
+
+def test_of_a_router_the_shared_model_experts_and_the_router_are_files(tmp_path):
+    shared, layer = {"w": torch.tensor([[0.5, 0.5]])}, "w"
+    router = FeatureRouter(
+        list(SERVED), "shared", [(torch.ones(2, 3), torch.zeros(2))],
+        Experts({layer: (torch.ones(2, 4, 1), torch.ones(2, 1, 3))}),
+    )  # fmt: skip
+    routing = Routing(shared, lambda shared, task: SERVED[task], lambda shared: router, lambda: 0)
+    served = Routed(routing.vectors(list(SERVED)), SERVED, "it")
+    paths = write_weights(RUN, PRETRAINED, served, tmp_path)
+    assert [path.name for path in paths] == [
+        "digits.safetensors", "shapes.safetensors",
+        "tsv_merge.safetensors", "tsv_merge.router.safetensors",
+    ]  # fmt: skip
+    torch.testing.assert_close(load_file(paths[2])["w"], torch.tensor([[1.1, 2.1]]))
+    assert set(load_file(paths[3])) == {
+        "0.weight", "0.bias", f"{layer}.experts.up", f"{layer}.experts.down",
     }  # fmt: skip
 
 

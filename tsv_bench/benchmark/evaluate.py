@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from tsv_bench.benchmark.alphas import choose_alpha, choose_by_task
 from tsv_bench.benchmark.evaluator import Evaluator
+from tsv_bench.benchmark.route import Routes, route_images
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.image_tower import image_tower
 from tsv_bench.data import Split, Task
-from tsv_bench.methods.forms import Served, Shared
+from tsv_bench.methods.forms import Routed, Served, Shared
 from tsv_bench.methods.method import Method
 from tsv_bench.methods.served import served_by
 from tsv_bench.models import Backbone
@@ -46,6 +47,7 @@ class Outcome:
     stored_bytes: int | None = None  # beside the pretrained backbone, of all tasks together
     task_known: bool = False  # whether each task is served its own vector
     task_knobs: dict[str, dict[str, float]] = field(default_factory=dict)  # chosen on validation
+    routes: Routes | None = None  # of test images, if a router chooses experts
 
 
 def open_task_vectors(
@@ -116,7 +118,13 @@ def evaluate_method(
             task_values = value if isinstance(value, dict) else dict.fromkeys(tasks, value)
             method = method.with_knob(value)
     with stage("merge", seconds):
-        served = in_memory(served_by(method.serve, vectors, method.name), method.label)
+        served = served_by(method.serve, vectors, method.name)
+        if isinstance(served, Routed) and method.alphas != [1.0]:
+            raise ValueError(
+                f"{method.name} sends images to experts by a router, which are for one scale: its "
+                f"alphas are {method.alphas} and must be [1.0]. Scale inside the method."
+            )
+        served = in_memory(served, method.label)
         stored = served.stored_bytes()
 
     correct: dict[float, dict[str, np.ndarray]] = {}
@@ -143,7 +151,11 @@ def evaluate_method(
     before = served.seconds
     with stage("test", seconds):
         with tqdm(total=len(testing), desc=f"{method.label}: test", leave=False) as bar:
-            test = evaluator.correct(served, alpha, testing, bar.update)
+            if isinstance(served, Routed):
+                routes = route_images(evaluator, served, testing, bar.update)
+                test = routes.correct
+            else:
+                routes, test = None, evaluator.correct(served, alpha, testing, bar.update)
 
     # A vector that a task has for itself was computed during the test; its time counts as merging.
     computing = served.seconds - before
@@ -162,7 +174,8 @@ def evaluate_method(
         served=served,
         seconds=seconds,
         stored_bytes=stored,
-        task_known=not isinstance(served, Shared),
+        task_known=not isinstance(served, Shared | Routed),
+        routes=routes,
         task_knobs={task: {method.choice.knob: value} for task, value in task_values.items()},
     )
 

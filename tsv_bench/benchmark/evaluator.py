@@ -7,13 +7,23 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from tsv_bench.data import Split
+from tsv_bench.methods.bench import Linear
 from tsv_bench.methods.forms import Served, as_served
-from tsv_bench.models import Backbone
+from tsv_bench.models import Backbone, class_token_only, normalize
 from tsv_bench.models.accuracy import correct_in_batches
-from tsv_bench.models.devices import autocast, batch_sizes, state_on_device, with_smaller_batches
+from tsv_bench.models.devices import (
+    autocast,
+    batch_sizes,
+    device_batches,
+    state_on_device,
+    with_smaller_batches,
+)
+from tsv_bench.models.forward.linear_layers import features_by
 from tsv_bench.task_vectors import task_vector
 
 
@@ -67,6 +77,47 @@ class Evaluator:
             self._sizes = self._sizes[self._sizes.index(size) :]
             done()
         return correct
+
+    def load(self, layers: Mapping[str, Tensor]) -> None:
+        """Take pretrained + layers, for `features` and `forward`; {} is the pretrained network."""
+        state = {name: param.clone() for name, param in self._pretrained.items()}
+        for name, layer in layers.items():
+            state[name] += layer.to(self._device)
+        self._visual.load_state_dict(state)
+
+    def head(self, task: str) -> Tensor:
+        """Return a task's head [classes, dim]."""
+        return self._heads[task].float()
+
+    @torch.inference_mode()
+    def batches(
+        self, images: Tensor, run: Callable[[Tensor, slice], Tensor]
+    ) -> Shaped[Tensor, "images ..."]:
+        """Return what ``run`` gives of batches and of the rows that they are, one after another."""
+
+        def all_of(size: int) -> Tensor:
+            results, start = [], 0
+            for batch in device_batches(images, size, self._device):
+                results.append(run(batch, slice(start, start + len(batch))))
+                start += len(batch)
+            return torch.cat(results)
+
+        found, size = with_smaller_batches(all_of, self._sizes, self._device)
+        self._sizes = self._sizes[self._sizes.index(size) :]
+        return found
+
+    def features(self, images: Tensor) -> Float[Tensor, "images dim"]:
+        """Return the features of images in float32, not normalized, on the device."""
+        with class_token_only(self._visual):
+            return self.batches(images, lambda batch, _: self.forward(batch))
+
+    def forward(self, images: Tensor, linear: Linear | None = None) -> Float[Tensor, "images dim"]:
+        """Return the features of a batch on the device; ``linear`` as in `features_by`."""
+        with self._cast():
+            if linear is None:
+                return self._visual(normalize(images)).float()
+            weights = dict(self._visual.named_parameters())
+            return features_by(self._visual, weights, normalize(images), linear).float()
 
     def _load(self, served: Served, task: str, alpha: float) -> None:
         layers = served.layers(task)

@@ -25,7 +25,8 @@ from tsv_bench.benchmark.evaluate import (
 from tsv_bench.benchmark.evaluator import Evaluation
 from tsv_bench.benchmark.given.observe import Given, draw, observe
 from tsv_bench.benchmark.given.unfinished import Unfinished
-from tsv_bench.benchmark.runs import Run, find_runs, load_correct, save_run
+from tsv_bench.benchmark.route import Routes
+from tsv_bench.benchmark.runs import RouterScores, Run, find_runs, load_correct, save_run
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.source import Source
 from tsv_bench.data import SPLITS, Split, Task
@@ -150,6 +151,7 @@ class Cell:
             task_known=outcome.task_known,
             task_knobs=outcome.task_knobs,
             seen=given.seen(outcome.seconds["merge"]),
+            router=router_scores(outcome.routes) if outcome.routes else None,
             details=given.details,
             checkpoints=used,
             data={name: task.fingerprint for name, task in self.tasks.items()},
@@ -161,6 +163,15 @@ class Cell:
             machine=provenance.machine(self.evaluation.device),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+
+
+def router_scores(routes: Routes) -> RouterScores:
+    """Return the scores of a router. An image of another task than found has no right class."""
+    head_found = {task: hits & routes.found[task] for task, hits in routes.correct.items()}
+    kinds = {"found": routes.found, "oracle": routes.oracle, "head_found": head_found}
+    return RouterScores(
+        **{name: {t: score(hits) for t, hits in kind.items()} for name, kind in kinds.items()}
+    )
 
 
 def make_run(

@@ -16,6 +16,7 @@ LARGEST = 2**53  # of the other numbers: floats hold all whole numbers up to it
 SPLITS = ("train", "val", "test")
 MAX_TASKS = 1000
 MAX_KNOBS = 10_000  # characters of json; they stand in the labels of rows
+MAX_DETAILS = 1_000_000  # characters of json
 MAX_DEPTH = 20  # of what a method's knobs and the settings may hold
 FILE_NAMES = ("backbone", "suite", "method", "fingerprint")  # fields that become file names
 JSON_NAMES = {dict: "an object", list: "a list", str: "a text", bool: "true or false",
@@ -98,10 +99,16 @@ def check_agreement(content: Mapping[str, Any]) -> None:
         check_name(task, "the name of a task")
     if (length := len(json.dumps(content["knobs"]))) > MAX_KNOBS:
         raise ValueError(f"its knobs have {length} characters, not up to {MAX_KNOBS}.")
+    if (length := len(json.dumps(content.get("details", {})))) > MAX_DETAILS:
+        raise ValueError(f"its details have {length} characters, not up to {MAX_DETAILS}.")
     if odd := set(tasks) ^ set(content["test"]):
         raise ValueError(f"its tasks and its test accuracies differ, first in {min(odd)!r}.")
     for split in ("test", "val"):
         _check_scores(content[split], split)
+    for name, scores in (content.get("router") or {}).items():
+        if odd := set(tasks) ^ set(scores):
+            raise ValueError(f"its tasks and its router.{name} differ, first in {min(odd)!r}.")
+        _check_scores(scores, f"router.{name}")
     if not all(set(point) == {"alpha", "normalized"} for point in content["alpha_curve"]):
         raise ValueError("a point of its alpha_curve has other keys than alpha and normalized.")
     if zero := [task for task, accuracy in content["normalizer"].items() if accuracy == 0]:

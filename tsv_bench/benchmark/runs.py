@@ -54,6 +54,15 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RouterScores:
+    """How the router of a method did on the test images: task -> score."""
+
+    found: dict[str, Score]  # images whose task it found
+    oracle: dict[str, Score]  # images right if each went to its own task's expert
+    head_found: dict[str, Score]  # right with the head of the found task: a wrong task is wrong
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One evaluated method with its backbone and suite; the unit of results and of every table."""
 
@@ -78,6 +87,7 @@ class Run:
     task_known: bool = False  # whether each task is served its own: it must be known at inference
     task_knobs: dict[str, dict[str, Any]] = field(default_factory=dict)  # task -> chosen for it
     seen: Seen | None = None  # None: no data
+    router: RouterScores | None = None  # None: the method has none
     details: dict[str, Any] = field(default_factory=dict)  # what the method noted, by its name
     checkpoints: dict[str, dict[str, str]]  # task or "pretrained" -> {"sha256", "generation"}
     data: dict[str, str]  # task -> fingerprint of its data
@@ -136,6 +146,11 @@ def load_run(path: Path) -> Run:
         content[split] = {task: Score(**score) for task, score in content[split].items()}
     if content.get("seen"):
         content["seen"] = Seen(**content["seen"])
+    if content.get("router"):
+        found = content["router"].items()
+        content["router"] = RouterScores(
+            **{name: {t: Score(**s) for t, s in scores.items()} for name, scores in found}
+        )
     return Run(**content)
 
 

@@ -19,7 +19,7 @@ from tsv_bench.merging.dense_writer import DenseWriter
 from tsv_bench.merging.low_rank_writer import LowRankWriter
 from tsv_bench.merging.masked_writer import MaskedDenseWriter, MaskWriter
 from tsv_bench.merging.outputs import WRITES, check_outputs, output_paths
-from tsv_bench.methods.forms import Adapted, LowRank, Masked, Served, Shared
+from tsv_bench.methods.forms import Adapted, LowRank, Masked, Routed, Served, Shared
 from tsv_bench.methods.served import form_by_trial, served_by
 from tsv_bench.observation.statistics_file import (
     check_layers,
@@ -36,6 +36,8 @@ from tsv_bench.task_vectors.streaming import observer
 # Form of serving -> its writer: of compressed files, and of dense ones if it is not `DenseWriter`.
 COMPRESSED = {LowRank: LowRankWriter, Masked: MaskWriter}
 DENSE = {Masked: MaskedDenseWriter}
+# What has no place in files of weights.
+NO_FILES = {Adapted: "each task an adapter of features", Routed: "experts and a router"}
 
 
 class Writer(Protocol):
@@ -160,10 +162,10 @@ def make_writer(
     overwrite: bool,
 ) -> Writer:
     """Return the writer of a form of serving. Raises ValueError if it has none, or no such one."""
-    if form is Adapted:
+    if what := NO_FILES.get(form):
         raise ValueError(
-            "this method serves each task an adapter of features beside one merged vector, and "
-            "there are no files of it to write. tsv-bench evaluates it."
+            f"this method serves {what} beside one merged vector, and there are no files of it to "
+            f"write. tsv-bench evaluates it."
         )
     if write == "compressed" and form not in COMPRESSED:
         raise ValueError(

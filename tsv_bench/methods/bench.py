@@ -7,6 +7,9 @@ from torch import Tensor
 
 from tsv_bench.task_vectors.statistics import Statistics
 
+# (name of the weight, inputs [images, tokens, n], weight [m, n], bias [m]) -> [images, tokens, m]
+Linear = Callable[[str, Tensor, Tensor, Tensor | None], Tensor]
+
 
 @runtime_checkable
 class Bench(Protocol):
@@ -34,8 +37,13 @@ class Bench(Protocol):
     def head(self, task: str) -> Tensor:
         """Return the task's frozen classifier [classes, dim]."""
 
-    def features(self, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        """Return the features [images, dim] that these weights give, not normalized."""
+    def features(
+        self, weights: Mapping[str, Tensor], images: Tensor, linear: Linear | None = None
+    ) -> Tensor:
+        """Return the features [images, dim] that these weights give, not normalized.
+
+        ``linear``: what the linear layers of residual blocks compute, if not their product.
+        """
 
     def logits(self, task: str, features: Tensor) -> Tensor:
         """Return the logits [images, classes] of features, which are normalized first."""

@@ -4,13 +4,14 @@
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from tsv_bench.linalg.precision import all_finite
+from tsv_bench.methods.checked import checked
 from tsv_bench.methods.learned.adapters import AdaptedVector, Adapter
 from tsv_bench.methods.masked.masked_vector import (
     MaskedVector,
@@ -20,8 +21,9 @@ from tsv_bench.methods.masked.masked_vector import (
     pack_vectors,
 )
 from tsv_bench.methods.matrixwise.decomposition import CompressedVector
+from tsv_bench.methods.routed.routed_vector import RoutedVector, Router
 from tsv_bench.task_vectors.bits import num_mask_bytes
-from tsv_bench.task_vectors.lazy import LazyMapping, LazyVector, Part, as_lazy
+from tsv_bench.task_vectors.lazy import LazyMapping, as_lazy
 from tsv_bench.task_vectors.streaming import gather, stream
 from tsv_bench.task_vectors.task_vector import is_changed
 
@@ -178,11 +180,44 @@ class Adapted(Served):
         return super().stored_bytes() + NUM_BYTES * sum(tensor.numel() for tensor in tensors)
 
 
+class Routed(Served):
+    """A vector that experts share, and one of its own for each task: `RoutedVector`.
+
+    As a mapping it serves each task its expert alone. `router` sends images to experts; it is
+    learned when it is first wanted.
+    """
+
+    def __init__(
+        self, vectors: Mapping[str, RoutedVector], task_vectors: Mapping[str, Mapping], name: str
+    ) -> None:
+        super().__init__(vectors, task_vectors, name)
+        self.routing = next(iter(vectors.values())).routing
+
+    @cached_property
+    def router(self) -> Router:
+        """What sends images to the tasks' experts."""
+        return self.routing.learn(self.routing.shared)
+
+    def in_memory(self, done: Callable[[], object] = lambda: None) -> "Routed":
+        like, who = next(iter(self.task_vectors.values())), f"{self.name} shares"
+        shared = gathered(checked(self.routing.shared, like, who), done)
+        routing = replace(self.routing, shared=shared)
+        there = Routed(routing.vectors(list(self)), self.task_vectors, self.name)
+        _ = there.router
+        return there
+
+    def stored_bytes(self) -> int:
+        router = sum(tensor.numel() for tensor in self.router.tensors.values())
+        shared = dense_bytes(as_lazy(self.routing.shared))
+        return shared + self.routing.expert_bytes() + NUM_BYTES * router
+
+
 FORMS = {
     AdaptedVector: Adapted,
     CompressedVector: LowRank,
     MaskedVector: Masked,
     PackedVector: Packed,
+    RoutedVector: Routed,
 }
 
 
@@ -217,67 +252,3 @@ def gathered(vector: Mapping, done: Callable[[], object] = lambda: None) -> dict
 def dense_bytes(vector: LazyMapping) -> int:
     """Return the bytes of the layers that are not zero."""
     return NUM_BYTES * sum(vector.shape(n).numel() for n in vector if is_changed(vector, n))
-
-
-def checked(vector: Mapping, like: LazyMapping, who: str) -> LazyMapping:
-    """Return the vector with every layer checked by `check_tensor`, lazy ones when computed.
-
-    ``who`` begins the messages. Raises ValueError at once if the vector is no mapping, has other
-    layers than ``like``, or is a dict with a wrong layer.
-    """
-    if not isinstance(vector, Mapping):
-        raise ValueError(f"{who} a {type(vector).__name__} and not a mapping of layers to tensors.")
-    if missing := [layer for layer in like if layer not in vector]:
-        raise ValueError(
-            f"{who} a vector that lacks {len(missing)} of the {len(like)} layers, first "
-            f"{missing[0]!r}. A method serves every layer; one that stays as it is is zero."
-        )
-    if odd := [layer for layer in vector if layer not in like]:
-        raise ValueError(
-            f"{who} a vector with {len(odd)} layers that its task vector does not have, first "
-            f"{odd[0]!r}."
-        )
-    if isinstance(vector, dict):
-        for layer, tensor in vector.items():
-            check_tensor(tensor, like.shape(layer), f"{who} {layer!r}")
-        return as_lazy(vector)
-    return LazyVector([like], lambda layer: _checked_parts(vector, layer, like, who))
-
-
-def _checked_parts(vector: Mapping, layer: str, like: LazyMapping, who: str) -> list[Part]:
-    shape, num_rows = like.shape(layer), like.num_rows(layer)
-    if isinstance(vector, LazyVector):
-        parts = list(vector.parts(layer))
-    else:
-        parts = [Part(layer, 0, shape.numel(), lambda: vector[layer], lambda tensor: tensor)]
-    stops = [*(part.start for part in parts[1:]), num_rows]
-
-    def check(part: Part, stop: int) -> Part:
-        rows = torch.Size([stop - part.start, *shape[1:]]) if shape else shape
-
-        def compute(read: object) -> Tensor:
-            tensor = part.compute(read)
-            check_tensor(tensor, rows, f"{who} {layer!r}")
-            return tensor
-
-        return Part(part.name, part.start, part.num_entries, part.read, compute, part.alone)
-
-    return [check(part, stop) for part, stop in zip(parts, stops, strict=True)]
-
-
-def check_tensor(tensor: object, shape: Sequence[int], what: str) -> None:
-    """Raise ValueError unless it is a tensor of this shape, of finite numbers."""
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise ValueError(f"{what} as {kind}, not as a tensor of floating-point numbers.")
-    if tensor.shape != torch.Size(shape):
-        raise ValueError(
-            f"{what} with shape {tuple(tensor.shape)}; the layer (or the rows of it that were "
-            f"asked for) has {tuple(shape)}. Stacked deltas have the tasks first, and the rule "
-            f"merges these."
-        )
-    if not all_finite(tensor):
-        raise ValueError(
-            f"{what} with NaN or infinity in it. Does the rule divide by zero where no task "
-            f"changed anything?"
-        )

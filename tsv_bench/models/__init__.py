@@ -1,8 +1,8 @@
 """Networks: pretrained backbones, zero-shot heads, training, and accuracies."""
 
 from tsv_bench.models.backbone import Backbone, normalize
-from tsv_bench.models.class_token import class_token_only
 from tsv_bench.models.clip import clip_needs, load_clip
+from tsv_bench.models.forward.class_token import class_token_only
 from tsv_bench.models.head import zero_shot_head, zero_shot_heads
 from tsv_bench.models.mini import build_mini, load_mini, save_mini
 

@@ -37,10 +37,12 @@ VALUES = {
     "batch_size": (5, 12),  # of 12 images
     "penalty": (0, 1e12),  # beside a learning rate of 1e7
     "confidence": (0.5, 5),
+    "factor": (2, 9),
 }
 UNMET = {
     "solver": "closed_form", "drop": "linear", "relative_learning_rate": 0.05,
     "eps_relative": 0.05, "rule": "sum", "data_free": True,
+    "rescale": "code",
 }  # fmt: skip
 ROUNDING = {"svd"}  # whose results differ only by rounding
 RULES = [

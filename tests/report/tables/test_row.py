@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_up.runs import make_run
+from made_up.runs import make_run, router_scores
 
 from tsv_bench.report.tables.table import build_tables
 
@@ -13,19 +13,22 @@ def row_of(*evaluated):
 
 
 @pytest.mark.parametrize(
-    ("changes", "known"),
+    ("changes", "served"),
     [
-        ([{"task_known": True, "stored_bytes": 8}], True),
-        ([{"task_known": False, "stored_bytes": 8}], False),
+        ([{"task_known": True, "stored_bytes": 8}], "own"),
+        ([{"task_known": False, "stored_bytes": 8}], "one"),
         ([{"task_known": False, "stored_bytes": None}], None),  # older than the field
-        ([{"task_known": False, "stored_bytes": None}, {"task_known": True}], True),
-        ([{"task_known": False, "stored_bytes": None}, {"stored_bytes": 8}], False),
+        ([{"task_known": False, "stored_bytes": None}, {"task_known": True}], "own"),
+        ([{"task_known": False, "stored_bytes": None}, {"stored_bytes": 8}], "one"),
+        ([{"router": router_scores(0.9, 0.8, 0.7), "stored_bytes": 8}], "routed"),
     ],
 )
-def test_whether_the_task_must_be_known_is_said_by_any_run(changes, known):
-    assert (
-        row_of(*(make_run("ties", seed, **c) for seed, c in enumerate(changes))).task_known is known
-    )
+def test_what_tasks_are_served_is_said_by_any_run(changes, served):
+    small = {"tasks": ("digits", "signs"), "num_images": 10}
+    row = row_of(*(make_run("ties", seed, **small, **c) for seed, c in enumerate(changes)))
+    assert row.served == served
+    found = row.router("found")
+    assert found == ({"digits": 0.9, "signs": 0.9} if served == "routed" else None)
 
 
 def test_bytes_are_of_a_task_and_unknown_where_one_run_does_not_say():

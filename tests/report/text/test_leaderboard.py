@@ -5,7 +5,7 @@ import io
 from dataclasses import replace
 
 import pytest
-from made_up.runs import LABELS, TASKS, make_run
+from made_up.runs import LABELS, TASKS, make_run, router_scores
 from stand_ins.commands import tsv
 
 from tsv_bench.benchmark.runs import Seen, save_run
@@ -22,6 +22,7 @@ from tsv_bench.report.text.render import (
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
+ONE, ROUTED, OWN = SERVED.values()
 MASKS = {"task_known": True, "stored_bytes": 8_000_000, "peak_memory": 2_500_000_000}
 
 
@@ -50,8 +51,8 @@ def lines_of(table):
 def test_blocks_and_the_best_first():
     table = table_of(masks())
     names = [name for name in lines_of(table)]
-    assert [name for name in names if name in BLOCKS] == [*SERVED, REFERENCES]
-    merged, told, references = (names.index(name) for name in (*SERVED, REFERENCES))
+    assert [name for name in names if name in BLOCKS] == [ONE, OWN, REFERENCES]
+    merged, told, references = (names.index(name) for name in (ONE, OWN, REFERENCES))
     value = {row.label: row.absolute.value for row in table.rows}
     for start, stop in ((merged, told), (told, references), (references, len(names))):
         values = [value[name] for name in names[start + 1 : stop]]
@@ -89,9 +90,34 @@ def test_methods_that_saw_data_stand_apart_and_every_layout_says_which():
     assert "TIES, sees 32 unlabelled val" in labels and "TSV-M" in labels
 
 
+def test_methods_with_a_router_stand_between_and_the_router_is_noted():
+    small = {"tasks": ("digits", "signs"), "num_images": 10}
+    router = router_scores(0.9, 0.8, 0.7)
+    runs = [
+        make_run("ties", **small),
+        make_run("tsv_merge", **small, router=router),
+        make_run("tsv_compress", **small),
+    ]
+    [table] = build_tables(runs)
+    lines = list(lines_of(table))
+    assert [name for name in lines if name in BLOCKS] == [ONE, ROUTED, OWN]
+    assert lines[lines.index(ROUTED) + 1] == "TSV-M"
+    assert (
+        "TSV-M: its router finds the task of 90.0% of the images (least of Digits, 90.0%). With "
+        "every image sent to its own task's expert 80.0% are right; with the head of the task "
+        "found, too, 70.0%."
+    ) in table.notes
+    record = next(
+        r for r in csv.DictReader(io.StringIO(render_csv([table], "leaderboard")))
+        if r["label"] == "TSV-M"
+    )  # fmt: skip
+    found = [float(record[f"router_{kind}"]) for kind in ("found", "oracle", "head_found")]
+    assert found == [0.9, 0.8, 0.7] and record["block"] == ROUTED
+
+
 def test_a_block_without_rows_has_no_heading():
     [table] = build_tables([make_run("ties"), make_run("individual")])
-    assert SERVED[1] not in lines_of(table) and SERVED[0] in lines_of(table)
+    assert OWN not in lines_of(table) and ONE in lines_of(table)
 
 
 def test_intervals_are_over_images_and_over_seeds(of_three_seeds):
@@ -166,7 +192,7 @@ def test_csv_has_the_leaderboards_order_and_fractions():
     assert [record["label"] for record in records] == [row.label for row in in_order(table)]
     assert [int(record["place"]) for record in records] == list(range(1, len(records) + 1))
     [record] = [record for record in records if record["method"] == "tall_mask"]
-    assert record["block"] == SERVED[1]
+    assert record["block"] == OWN
     assert float(record["stored_bytes_per_task"]) == 1_000_000
     assert int(record["peak_memory_bytes"]) == 2_500_000_000
     for row, record in zip(in_order(table), records, strict=True):
@@ -181,7 +207,7 @@ def test_texts_hold_the_same_rows_and_fit(of_three_seeds):
     assert max(map(len, shown.splitlines())) <= 100
     written, tex = (render(tables, "leaderboard") for render in (render_markdown, render_latex))
     for text in (shown, written, tex):
-        parts = [text.index(name) for name in (*SERVED, REFERENCES)]
+        parts = [text.index(name) for name in (ONE, OWN, REFERENCES)]
         assert parts == sorted(parts)
         for row in in_order(tables[0]):
             assert text.index(f"{row.label} ") > parts[0]

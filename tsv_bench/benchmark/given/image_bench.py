@@ -10,18 +10,17 @@ from torch.func import functional_call
 
 from tsv_bench.benchmark.given.unfinished import Unfinished
 from tsv_bench.models import Backbone, normalize
+from tsv_bench.models.forward.linear_layers import BLOCKS, Linear, embed, features_by, read_out
 from tsv_bench.observation.linear_inputs import LinearInputs, visible_products
 from tsv_bench.task_vectors.statistics import Statistics
-
-BLOCKS = "transformer.resblocks"
 
 
 class ImageBench:
     """Images of the suite, heads, and a backbone as a function of its weights.
 
     `forward_passes` and `backward_passes` count images that passed through the network or its
-    blocks, a block as its share of the network. A pass with weights that require gradients counts
-    as one backward, too.
+    blocks, a block as its share of the network. A pass whose result has a gradient counts as one
+    backward, too.
     """
 
     def __init__(
@@ -62,25 +61,29 @@ class ImageBench:
     def head(self, task: str) -> Tensor:
         return self._heads[task]
 
-    def features(self, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        self._count(weights, len(images))
-        return functional_call(self._visual, dict(weights), (normalize(images),))
+    def features(
+        self, weights: Mapping[str, Tensor], images: Tensor, linear: Linear | None = None
+    ) -> Tensor:
+        if linear:
+            found = features_by(self._visual, weights, normalize(images), linear)
+        else:
+            found = functional_call(self._visual, dict(weights), (normalize(images),))
+        return self._counted(found, len(images))
 
     def logits(self, task: str, features: Tensor) -> Tensor:
         return F.normalize(features, dim=-1) @ self._heads[task].T
 
     def embed(self, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        return functional_call(_Part(self._visual, "_embeds"), _within(weights), normalize(images))
+        return embed(self._visual, weights, normalize(images))
 
     def run_block(self, weights: Mapping[str, Tensor], number: int, tokens: Tensor) -> Tensor:
         prefix = f"{BLOCKS}.{number}."
         own = {n.removeprefix(prefix): weights[n] for n in weights if n.startswith(prefix)}
-        self._count(own, len(tokens) / self.num_blocks)
-        return functional_call(self._blocks[number], own, (tokens,))
+        found = functional_call(self._blocks[number], own, (tokens,))
+        return self._counted(found, len(tokens) / self.num_blocks)
 
     def read_out(self, weights: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
-        pooled, _ = functional_call(_Part(self._visual, "_pool"), _within(weights), tokens)
-        return pooled if self._visual.proj is None else pooled @ weights["proj"]
+        return read_out(self._visual, weights, tokens)
 
     def linear_inputs(self, weights: Mapping[str, Tensor], run: Callable[[], object]) -> Statistics:
         with torch.no_grad(), visible_products(), LinearInputs(weights, ("inputs",)) as inputs:
@@ -98,22 +101,8 @@ class ImageBench:
     def note(self, name: str, content: Any) -> None:
         self.details[name] = content
 
-    def _count(self, weights: Mapping[str, Tensor], images: float) -> None:
+    def _counted(self, result: Tensor, images: float) -> Tensor:
         self.forward_passes += images
-        if torch.is_grad_enabled() and any(w.requires_grad for w in weights.values()):
+        if result.requires_grad:
             self.backward_passes += images
-
-
-class _Part(torch.nn.Module):
-    """One method of an image tower as a module, to be called with other weights."""
-
-    def __init__(self, visual: torch.nn.Module, method: str) -> None:
-        super().__init__()
-        self.visual, self._method = visual, method
-
-    def forward(self, x: Tensor) -> Tensor:
-        return getattr(self.visual, self._method)(x)
-
-
-def _within(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"visual.{name}": tensor for name, tensor in weights.items()}
+        return result

@@ -5,8 +5,8 @@
 
 // The columns of the table of tasks; those that this Run has nothing for are left out.
 const taskColumns = (run) => {
-  const [tasks, test, val, normalizer, variants, knobs] =
-    ["tasks", "test", "val", "normalizer", "variants", "task_knobs"]
+  const [tasks, test, val, normalizer, variants, knobs, router] =
+    ["tasks", "test", "val", "normalizer", "variants", "task_knobs", "router"]
       .map((name) => shared(run, name));
   const theirs = run.theirs ? run.theirs.tasks : {};
   const any = (values) => Object.keys(tasks).some((task) => values[task]);
@@ -38,6 +38,12 @@ const taskColumns = (run) => {
       cell: (task) => percent(val[task] ? val[task].accuracy : null) },
     any(knobs) && { head: "chosen for it", kind: "text",
       cell: (task) => knobs[task] ? valueText(knobs[task]) : "" },
+    router && { head: "router finds it", kind: "number",
+      cell: (task) => percent(router.found[task].accuracy) },
+    router && { head: "oracle router", kind: "number",
+      cell: (task) => percent(router.oracle[task].accuracy) },
+    router && { head: "head found too", kind: "number",
+      cell: (task) => percent(router.head_found[task].accuracy) },
     any(variants) && { head: "not the default", kind: "wrap",
       cell: (task) => variants[task] || "" },
   ].filter(Boolean);
@@ -64,13 +70,14 @@ const facts = (run) => {
     ? ` ${bounds(run.interval)} over images` : ", no interval: the per-image correctness is lost";
   const stored = `${megabytes(run.stored_bytes)} MB beside the pretrained backbone, `
     + `${megabytes(run.perTask)} a task`;
-  const inference = { true: "the task must be known", false: "one model for all tasks" };
+  const inference = { own: "the task must be known", one: "one model for all tasks",
+    routed: "a router chooses experts for each image; the head of the task is known" };
   return makeList([
     ["absolute", `${percent(run.absolute, 2)}${interval}`],
     ["normalized", `${percent(run.normalized, 2)} by ${run.normalizer_source}`],
     ...publishedFacts(run),
     ["alpha", `${run.alpha} ${alphas ? `of ${alphas} candidates` : "(fixed)"}`],
-    ["inference", inference[run.task_known] || null],
+    ["inference", inference[run.served] || null],
     ["data seen", run.seen ? `${run.data_seen}, ${run.seen.forward_passes} forward and `
       + `${run.seen.backward_passes} backward passes, ${run.seen.seconds.toFixed(1)} s`
       : "no images but those by which alpha is chosen"],

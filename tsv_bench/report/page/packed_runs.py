@@ -20,7 +20,7 @@ from tsv_bench.report.tables.table import Table
 # Fields whose values go into the pool.
 POOLED = (
     "knobs", "tasks", "alpha_curve", "test", "val", "normalizer", "seconds", "task_knobs",
-    "checkpoints", "data", "variants", "versions",
+    "checkpoints", "data", "variants", "versions", "router", "details",
 )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def pack_runs(evaluated: Sequence[Evaluated], tables: Sequence[Table]) -> dict[s
             content["test"][task]["interval"] = [interval.low, interval.high]
         content |= {name: pool.number(content[name]) for name in POOLED}
         content["label"] = label
-        content["task_known"] = row.task_known
+        content["served"] = row.served
         content["data_seen"] = row.data
         content["interval"] = _interval(run, correct)
         content["published"] = pool.number(_published(row))

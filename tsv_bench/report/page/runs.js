@@ -40,7 +40,7 @@ const withInterval = (run) => run.interval
   ? `${percent(run.absolute)} \u00B1${percent((run.interval[1] - run.interval[0]) / 2)}`
   : percent(run.absolute);
 
-const knownText = (run) => ({ true: "yes", false: "no" })[run.task_known] || NONE;
+const knownText = (run) => ({ own: "yes", one: "no", routed: "router" })[run.served] || NONE;
 const valueText = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
 
 // sort: what a column is ordered by; text: what it shows, null in the column that heads the rows;
@@ -63,7 +63,7 @@ const columns = [
   { head: "MB a task", text: (run) => megabytes(run.perTask), sort: (run) => run.perTask,
     number: true },
   { head: "task known", text: knownText,
-    sort: (run) => run.task_known === null ? null : knownText(run) },
+    sort: (run) => run.served === null ? null : knownText(run) },
   { head: "data", text: (run) => run.data_seen, sort: (run) => run.seen ? run.data_seen : null },
   { head: "seconds", text: (run) => seconds(run.time), sort: (run) => run.time, number: true },
   { head: "memory GB", text: (run) => (run.peak_memory / 1e9).toFixed(2),

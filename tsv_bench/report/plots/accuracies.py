@@ -16,7 +16,11 @@ from tsv_bench.report.plots.style import (
 from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.table import Table
 
-BLOCKS = {False: "One model for all tasks", True: "Task known at inference"}
+BLOCKS = {
+    "one": "One model for all tasks",
+    "routed": "Router chooses",
+    "own": "Task known at inference",
+}
 
 
 def plot_methods(table: Table) -> Figure:
@@ -102,12 +106,13 @@ def _entries(rows: list[Row]) -> list[tuple[str, Row | None]]:
     There are no headings if all methods are in one block, or if some do not say in which.
     """
     by_value = sorted(rows, key=lambda row: -row.absolute.value)
-    blocks = {known: [r for r in by_value if r.task_known == known] for known in BLOCKS}
-    if not all(blocks.values()) or None in (row.task_known for row in rows):
+    blocks = {served: [r for r in by_value if r.served == served] for served in BLOCKS}
+    blocks = {served: block for served, block in blocks.items() if block}
+    if len(blocks) < 2 or None in (row.served for row in rows):
         return [(_label(row), row) for row in by_value]
     entries: list[tuple[str, Row | None]] = []
-    for known, block in blocks.items():
-        entries += [(BLOCKS[known], None), *((_label(row), row) for row in block)]
+    for served, block in blocks.items():
+        entries += [(BLOCKS[served], None), *((_label(row), row) for row in block)]
     return entries
 
 

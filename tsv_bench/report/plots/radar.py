@@ -80,7 +80,7 @@ def caption_radar(table: Table) -> str:
     text = f"Accuracy on every task of {enumerated(shown)}; the axis {starts}."
     if left := len({row.method for row in table.rows} - {row.method for row in rows}):
         best = f"{NUM_BEST} best"
-        if None not in [row.task_known for row in table.rows]:
+        if None not in [row.served for row in table.rows]:
             best += " that merge into one model"
         text += (
             f" Not shown: {left} other method{'s' if left > 1 else ''}; beside the references and "
@@ -94,7 +94,7 @@ def _chosen(table: Table) -> list[Row]:
     if len(table.tasks) < MIN_TASKS:
         raise NothingToPlot(f"{table.suite} has {len(table.tasks)} tasks, a radar needs 3 or more.")
     always = [row for row in table.rows if row.method in ALWAYS]
-    merged = [row for row in table.rows if not (row.task_known or row.method in ALWAYS)]
+    merged = [row for row in table.rows if row.served in (None, "one") and row.method not in ALWAYS]
     best = _best_of_methods(merged)
     chosen = [*always, *best]
     if not chosen:  # all methods must know the task

@@ -14,10 +14,11 @@ from tsv_bench.report.tables.rank_curves import KNOB, RankCurve, rank_curves
 from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.table import Table
 
-# task known -> label, color, marker
+# What tasks are served -> label, color, marker
 KINDS = {
-    False: ("one model for all tasks", COLORS[0], "o"),
-    True: ("task known at inference", COLORS[1], "s"),
+    "one": ("one model for all tasks", COLORS[0], "o"),
+    "routed": ("router chooses", COLORS[2], "D"),
+    "own": ("task known at inference", COLORS[1], "s"),
 }
 INCH_PER_CHARACTER = 0.07  # in the labels' font
 ALIKE = 1.02  # ratio of sizes that count as one, so that their labels share a column
@@ -34,8 +35,10 @@ def plot_sizes(table: Table) -> Figure:
     others = [row for row in rows if row not in column]
     figure = new_figure(7.6, max(4.2, 1.6 + 0.18 * len(column)))
     axes = figure.add_subplot()
-    for known, (label, color, marker) in KINDS.items():
-        of_kind = [row for row in rows if row.task_known == known]
+    for served, (label, color, marker) in KINDS.items():
+        of_kind = [row for row in rows if row.served == served]
+        if not of_kind:
+            continue
         axes.plot(
             [sizes[id(row)] for row in of_kind], [row.absolute.value for row in of_kind], marker,
             color=color, markersize=6, markeredgecolor="white", label=label,

@@ -83,3 +83,20 @@ def note_variants(rows: list[Row], notes: list[str]) -> None:
     for (task, what), having in labels.items():
         where = "" if len(having) == len(rows) else f" (in {', '.join(having)} only)"
         notes.append(f"{rows[0].runs[0].tasks[task]}: {what}{where}.")
+
+
+def note_routers(rows: list[Row], notes: list[str]) -> None:
+    """Add a note for each row with a router: how often it is right, and what that costs."""
+    for row in rows:
+        if found := row.router("found"):
+            mean, oracle, head = (
+                100 * sum(scores.values()) / len(scores)
+                for scores in (found, row.router("oracle"), row.router("head_found"))
+            )
+            worst = min(found, key=found.__getitem__)
+            notes.append(
+                f"{row.label}: its router finds the task of {mean:.1f}% of the images (least of "
+                f"{row.runs[0].tasks[worst]}, {100 * found[worst]:.1f}%). With every image sent to "
+                f"its own task's expert {oracle:.1f}% are right; with the head of the task found, "
+                f"too, {head:.1f}%."
+            )

@@ -79,7 +79,9 @@ def _ordering(generation: str, rows: dict[str, Row], figures: dict[str, Figure])
         ours = [rows[m].absolute.value for m in methods]
         return kendall(ours, [figures[m].absolute for m in methods])
 
-    merged = [m for m in figures if not (rows[m].is_reference or rows[m].task_known)]
+    merged = [
+        m for m in figures if not rows[m].is_reference and rows[m].served not in ("routed", "own")
+    ]
     pairs, other_way, found = 0, 0, []
     for pair in combinations(figures, 2):
         # a is the one with the lower published figure.

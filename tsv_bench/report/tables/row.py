@@ -18,6 +18,10 @@ SHARED_STAGES = ("data", "checkpoints")
 
 REFERENCES = ("zero_shot", "individual")  # the ends of the scale, between which methods lie
 
+# One model for all tasks; experts, of which a router chooses for each image; its own model for each
+# task, which must be known at inference.
+SERVED = ("one", "routed", "own")
+
 # A Run and its per-image correctness: task -> [images], bool; None where the file is lost.
 Evaluated = tuple[Run, dict[str, np.ndarray] | None]
 
@@ -48,15 +52,21 @@ class Row:
         return self.method in REFERENCES
 
     @property
-    def task_known(self) -> bool | None:
-        """Whether each task is served its own weights, so that it must be known at inference.
-
-        None if no Run says so.
-        """
+    def served(self) -> str | None:
+        """What the tasks are served, of `SERVED`; None if no Run says so."""
+        if any(run.router for run in self.runs):
+            return "routed"
         if any(run.task_known for run in self.runs):
-            return True
+            return "own"
         # False is also the default of Runs older than this field; those lack the bytes as well.
-        return None if all(run.stored_bytes is None for run in self.runs) else False
+        return None if all(run.stored_bytes is None for run in self.runs) else "one"
+
+    def router(self, kind: str) -> dict[str, float] | None:
+        """Return task -> a score of `RouterScores`, the mean over seeds; None without a router."""
+        if not all(run.router for run in self.runs):
+            return None
+        scores = [getattr(run.router, kind) for run in self.runs]
+        return {t: _mean(of_seed[t].accuracy for of_seed in scores) for t in self.runs[0].tasks}
 
     @property
     def data(self) -> str:

@@ -16,6 +16,7 @@ from tsv_bench.report.tables.notes import (
     check_same_images,
     note_differences,
     note_evaluation,
+    note_routers,
     note_variants,
 )
 from tsv_bench.report.tables.row import Evaluated, Row, build_row, row_labels
@@ -165,6 +166,7 @@ def _build_table(name: str, group: list[Evaluated]) -> Table:
     note_differences(rows, notes)
     note_evaluation(rows, notes)
     note_variants(rows, notes)
+    note_routers(rows, notes)
     notes += doubts_of([run for row in rows for run in row.runs])
     if published := has_published(newest, notes):
         rows = [beside_published(row, notes) for row in rows]

@@ -40,6 +40,9 @@ def row_record(table: Table, row: Row) -> dict[str, Any]:
         record |= bounds_record(f"{name}_images", estimate.images)
         record |= bounds_record(f"{name}_seeds", estimate.seeds)
     record |= {"alpha": math.fsum(row.alphas) / len(row.alphas), "seconds": row.seconds}
+    for kind in ("found", "oracle", "head_found"):
+        if scores := row.router(kind):
+            record |= {f"router_{kind}": math.fsum(scores.values()) / len(scores)}
     record |= _published_record(table, row) if table.has_published else {}
     for task, interval in row.accuracy_intervals.items():
         record |= {f"accuracy_{task}": row.accuracy[task]}

@@ -1,9 +1,9 @@
 """The leaderboard: methods by mean accuracy, with the time, memory and storage that each takes.
 
-Methods that serve all tasks the same model stand in one block. Methods that serve each task a
-model of its own must be told the task of an image, and stand in another. Each is divided by what
-data its methods saw. The pretrained and the fine-tuned models are the ends of the scale, not
-methods.
+Methods that serve all tasks the same model stand in one block, methods whose router chooses an
+expert for each image in the next. Methods that serve each task a model of its own must be told the
+task of an image, and stand in a third. Each is divided by what data its methods saw. The pretrained
+and the fine-tuned models are the ends of the scale, not methods.
 """
 
 import math
@@ -26,11 +26,19 @@ from tsv_bench.report.text.csv_records import row_record, to_csv
 from tsv_bench.report.text.numbers import made_of, percent, signed
 from tsv_bench.report.text.sheet import Sheet
 
-SERVED = ("one model for all tasks", "one for each task")
+SERVED = {
+    "one": "one model for all tasks",
+    "routed": "router chooses",
+    "own": "one for each task",
+}
 REFERENCES = "references"
 # How a method serves, and what data it saw, unless that is none.
 BLOCKS = (
-    *(text if kind == "none" else f"{text}, {kind}" for text in SERVED for kind in DATA_KINDS),
+    *(
+        text if kind == "none" else f"{text}, {kind}"
+        for text in SERVED.values()
+        for kind in DATA_KINDS
+    ),
     REFERENCES,
 )
 NUMBERS = ("absolute", "seeds", "normalized", "seeds", "alpha", "sec", "GB", "MB/task")
@@ -40,7 +48,7 @@ def block(row: Row) -> str:
     """Return the block of `BLOCKS` that a row belongs to; as one model if its Runs do not say."""
     if row.is_reference:
         return REFERENCES
-    served = SERVED[1] if row.task_known else SERVED[0]
+    served = SERVED[row.served or "one"]
     return served if row.data_kind == "none" else f"{served}, {row.data_kind}"
 
 
