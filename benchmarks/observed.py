@@ -103,6 +103,17 @@ def squares(backbone, vectors):
     return {task: Statistics(Squares(vector)) for task, vector in vectors.items()}
 
 
+def mean_inputs(backbone, vectors):
+    """A vector of each layer's width, drawn, in place of the mean of its inputs."""
+    generator, found = torch.Generator().manual_seed(9), {}
+    for task, vector in vectors.items():
+        widths = {name: vector.shape(name)[1] for name in vector if LINEAR.search(name)}
+        found[task] = Statistics(
+            {name: torch.randn(width, generator=generator) for name, width in widths.items()}
+        )
+    return found
+
+
 def called(method, vectors, backbone):
     """What a method serves, its knobs those of its yaml and the ones that it carries."""
     name, *given = method.split(",")
@@ -110,7 +121,9 @@ def called(method, vectors, backbone):
     knobs = OmegaConf.to_container(node.serve, resolve=True)
     knobs = {key: value for key, value in knobs.items() if not key.startswith("_")}
     for need in node.get("needs", ()):
-        knobs[need] = {"inputs": seen, "fisher": squares}[need](backbone, vectors)
+        knobs[need] = {"inputs": seen, "means": mean_inputs, "fisher": squares}[need](
+            backbone, vectors
+        )
     return getattr(methods, name)(vectors, **knobs)
 
 

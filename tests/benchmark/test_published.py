@@ -101,7 +101,8 @@ def test_methods_here_have_the_names_that_figures_are_filed_under():
     assert without == {
         "anchored_regression", "breadcrumbs", "consensus_ties", "dare_ta", "dare_ties",
         "knots", "lata", "lines", "localize_and_stitch", "lot", "magmax", "magnitude_mask",
-        "model_stock", "slerp", "subspace_boosting", "svc", "tall_mask_ta", "twin_merging",
+        "model_stock", "pro_distill", "slerp", "subspace_boosting", "svc", "tall_mask_ta",
+        "twin_merging",
     }  # fmt: skip
 
 

@@ -153,7 +153,9 @@ ONE_TASK_IS_CHANGED = {
     **dict.fromkeys(["iso_c", "iso_cts", "subspace_boosting"], "matrices get a new spectrum"),
     "esm": "matrices get a new spectrum",
     **dict.fromkeys(LEARNING, "its coefficients are learned"),
-    **dict.fromkeys(["surgery", "twin_merging", "we_moe"], "a share of it is served"),
+    **dict.fromkeys(
+        ["pro_distill", "surgery", "twin_merging", "we_moe"], "a share of it is served"
+    ),
     "esm_plus_plus": "matrices without experts get a new spectrum",
     **dict.fromkeys(["free_merging", "free_merging_whole"], "only large entries are served"),
     "mats": "its steps end within 1e-5",
