@@ -4,9 +4,8 @@ import made_up.analyses
 import numpy as np
 import pytest
 from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
-from stand_ins.boxes import overlapping
+from stand_ins.boxes import overlapping, texts_of
 
 from tsv_bench.analysis.depth import MAX_KINDS
 from tsv_bench.analysis.figures import (
@@ -20,27 +19,6 @@ from tsv_bench.analysis.figures import (
 from tsv_bench.report.plots.style import COLORS, NothingToPlot
 
 PLOTS = [plot_interference, plot_effective_rank, plot_energy, plot_cosines]
-
-
-def texts_of(figure):
-    """Yield (text, box in pixels) of everything written, as drawn by Agg."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    renderer = canvas.get_renderer()
-    texts = [figure._supxlabel, figure._supylabel]
-    for legend in figure.legends:
-        texts += legend.get_texts()
-    for axes in figure.axes:
-        if not axes.get_visible():
-            continue
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            ticks = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
-            texts += [axis.label, *(tick.label1 for tick in ticks)]
-        texts += [axes.title, *axes.texts]
-    for text in filter(None, texts):
-        if text.get_visible() and text.get_text():
-            yield text.get_text(), text.get_window_extent(renderer)
 
 
 @pytest.mark.parametrize("network", made_up.analyses.NETWORKS)

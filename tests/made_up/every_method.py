@@ -3,6 +3,7 @@
 import inspect
 from functools import partial
 
+import torch
 from hydra.utils import instantiate
 from made_up.bench import MadeUpBench
 from made_up.statistics import made_up_fisher, made_up_grams, made_up_means
@@ -19,6 +20,7 @@ SEEN = {
     "means": made_up_means(SHAPES, TASKS),
     "fisher": made_up_fisher(SHAPES, TASKS),
     "bench": MadeUpBench(TASKS),
+    "instruction": {name: torch.ones(shape) for name, shape in SHAPES.items()},
 }
 
 
@@ -54,6 +56,7 @@ METHODS = {path.stem: by_default(path) for path in YAMLS} | {
     "ties_sum": partial(methods.ties, density=0.2, merge="sum"),
     "lata_logarithmic": partial(methods.lata, drop="logarithmic", threshold=0.95),
     "lata_threshold": partial(methods.lata, drop="threshold", threshold=0.5),
+    "lata_published": seeing(methods.lata_published, drop="linear", threshold=0.95),
     "fr_merging_share": partial(methods.fr_merging, centre="zero", radius=0.1, weights="share"),
     "tsv_merge_svd": partial(methods.tsv_merge, svd="svd", polar="svd"),
     "dc_merge": partial(methods.dc_merge, density=1.0),

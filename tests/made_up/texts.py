@@ -17,10 +17,10 @@ def save_tokenizer(folder):
     )
 
 
-def llama(seed=0):
+def llama(seed=0, layers=2):
     """Linear layers stored outputs x inputs, an output head of its own."""
     config = transformers.LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=12, intermediate_size=20, num_hidden_layers=2,
+        vocab_size=len(WORDS), hidden_size=12, intermediate_size=20, num_hidden_layers=layers,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=64,
         tie_word_embeddings=False,
     )  # fmt: skip

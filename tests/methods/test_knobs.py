@@ -134,6 +134,10 @@ OUT_OF_RANGE = [
     ("knots", {"rule": "mean"}, "rule='mean'.*'ties', 'sum'"),
     ("knots", {"trim": "task"}, "trim='task'.*'vector', 'layer'"),
     ("lata", {"drop": "cubic"}, "drop='cubic'.*'linear', 'logarithmic'"),
+    ("lata_published", {"drop": "cubic"}, "drop='cubic'.*'linear', 'logarithmic'"),
+    ("lata_published", {"granularity": "layer"}, "granularity='layer'.*'block', 'tensor'"),
+    ("lata_published", {"rank_weights": "one"}, "rank_weights='one'.*'from_zero', 'above_zero'"),
+    ("lata_published", {"threshold": -2}, r"threshold=-2 is not in \[-1, 1\]"),
     ("lata_threshold", {"threshold": 1.5}, r"threshold=1.5 is not in \[-1, 1\]"),
     *(
         ("localize_and_stitch", knobs, message)

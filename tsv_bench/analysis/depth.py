@@ -22,10 +22,13 @@ WIDTHS = (3.4, 7)  # inches: a column, a page
 LOG_FACTOR = 30  # values that differ by more than this factor get a logarithmic axis
 
 
-def plot_by_depth(records: Records, panels: Mapping[str, Value]) -> Figure:
+def plot_by_depth(
+    records: Records, panels: Mapping[str, Value], what: str = "kinds", from_zero: bool = True
+) -> Figure:
     """Draw a row of axes for each panel (label -> measure) and a column for each stack of blocks.
 
-    The last column has the matrices outside of any stack.
+    The last column has the matrices outside of any stack. ``what`` says what the lines are of,
+    ``from_zero`` whether an axis starts at zero, or is logarithmic.
     """
     drawn = {label: lines_of(records, value) for label, value in panels.items()}
     stacks = next(iter(drawn.values()))  # panels differ in the values alone
@@ -45,9 +48,10 @@ def plot_by_depth(records: Records, panels: Mapping[str, Value]) -> Figure:
     for row, (label, lines) in zip(grid, drawn.items(), strict=True):
         row[0].set_ylabel(label)
         for axes, (stack, own) in zip(row, lines.items(), strict=True):
-            _draw(axes, own, kinds if stack else [])
+            _draw(axes, own, kinds if stack else [], what)
             clean(axes)
-        _scale(row[0], lines)
+        if from_zero:
+            _scale(row[0], lines)
     for axes, (stack, lines) in zip(grid[-1], stacks.items(), strict=True):
         if stack:
             axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
@@ -87,7 +91,7 @@ def lines_of(records: Records, value: Value) -> dict[str, Lines]:
     }
 
 
-def _draw(axes: Axes, lines: Lines, kinds: Sequence[str]) -> None:
+def _draw(axes: Axes, lines: Lines, kinds: Sequence[str], what: str) -> None:
     """Draw a line for each kind, or grey points for matrices outside of blocks."""
     if len(kinds) > MAX_KINDS:
         points: dict[int, list[Range]] = {}
@@ -98,7 +102,7 @@ def _draw(axes: Axes, lines: Lines, kinds: Sequence[str]) -> None:
             depth: (np.min(own), np.median(np.array(own)[:, 1]), np.max(own))
             for depth, own in sorted(points.items())
         }
-        _line(axes, ranges, COLORS[0], "o", f"median of {len(kinds)} kinds, and the band of all")
+        _line(axes, ranges, COLORS[0], "o", f"median of {len(kinds)} {what}, and the band of all")
     elif kinds:
         for kind, points in lines.items():
             _line(axes, points, *color_and_marker(kinds.index(kind)), kind)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -10,17 +11,22 @@ from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.launch import command, plain, set_up_machine
 from tsv_bench.cli.printing import show
 from tsv_bench.merging import merge_files
+from tsv_bench.merging.weighting_table import render_weighting
+from tsv_bench.methods.entrywise.lata_published import Weighting
 from tsv_bench.methods.method import Method
 from tsv_bench.task_vectors.statistics import KINDS
 
 log = logging.getLogger(__name__)
+
+FORMATS = (".png", ".svg")  # of the figure
 
 
 @command("merge")
 def main(config: DictConfig) -> None:
     """Merge the files that the configuration names; log where the result is."""
     device = set_up_machine(config)
-    method = make_method(config)
+    method = make_method(config, with_base=config.base is not None)
+    figure = figure_path(config)
     finetuned = checkpoint_paths(
         config,
         f"tsv-merge method={method.name} pretrained=base.safetensors finetuned='{{cars: cars.pt, "
@@ -49,11 +55,16 @@ def main(config: DictConfig) -> None:
         device=device,
         factors=make_cache(config),
         statistics=statistics,
+        base=config.base,
         name=method.name,
         knobs=method.knobs,
     )
     if merged.stored:
         show(merged.stored)
+    if merged.weighting is not None:
+        show(render_weighting(merged.weighting))
+        if figure is not None:
+            draw(merged.weighting, figure)
     where = merged.outputs[0] if len(merged.outputs) == 1 else merged.outputs[0].parent
     log.info(
         f"{method.label} of {len(finetuned)} tasks -> {where} ({len(merged.outputs)} written, "
@@ -97,6 +108,33 @@ def statistics_paths(
             )
         found[kind] = {str(name): value for name, value in paths.items()}
     return found
+
+
+def figure_path(config: DictConfig) -> Path | None:
+    """Return where the figure goes, if one is asked for and there is one to draw.
+
+    Raises ValueError for a path that ends in no format that is written, or that is there already.
+    """
+    if config.figure is None or config.base is None:
+        return None
+    path = Path(str(config.figure))
+    if not isinstance(config.figure, str) or path.suffix not in FORMATS:
+        raise ValueError(
+            f"figure={config.figure!r} is not a path that ends in {' or '.join(FORMATS)}."
+        )
+    if path.exists() and (path.is_dir() or not config.overwrite):
+        raise ValueError(
+            f"figure {path} is there already. Name another"
+            + ("." if path.is_dir() else ", or replace it with overwrite=true.")
+        )
+    return path
+
+
+def draw(weighting: Weighting, path: Path) -> None:
+    """Write the figure of a weighting; log where it is, or why there is none."""
+    from tsv_bench.analysis import weighting_figure  # here: a merge without figure starts sooner
+
+    log.info(weighting_figure.save(weighting, path))
 
 
 def chosen_alpha(alpha: float | None, method: Method) -> float:

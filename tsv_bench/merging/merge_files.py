@@ -19,6 +19,7 @@ from tsv_bench.merging.dense_writer import DenseWriter
 from tsv_bench.merging.low_rank_writer import LowRankWriter
 from tsv_bench.merging.masked_writer import MaskedDenseWriter, MaskWriter
 from tsv_bench.merging.outputs import WRITES, check_outputs, output_paths
+from tsv_bench.methods.entrywise.lata_published import WeightedVector, Weighting
 from tsv_bench.methods.forms import Adapted, LowRank, Masked, Routed, Served, Shared
 from tsv_bench.methods.served import form_by_trial, served_by
 from tsv_bench.observation.statistics_file import (
@@ -76,6 +77,7 @@ class Merged:
     seconds: float  # wall time
     peak_memory: int  # resident, bytes, of the process so far
     stored: str = ""  # a table of what compressed files store of each task
+    weighting: Weighting | None = None  # how the method weighted blocks, if it did
 
 
 def merge(
@@ -91,6 +93,7 @@ def merge(
     device: str = "cpu",
     factors: FactorCache | None = None,
     statistics: Mapping[str, Mapping[str, Path | str]] | None = None,
+    base: Path | str | None = None,
     name: str | None = None,
     knobs: Mapping[str, Any] | None = None,
     progress: bool = True,
@@ -101,8 +104,9 @@ def merge(
     "compressed" low-rank factors (TSV-C) or bit masks and the vector that they share, stored in
     ``precision``. A method that serves one vector writes ``output``, any other
     ``output``/<task>.safetensors. ``factors``: a cache of singular triplets.
-    ``statistics``: kind -> task -> file, what the method needs beside task vectors. ``name`` and
-    ``knobs`` go into the metadata.
+    ``statistics``: kind -> task -> file, what the method needs beside task vectors. ``base``: what
+    the instruct model ``pretrained`` was made from, for a method that takes the difference as
+    ``instruction``. ``name`` and ``knobs`` go into the metadata.
 
     Raises ValueError or OSError for anything wrong with the arguments or the files, before long
     work.
@@ -112,15 +116,17 @@ def merge(
     given = {
         kind: open_statistics(kind, paths, finetuned) for kind, paths in (statistics or {}).items()
     }
-    serve({}, **{kind: {} for kind in given})  # raises ValueError for a wrong knob
+    needed = [*given, *([] if base is None else ["instruction"])]
+    serve({}, **{argument: {} for argument in needed})  # raises ValueError for a wrong knob
     name = name or getattr(getattr(serve, "func", serve), "__name__", str(serve))
     knobs = dict(knobs if knobs is not None else getattr(serve, "keywords", {}))
 
-    inputs = open_inputs(pretrained, finetuned, device)
+    inputs = open_inputs(pretrained, finetuned, device, base)
     for kind, of_kind in given.items():
         for task, file in of_kind.items():
             check_layers(file, kind, task, inputs.vectors[task])
     serve = partial(serve, **given) if given else serve
+    serve = partial(serve, instruction=inputs.instruction) if base is not None else serve
     form = form_by_trial(serve, finetuned)
     writer = make_writer(form, inputs, Path(output), write, precision, alpha, overwrite)
     check_place(writer.outputs[0].parent, writer.num_bytes())
@@ -143,12 +149,14 @@ def merge(
             about["statistics"] = {k: {t: f.about for t, f in v.items()} for k, v in given.items()}
         metadata = how_made(writer.paths, about, alpha, precision)
         table = writer.write(inputs, served, metadata, partial(bar, unit="layer"))
+    vector = next(iter(served.vectors.values()))
     return Merged(
         outputs=writer.outputs,
         num_bytes=sum(_size(path) for path in writer.outputs),
         seconds=time.monotonic() - started,
         peak_memory=provenance.peak_memory(),
         stored=table,
+        weighting=vector.weighting if isinstance(vector, WeightedVector) else None,
     )
 
 

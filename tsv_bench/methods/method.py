@@ -56,6 +56,7 @@ class Method:
     num_tasks: int | None = None  # how many tasks it is for; None: any number
     code: dict[str, str] | None = None  # a user's own method: its function, sha256 of its file
     needs: Needs | None = None  # what it receives beside task vectors
+    instructed: bool = False  # whether it receives an instruction vector, as ``instruction``
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -81,13 +82,14 @@ class Method:
         if self.knob_is_open:
             self.choice.check()
         method = self.by_default()
-        knobs_alone = method.given(**self.needs.nothing) if self.needs else method
+        nothing = self.needs.nothing if self.needs else {}
+        knobs_alone = method.given(**nothing, **({"instruction": {}} if self.instructed else {}))
         if not self.code:
             knobs_alone.serve({})
             return
         knobs_alone._try({}, "no task vectors, which checks its knobs alone")
-        if self.needs and self.needs.learns:
-            return  # there is no bench before the images are read
+        if self.instructed or (self.needs and self.needs.learns):
+            return  # there is no instruction vector, no bench before files or images are read
         count = self.num_tasks or 2
         if self.needs:
             made_up = {kind: made_up_statistics(kind, count) for kind in self.needs.statistics}

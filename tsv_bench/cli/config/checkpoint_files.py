@@ -43,9 +43,9 @@ def checkpoint_paths(config: DictConfig, example: str) -> dict[str, str]:
     """Return the path of each task's checkpoint in ``finetuned``.
 
     Raises ValueError with the ``example`` of a command unless ``pretrained``, ``finetuned`` and
-    ``output`` are all paths.
+    ``output`` are all paths, and ``base``, where a command has one, is a path or null.
     """
-    for key in ("pretrained", "finetuned", "output"):
+    for key in ("pretrained", "finetuned", "output", *(["base"] if config.get("base") else [])):
         if config[key] is None:
             raise ValueError(f"{key}= is missing. As in: {example}")
         if key != "finetuned" and not isinstance(config[key], str):

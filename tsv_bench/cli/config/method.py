@@ -23,15 +23,18 @@ from tsv_bench.spelling import nearest
 
 REQUIRED = ("name", "label", "alphas", "serve")
 CHOOSE = {"knob", "candidates", "default", "serve"}
-NOT_KNOBS = {*REQUIRED, "paper", "only_if", "choose", "num_tasks", *KEYS}
+# What a method is where base= names the model that the pretrained one was instruction-tuned from.
+WITH_BASE = "with_base"
+NOT_KNOBS = {*REQUIRED, "paper", "only_if", "choose", "num_tasks", WITH_BASE, *KEYS}
 
 
-def make_method(config: DictConfig) -> Method:
+def make_method(config: DictConfig, *, with_base: bool = False) -> Method:
     """Return the method, with its knobs and candidates for alpha checked.
 
-    Raises ValueError if the yaml is not a method's, or does not fit its function.
+    ``with_base``: in the form that takes an instruction vector. Raises ValueError if the yaml is
+    not a method's, has no such form, or does not fit its function.
     """
-    settings = _settings(config.method)
+    settings = _settings(config.method, with_base)
     name, serve = settings["name"], settings["serve"]
     knobs = {key: value for key, value in settings.items() if key not in NOT_KNOBS}
     function = find_function(name, serve["_target_"])
@@ -42,18 +45,20 @@ def make_method(config: DictConfig) -> Method:
             f"it a name of its own, or their Runs are taken for each other."
         )
     needs = needs_of(settings)
-    _check_signature(name, serve, function, needs.arguments if needs else ())
+    given = [*(needs.arguments if needs else ()), *(["instruction"] if with_base else [])]
+    _check_signature(name, serve, function, given)
     method = Method(
         name=name,
         label=settings["label"],
         alphas=settings["alphas"],
         # Tables show what it sees as they show its knobs.
         knobs=knobs | {key: settings[key] for key in SHOWN if needs and key in settings},
-        serve=instantiate(config.method.serve),
+        serve=instantiate(config.method[WITH_BASE].serve if with_base else config.method.serve),
         choice=_choice(config.method, knobs),
         num_tasks=settings.get("num_tasks"),
         code=_fingerprint(serve["_target_"], function) if own else None,
         needs=needs,
+        instructed=with_base,
     )
     method.check()
     if odd := set(knobs) ^ set(method.serve.keywords):
@@ -86,8 +91,8 @@ def _choice(node: DictConfig, knobs: Mapping[str, Any]) -> Choice | None:
     )
 
 
-def _settings(node: DictConfig) -> dict[str, Any]:
-    """Return a method's yaml as plain data.
+def _settings(node: DictConfig, with_base: bool) -> dict[str, Any]:
+    """Return a method's yaml as plain data, that of its form with a base over it if so asked.
 
     Raises ValueError if it lacks what every method has, or if its name or label may not be one.
     """
@@ -99,6 +104,14 @@ def _settings(node: DictConfig) -> dict[str, Any]:
             f"the yaml of {name} passes on what it does not set: {error.full_key} is "
             f"{OmegaConf.to_container(node)['serve'].get(str(error.key))!r}."
         ) from error
+    if with_base:
+        own = settings.pop(WITH_BASE, None)
+        if not isinstance(own, dict) or "serve" not in own:
+            raise ValueError(
+                f"base= has no effect on method={name}: it needs no model from before instruction "
+                f"tuning. method=lata takes one."
+            )
+        settings |= own
     if missing := [key for key in REQUIRED if key not in settings]:
         raise ValueError(
             f"the yaml of {name} has no {missing[0]!r}; a method has {', '.join(REQUIRED)} and its "

@@ -56,6 +56,11 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
         check_options(override, own)
     check_added(config_name, chosen, own)
     keys = [o for o in overrides if o not in chosen and not o.key_or_group.startswith("hydra.")]
+    if config_name == "bench" and any(key.key_or_group == "base" for key in keys):
+        raise ValueError(
+            "tsv-bench takes no base=: the backbones of its suites have no instruction tuning. "
+            "Language models are merged by: tsv-merge method=lata base=..."
+        )
     parents = {override.key_or_group.split(".")[0] for override in keys}
     for lines in combinations(chosen, parents, own) if keys else ():
         known = composed(config_name, lines, own)

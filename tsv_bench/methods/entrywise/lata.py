@@ -1,8 +1,12 @@
-"""LATA (layer-aware task arithmetic), adapted to CLIP: https://arxiv.org/abs/2502.20186."""
+"""LATA (layer-aware task arithmetic), adapted to CLIP: https://arxiv.org/abs/2502.20186.
+
+`lata_published` has the published form, which needs the model before instruction tuning.
+"""
 
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -79,18 +83,23 @@ def inner_products(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "3 tasks
 
 
 def layer_weights(
-    cosines: Sequence[Mapping[str, float]], drop: str, threshold: float | int
+    cosines: Sequence[Mapping[str, float]],
+    drop: str,
+    threshold: float | int,
+    rank_weights: str = "from_zero",
 ) -> list[dict[str, float]]:
-    """Return for each task the weight of each layer. The most similar one has rank 1 and weighs 0.
+    """Return for each task the weight of each layer. The most similar one has rank 1.
 
     Equally similar layers share their mean rank, so that neither names nor order decide.
     """
-    return [
-        {name: float(cosine < threshold) for name, cosine in of_task.items()}
-        if drop == "threshold"
-        else {name: rank_weight(rank, len(of_task), drop) for name, rank in ranks(of_task).items()}
-        for of_task in cosines
-    ]
+
+    def of(cosines: Mapping[str, float]) -> dict[str, float]:
+        if drop == "threshold":
+            return {name: float(cosine < threshold) for name, cosine in cosines.items()}
+        weight = partial(rank_weight, num_layers=len(cosines), drop=drop, form=rank_weights)
+        return {name: weight(rank) for name, rank in ranks(cosines).items()}
+
+    return [of(of_task) for of_task in cosines]
 
 
 def warn_of_even_weights(
@@ -126,10 +135,16 @@ def ranks(cosines: Mapping[str, float]) -> dict[str, float]:
     return {name: first[cosine] + (count[cosine] - 1) / 2 for name, cosine in cosines.items()}
 
 
-def rank_weight(rank: float, num_layers: int, drop: str) -> float:
-    """Return a weight from 0 (rank 1, the most similar) to 1 (the last); 1 for a single layer."""
+def rank_weight(rank: float, num_layers: int, drop: str, form: str) -> float:
+    """Return a weight that grows with the rank, to 1 for the last layer; 1 for a single layer.
+
+    ``form``: "from_zero", where rank 1 (the most similar) weighs 0, or "above_zero", where it keeps
+    some of its weight.
+    """
     if num_layers == 1:
         return 1.0
+    if form == "above_zero":
+        return rank / num_layers if drop == "linear" else math.log1p(rank) / math.log1p(num_layers)
     if drop == "linear":
         return (rank - 1) / (num_layers - 1)
     return math.log(rank) / math.log(num_layers)

@@ -76,12 +76,17 @@ def svg_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def png_bytes(figure: Figure) -> bytes:
+    """Return a figure as png."""
+    buffer = io.BytesIO()
+    _write(figure, buffer, format="png", dpi=DOTS_PER_INCH)
+    return buffer.getvalue()
+
+
 def save_figure(figure: Figure, folder: Path, stem: str) -> list[Path]:
     """Write ``stem``.svg and ``stem``.png; return their paths."""
-    png = io.BytesIO()
-    _write(figure, png, format="png", dpi=DOTS_PER_INCH)
     paths = []
-    for end, content in (("svg", svg_bytes(figure)), ("png", png.getvalue())):
+    for end, content in (("svg", svg_bytes(figure)), ("png", png_bytes(figure))):
         paths.append(Path(folder) / f"{stem}.{end}")
         replace_atomically(paths[-1], lambda temporary, c=content: temporary.write_bytes(c))
     return paths
