@@ -11,12 +11,15 @@ which are alike.
 import sys
 import time
 import zlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import open_clip
 import torch
 
 from tsv_bench import methods
 from tsv_bench.benchmark.given.image_bench import ImageBench
+from tsv_bench.benchmark.given.unfinished import Unfinished
 from tsv_bench.cli.launch import keep_freed_memory
 from tsv_bench.models import Backbone
 from tsv_bench.provenance import peak_memory
@@ -86,7 +89,9 @@ def main():
         task: torch.randint(0, 256, (IMAGES, 3, 224, 224), dtype=torch.uint8) for task in TASKS
     }
     heads = {task: torch.randn(10, 768) for task in TASKS}
-    bench = FewSteps(base, heads, images, None, device="cpu", seed=0)
+    folder = TemporaryDirectory()
+    kept = Unfinished(Path(folder.name) / "kept", "benchmark")
+    bench = FewSteps(base, heads, images, None, device="cpu", seed=0, unfinished=kept)
     bench.steps_left = int(sys.argv[2]) if len(sys.argv) > 2 else 2
     bench.begun = time.monotonic()
     print(f"before: peak {peak_memory() / 1e9:.2f} GB")

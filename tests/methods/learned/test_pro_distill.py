@@ -154,6 +154,19 @@ def test_a_killed_run_goes_on_behind_the_last_block_with_the_same_result(suite, 
     assert again.backward_passes == whole.backward_passes / 2 > 0
 
 
+def test_what_is_large_is_read_from_disk_with_the_same_result(suite, tmp_path, monkeypatch):
+    expected, _ = learned(suite)
+    monkeypatch.setattr("tsv_bench.methods.learned.pro_distill.LARGE", 0)
+    monkeypatch.setattr("tsv_bench.methods.learned.pro_distill.MANY", 0)
+    bench = suite.bench
+    bench._unfinished = Unfinished(tmp_path / "kept", "run")
+    found, _ = learned(suite, bench=bench)
+    assert bench._unfinished.path("wanted").exists()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    without_store, _ = learned(suite)
+    assert all(torch.equal(without_store[name], expected[name]) for name in expected)
+
+
 @pytest.mark.parametrize(
     ("knob", "message"),
     [

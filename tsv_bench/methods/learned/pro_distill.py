@@ -26,6 +26,7 @@ from tsv_bench.task_vectors.lazy import (
     Part,
     ServedVectors,
     TaskVectors,
+    as_lazy,
     blocks,
     lazy_vectors,
 )
@@ -35,7 +36,10 @@ from tsv_bench.task_vectors.streaming import watched
 __all__ = ["pro_distill"]
 
 log = logging.getLogger(__name__)
-AT_ONCE = 64  # images that pass a block together where nothing is learned
+AT_ONCE = 32  # images that pass a block together; a step adds up their gradients
+# Bytes from which on the tokens that are wanted lie on disk while a block is learned, and entries
+# of all tasks' deltas in a block from which on they are read again for every step.
+LARGE, MANY = 2**29, 2**27
 
 
 def pro_distill(
@@ -126,15 +130,18 @@ class Distillation:
         losses = []
         for number in watched(range(bench.num_blocks), bench.num_blocks, "pro_distill: blocks"):
             names = [name for name, depth in depths.items() if depth == number]
-            deltas = [
-                {name: at_least_float32(vector[name]).to(bench.device) for name in names}
-                for vector in self._vectors
-            ]
+            deltas = [BlockDeltas(vector, names, bench.device) for vector in self._vectors]
+            if sum(of_task.num_entries for of_task in deltas) <= MANY:
+                deltas = [dict(of_task) for of_task in deltas]
             for rows, of_task in zip(self._rows, deltas, strict=True):
                 self._advance(number, self._added(of_task), own[rows])
             kept = bench.kept(f"block{number}")
             if kept is None:
-                layers, loss = self._distilled(number, deltas, merged, own)
+                wanted = own if own.nbytes < LARGE else self._on_disk(own)
+                if wanted is not own:
+                    del own
+                layers, loss = self._distilled(number, deltas, merged, wanted)
+                own = wanted if isinstance(wanted, Tensor) else wanted["tokens"]
                 kept = {**layers, "loss": torch.tensor(loss, dtype=torch.float64)}
                 bench.keep(f"block{number}", kept)
             layers = {name: kept[name].to(bench.device) for name in names}
@@ -173,6 +180,12 @@ class Distillation:
                 found[rows.start + start : rows.start + start + len(part)] = tokens
         return found
 
+    def _on_disk(self, tokens: Tensor) -> Tensor | LazyMapping:
+        """Return the tokens as what the bench keeps, read on access; themselves if it cannot."""
+        self._bench.keep("wanted", {"tokens": tokens})
+        kept = self._bench.kept("wanted")
+        return tokens if kept is None else as_lazy(kept)
+
     @torch.no_grad()
     def _advance(self, number: int, weights: Mapping[str, Tensor], tokens: Tensor) -> None:
         """Replace tokens by what a block makes of them."""
@@ -188,7 +201,7 @@ class Distillation:
         number: int,
         deltas: Sequence[Mapping[str, Tensor]],
         merged: Float[Tensor, "images tokens width"],
-        wanted: Float[Tensor, "images tokens width"],
+        wanted: Tensor | LazyMapping,
     ) -> tuple[dict[str, Tensor], tuple[float, float]]:
         """Return a block's merged deltas, and its loss on all images at the start and the end."""
         recipe, bench = self._recipe, self._bench
@@ -200,15 +213,18 @@ class Distillation:
         steps = recipe.epochs * math.ceil(len(merged) / recipe.batch_size)
         batches = self._batches(len(merged), drawn)
         for rows in watched(batches, steps, f"pro_distill: block {number}"):
-            x, y = (stream[rows].to(bench.device) for stream in (merged, wanted))
-            with torch.enable_grad():
-                weights = self._added(coefficients.merged())
-                for weight in weights.values():
-                    weight.requires_grad_(True)
-                loss = (bench.run_block(weights, number, x) - y).square().sum()
-                found = torch.autograd.grad(loss, list(weights.values()))
-            gradients = dict(zip(weights, found, strict=True))
-            adam.step(lambda n, g=gradients: coefficients.gradient(n, g))
+            weights = {
+                name: weight.requires_grad_(True)
+                for name, weight in self._added(coefficients.merged()).items()
+            }
+            for part in rows.split(AT_ONCE):
+                x, y = (of(stream, part).to(bench.device) for stream in (merged, wanted))
+                with torch.enable_grad():
+                    loss = (bench.run_block(weights, number, x) - y).square().sum()
+                    loss.backward()
+            adam.step(
+                lambda n, w=weights: coefficients.gradient(n, {k: v.grad for k, v in w.items()})
+            )
         last = coefficients.merged()
         after = self._loss(number, last, merged, wanted)
         if after <= before:
@@ -225,11 +241,44 @@ class Distillation:
 
     @torch.no_grad()
     def _loss(
-        self, number: int, deltas: Mapping[str, Tensor], merged: Tensor, wanted: Tensor
+        self,
+        number: int,
+        deltas: Mapping[str, Tensor],
+        merged: Tensor,
+        wanted: Tensor | LazyMapping,
     ) -> float:
         """Return the sum of squared differences on all images; infinity if it is not finite."""
         weights, total = self._added(deltas), 0.0
-        for x, y in zip(merged.split(AT_ONCE), wanted.split(AT_ONCE), strict=True):
-            found = self._bench.run_block(weights, number, x.to(self._bench.device))
-            total += float((found - y.to(found)).square().sum(dtype=torch.float64))
+        for rows in torch.arange(len(merged)).split(AT_ONCE):
+            found = self._bench.run_block(weights, number, of(merged, rows).to(self._bench.device))
+            difference = found - of(wanted, rows).to(found)
+            total += float(difference.square().sum(dtype=torch.float64))
         return total if math.isfinite(total) else math.inf
+
+
+def of(stream: Tensor | LazyMapping, rows: Tensor) -> Tensor:
+    """Return some rows of a stream of tokens, in memory or on disk."""
+    if isinstance(stream, Tensor):
+        return stream[rows]
+    return torch.cat([stream.rows("tokens", row, row + 1) for row in rows.tolist()])
+
+
+class BlockDeltas(Mapping):
+    """One task's deltas of some layers, read on access in float32 at least."""
+
+    def __init__(self, vector: LazyMapping, names: Sequence[str], device: str) -> None:
+        self._vector, self._names, self._device = vector, names, device
+
+    @property
+    def num_entries(self) -> int:
+        """The entries of all these layers."""
+        return sum(self._vector.shape(name).numel() for name in self._names)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return at_least_float32(self._vector[name]).to(self._device)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
