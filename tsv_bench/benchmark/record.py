@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from tsv_bench.files import check_room
 from tsv_bench.methods.forms import Served
 from tsv_bench.methods.method import Method
 from tsv_bench.models import Backbone
+from tsv_bench.models.finetuning import Finetuning
 from tsv_bench.scores import score
 from tsv_bench.state_dicts.factor_cache import FactorCache
 
@@ -55,6 +56,7 @@ class Cell:
     evaluation: Evaluation
     runs: Path  # the folder of all Runs
     statistics: Path  # the folder of statistics of images
+    finetuning: Finetuning | None = None  # the backbone's; only for a method that fine-tunes
 
     def __post_init__(self) -> None:
         check_name(self.suite, "the suite's name")
@@ -62,7 +64,7 @@ class Cell:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All that may change the result, as plain data."""
-        return {
+        settings = {
             "backbone": {"name": self.backbone.name, "fingerprint": self.backbone.fingerprint},
             "tasks": {
                 name: {
@@ -76,6 +78,13 @@ class Cell:
             "evaluation": {"normalizer": self.normalizer, **self.evaluation.settings},
             "version": provenance.versions()["tsv_bench"],
         }
+        if self.finetuning:
+            settings["finetuning"] = {
+                "recipe": self.finetuning.settings,
+                "epochs": {name: task.epochs for name, task in self.tasks.items()},
+                "seed": self.seed,
+            }
+        return settings
 
     @cached_property
     def fingerprint(self) -> str:
@@ -199,17 +208,17 @@ def make_run(
     with stage("heads", seconds):
         heads = make_heads()
     given, unfinished = Given(cell.method), cell.unfinished(checkpoints)
+    # Not before it is used: it holds a copy of the network.
+    evaluator = cache(lambda: evaluation.evaluator(cell.backbone, heads))
     if cell.method.needs:
         with stage("statistics", seconds):
             given = observe(
                 cell.method, cell.backbone, cell.tasks, checkpoints, heads, load,
                 folder=cell.statistics, device=evaluation.device, seed=cell.seed,
-                unfinished=unfinished,
+                unfinished=unfinished, finetuning=cell.finetuning, evaluator=evaluator,
             )  # fmt: skip
-    # Not before: it holds a copy of the network.
-    evaluator = evaluation.evaluator(cell.backbone, heads)
     outcome = evaluate_method(
-        cell.tasks, given.method, vectors, evaluator, load, normalizer, evaluation.patience,
+        cell.tasks, given.method, vectors, evaluator(), load, normalizer, evaluation.patience,
         given.seen_rows,
     )  # fmt: skip
     outcome.seconds = {**seconds, **outcome.seconds}

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from tsv_bench.escaping import check_line, check_name
 
-FRACTIONS = {"accuracy", "absolute", "normalizer"}  # at most 1
+FRACTIONS = {"accuracy", "absolute", "normalizer", "share"}  # at most 1
 LARGEST = 2**53  # of the other numbers: floats hold all whole numbers up to it
 SPLITS = ("train", "val", "test")
 MAX_TASKS = 1000

@@ -29,11 +29,12 @@ class Seen:
     """The data that a method saw, beside the validation images by which alpha is chosen."""
 
     split: str  # "train", "val" or "test", which is test-time adaptation
-    images: int  # of each task
+    images: int  # of each task, the mean if a share of the split was seen
     labels: bool  # whether it used their labels
     forward_passes: int  # images that passed through a network, counted each time
     backward_passes: int
     seconds: float  # to gather or to learn; of statistics that were kept, when they were gathered
+    share: float | None = None  # of the split; None: a number of images
 
     @property
     def kind(self) -> str:
@@ -44,9 +45,12 @@ class Seen:
 
     @property
     def text(self) -> str:
-        """What the column *data* of a table says: "32 unlabelled val"."""
+        """What the column *data* of a table says: "32 unlabelled val", "all labelled train"."""
         split = "test-time" if self.split == "test" else self.split
-        return f"{self.images} {self._labelled} {split}"
+        images = self.images
+        if self.share is not None:
+            images = "all" if self.share == 1 else f"{100 * self.share:g}%"
+        return f"{images} {self._labelled} {split}"
 
     @property
     def _labelled(self) -> str:

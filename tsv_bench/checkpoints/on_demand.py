@@ -21,7 +21,7 @@ from tsv_bench.data import Split, Task
 from tsv_bench.files import replace_atomically
 from tsv_bench.models import Backbone, accuracy, devices, zero_shot_head
 from tsv_bench.models.distributed import Group, join_group
-from tsv_bench.models.finetuning import Finetuning, finetune
+from tsv_bench.models.finetuning import Finetuning, finetune, in_parts_that_fit
 from tsv_bench.scores import Score, score
 
 log = logging.getLogger(__name__)
@@ -140,20 +140,14 @@ class OnDemand:
         head = zero_shot_head(backbone, task).to(self.device)
         train_split = load("train")
         recipe = self.finetuning.recipe(task.epochs, len(train_split))
-        # Smaller batches are tried only in a single process: of several, one may run out of memory
-        # while the others wait for its gradients.
-        parts = [accumulate := self.finetuning.accumulate]
-        if group.size == 1 and 2 * accumulate <= recipe.batch_size:
-            parts.append(2 * accumulate)
-        parts_of = {recipe.batch_size // (number * group.size): number for number in parts}
-        visual, size = devices.with_smaller_batches(
-            lambda size: finetune(
+        visual, accumulate = in_parts_that_fit(
+            lambda accumulate: finetune(
                 backbone.visual,
                 head,
                 train_split,
                 recipe,
                 shift=self.finetuning.shift,
-                accumulate=parts_of[size],
+                accumulate=accumulate,
                 precision=self.finetuning.precision,
                 seed=self.seed,
                 label=f"fine-tune {task.label}",
@@ -162,11 +156,10 @@ class OnDemand:
                 device=self.device,
                 group=group,
             ),
-            list(parts_of),
+            recipe.batch_size,
+            self.finetuning.accumulate,
             self.device,
-            "train on",
-            f"Set backbone.finetune.accumulate={2 * parts[-1]}: the same training, with fewer at "
-            f"a time. Or end what else uses it, or use more GPUs with torchrun.",
+            group,
         )
         if not all(tensor.isfinite().all() for tensor in visual.state_dict().values()):
             if group.is_main:
@@ -185,7 +178,7 @@ class OnDemand:
                 "seconds": time.monotonic() - started,
                 "threads": torch.get_num_threads(),
                 "processes": group.size,
-                "accumulate": parts_of[size],
+                "accumulate": accumulate,
                 "torch": torch.__version__,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }

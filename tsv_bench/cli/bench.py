@@ -83,6 +83,7 @@ def make_cell(config: DictConfig, device: str) -> Cell:
     check_normalizer(config, tasks)
     evaluation = objects.make_evaluation(config, device)
     check_fetched(config)
+    fine_tunes = method.needs is not None and method.needs.fine_tunes
     return Cell(
         backbone=objects.make_backbone(config),
         suite=suite_name(config),
@@ -94,6 +95,7 @@ def make_cell(config: DictConfig, device: str) -> Cell:
         evaluation=evaluation,
         runs=Path(config.paths.runs),
         statistics=Path(config.paths.statistics),
+        finetuning=objects.make_finetuning(config) if fine_tunes else None,
     )
 
 

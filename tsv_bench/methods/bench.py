@@ -69,6 +69,36 @@ class Bench(Protocol):
     def note(self, name: str, content: Any) -> None:
         """Put plain data under a name into the Run's ``details``, for figures and readers."""
 
+    def report(self, name: str, step: int, vector: Mapping[str, Tensor]) -> None:
+        """Note the validation accuracy of a vector that all tasks are served, for readers alone.
+
+        It is that of images that the method did not see. Nothing is returned, so that nothing can
+        be chosen by it; the same step is evaluated once. What is noted under the name: the
+        ``steps``, and of each task the number of ``images`` and of those ``right`` at each step.
+        """
+
+    def num_steps(self, task: str, epochs: int | None = None, batch_size: int | None = None) -> int:
+        """Return the steps of so many epochs of fine-tuning; None: as its checkpoint is made."""
+
+    def fine_tune(
+        self,
+        task: str,
+        weights: Mapping[str, Tensor],
+        *,
+        steps: int,
+        first: int = 0,
+        name: str,
+        constant: bool = False,
+        **changes: Any,
+    ) -> Mapping[str, Tensor]:
+        """Return the weights after so many steps on the task's images, with a fresh optimizer.
+
+        The recipe is the backbone's fine-tuning, with ``changes`` to its fields, and with
+        ``constant`` the peak rate in every step. ``first``: how many batches were taken before,
+        by which the next ones go on. ``name`` tells this training from others of the Run: one that
+        was killed goes on where it was. Raises ValueError unless the yaml has ``fine_tunes: true``.
+        """
+
 
 def check_bench(method: str, bench: Bench | None) -> None:
     """Raise ValueError if there is no bench."""

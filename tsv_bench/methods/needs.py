@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tsv_bench.methods.knobs import check_choice, check_whole
+from tsv_bench.methods.knobs import check_choice, check_whole, is_number
 from tsv_bench.task_vectors.statistics import KINDS
 
 BENCH = "bench"  # the argument of methods that learn or search
@@ -14,7 +14,7 @@ SPLITS = ("train", "val", "test")
 CLASSES = ("sampled", "exact")
 # Keys of a method's yaml that say what it sees; tables show those of `SHOWN` as its knobs.
 SHOWN = ("images", "split", "classes")
-KEYS = ("needs", "unless", *SHOWN, "transductive", "labels", "alpha_on_seen")
+KEYS = ("needs", "unless", *SHOWN, "transductive", "labels", "alpha_on_seen", "fine_tunes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +22,13 @@ class Needs:
     """What a method receives as arguments, and of which images it is made."""
 
     arguments: tuple[str, ...]  # kinds of statistics, or "bench"
-    images: int  # of each task, drawn by the seed
+    # Of each task, drawn by the seed: a number, a share of the split below 1, or None, all of it.
+    images: int | float | None
     split: str = "val"
     transductive: bool = False  # whether images of test may be looked at
     labels: bool = False  # whether their labels are used
     alpha_on_seen: bool = False  # whether alpha is chosen on these images, too
+    fine_tunes: bool = False  # whether it fine-tunes the network, as checkpoints are made
     classes: str | None = None  # of the Fisher information: see `CLASSES`
 
     def __post_init__(self) -> None:
@@ -35,7 +37,7 @@ class Needs:
             raise ValueError(f"needs is empty: name one at least of {', '.join(known)}.")
         for argument in self.arguments:
             check_choice("needs", argument, known, "what a method can receive")
-        check_whole("images", self.images, "the number of images of each task", 1)
+        self._check_images()
         check_choice("split", self.split, SPLITS, "a split whose images a method may see")
         if "fisher" in self.arguments:
             check_choice("classes", self.classes, CLASSES, "a way to take the classes of an image")
@@ -43,7 +45,7 @@ class Needs:
             raise ValueError(
                 f"classes={self.classes!r} has no effect: the method does not need fisher."
             )
-        for name in ("transductive", "labels", "alpha_on_seen"):
+        for name in ("transductive", "labels", "alpha_on_seen", "fine_tunes"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r} is neither true nor false.")
         if (self.split == "test") != self.transductive:
@@ -53,6 +55,36 @@ class Needs:
                 f"method.split=test method.transductive=true (with + before a key that the yaml "
                 f"lacks), or neither."
             )
+        if self.fine_tunes and not (self.learns and self.labels):
+            raise ValueError(
+                "fine_tunes=true: fine-tuning takes the network and labels of images. It goes with "
+                "needs: [bench] and labels: true."
+            )
+
+    def _check_images(self) -> None:
+        if isinstance(self.images, float):
+            if not is_number(self.images) or not 0 < self.images < 1:
+                raise ValueError(
+                    f"images={self.images!r} is no share between 0 and 1: a method sees a number "
+                    f"of images of each task, a share of the split, or with null all of it."
+                )
+        elif self.images is not None:
+            check_whole("images", self.images, "the number of images of each task", 1)
+
+    def count(self, total: int) -> int:
+        """Return how many images of a split with so many in ``total`` are seen."""
+        if self.images is None:
+            return total
+        if isinstance(self.images, float):
+            return max(1, int(self.images * total))
+        return self.images
+
+    @property
+    def share(self) -> float | None:
+        """The share of a split that is seen; None if it is a number of images."""
+        if self.images is None:
+            return 1.0
+        return self.images if isinstance(self.images, float) else None
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -78,7 +110,10 @@ class Needs:
             "split": self.split,
             "labels": self.labels,
             "alpha_on_seen": self.alpha_on_seen,
-        } | ({"classes": self.classes} if self.classes else {})
+        } | (
+            ({"classes": self.classes} if self.classes else {})
+            | ({"fine_tunes": True} if self.fine_tunes else {})
+        )
 
 
 def needs_of(settings: Mapping[str, Any]) -> Needs | None:

@@ -1,10 +1,10 @@
 """Fine-tuning a backbone's image tower on one task, under its frozen zero-shot head."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,8 @@ from tsv_bench.data import Split
 from tsv_bench.models import devices, normalize
 from tsv_bench.models.distributed import ALONE, Group
 from tsv_bench.models.training import Recipe, batch_rows, part_of, step_generator, train
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,16 +63,47 @@ class Finetuning:
     def recipe(self, epochs: int, num_images: int) -> Recipe:
         """Return the training of so many epochs on so many images, in steps."""
         batch_size = min(self.batch_size, num_images)
-        steps = epochs * (num_images // batch_size)
+        return self.recipe_of_steps(epochs * (num_images // batch_size), num_images)
+
+    def recipe_of_steps(self, steps: int, num_images: int) -> Recipe:
+        """Return the training of so many steps on so many images."""
         warmup = round(self.warmup * steps) if self.warmup < 1 else self.warmup
         return Recipe(
             steps=steps,
-            batch_size=batch_size,
+            batch_size=min(self.batch_size, num_images),
             rate=self.rate,
             warmup_steps=min(warmup, steps),
             weight_decay=self.weight_decay,
             clip=self.clip,
         )
+
+
+def in_parts_that_fit(
+    run: Callable[[int], Result],
+    batch_size: int,
+    accumulate: int,
+    device: str,
+    group: Group = ALONE,
+) -> tuple[Result, int]:
+    """Call ``run`` with a number of parts of a batch, then with twice as many if memory runs out.
+
+    Returns the result and the number of parts. Smaller parts are tried only in a single process: of
+    several, one may run out of memory while the others wait for its gradients. Raises ValueError if
+    the memory does not suffice.
+    """
+    parts = [accumulate]
+    if group.size == 1 and 2 * accumulate <= batch_size:
+        parts.append(2 * accumulate)
+    parts_of = {batch_size // (number * group.size): number for number in parts}
+    found, size = devices.with_smaller_batches(
+        lambda size: run(parts_of[size]),
+        list(parts_of),
+        device,
+        "train on",
+        f"Set backbone.finetune.accumulate={2 * parts[-1]}: the same training, with fewer at a "
+        f"time. Or end what else uses it, or use more GPUs with torchrun.",
+    )
+    return found, parts_of[size]
 
 
 def finetune(
@@ -88,11 +121,13 @@ def finetune(
     accumulate: int = 1,
     precision: str = "float32",
     group: Group = ALONE,
+    first: int = 0,
 ) -> nn.Module:
     """Return a copy of the image tower, trained with cross-entropy under a frozen head.
 
     ``head`` is [classes, dim]. ``resume`` and ``save_every`` (seconds) are as in `train`. Batches
-    do not depend on how many processes and parts share them. Raises ValueError if a batch has fewer
+    do not depend on how many processes and parts share them. ``first`` is the number of batches
+    that were taken before: the next ones are trained on. Raises ValueError if a batch has fewer
     images than there are parts.
     """
     num_parts = accumulate * group.size
@@ -105,8 +140,9 @@ def finetune(
     cast = devices.autocast(precision, device)
 
     def loss_at(step: int) -> Iterator[Tensor]:
-        rows = batch_rows(len(split), recipe.batch_size, step, seed)
-        moved = torch.randint(-shift, shift + 1, (2,), generator=step_generator(seed + 1, step))
+        batch = first + step
+        rows = batch_rows(len(split), recipe.batch_size, batch, seed)
+        moved = torch.randint(-shift, shift + 1, (2,), generator=step_generator(seed + 1, batch))
         for part in range(group.rank, num_parts, group.size):
             own = part_of(rows, part, num_parts)
             images = normalize(devices.copy_async(split.images[own], device))

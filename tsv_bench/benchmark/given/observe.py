@@ -1,5 +1,6 @@
 """Give a method what it needs of the suite's images: statistics of each network, or a bench."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,11 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
+from tsv_bench.benchmark.evaluate import unseen
+from tsv_bench.benchmark.evaluator import Evaluator
 from tsv_bench.benchmark.given.image_bench import ImageBench
+from tsv_bench.benchmark.given.reports import Reports
+from tsv_bench.benchmark.given.training import Rows, Training
 from tsv_bench.benchmark.given.unfinished import Unfinished
 from tsv_bench.benchmark.runs import Seen
 from tsv_bench.checkpoints.checkpoint import Checkpoint
@@ -18,9 +23,12 @@ from tsv_bench.data import Split, Task
 from tsv_bench.methods.method import Method
 from tsv_bench.methods.needs import BENCH, Needs
 from tsv_bench.models import Backbone
+from tsv_bench.models.finetuning import Finetuning
 from tsv_bench.observation.gather import Observatory, Shown, drawn
 from tsv_bench.observation.statistics_file import StatisticsFile
 from tsv_bench.state_dicts.state_dict import open_state_dict
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Given:
     method: Method
     spent: Mapping[str, float] = field(default_factory=dict)  # by statistics: passes and seconds
     bench: ImageBench | None = None
+    images: int = 0  # that are seen of a task, the mean over tasks
     # Task -> rows of validation that choose nothing, since the method saw them.
     seen_rows: Mapping[str, np.ndarray] = field(default_factory=dict)
 
@@ -52,7 +61,8 @@ class Given:
         }
         return Seen(
             split=needs.split,
-            images=needs.images,
+            images=needs.images if needs.share is None else self.images,
+            share=needs.share,
             labels=needs.labels,
             **{name: round(number) for name, number in passes.items()},
             seconds=round(self.spent["seconds"] + (merge_seconds if bench else 0), 3),
@@ -71,12 +81,16 @@ def observe(
     device: str,
     seed: int,
     unfinished: Unfinished | None = None,
+    finetuning: Finetuning | None = None,
+    evaluator: Callable[[], Evaluator] | None = None,
 ) -> Given:
     """Gather the statistics that a method needs, or find them in the ``folder``.
 
     ``load`` returns a task's images of a split; the ``seed`` draws some of them. ``unfinished`` is
-    where a method that learns keeps its work until the Run is finished. Raises ValueError if a
-    split has fewer images than the method is to see, or leaves none to choose alpha on.
+    where a method that learns keeps its work until the Run is finished. ``finetuning`` is the
+    backbone's, for a method that fine-tunes; ``evaluator`` gives what evaluates its reports. Raises
+    ValueError if a split has fewer images than the method is to see, or leaves none to choose alpha
+    on.
     """
     needs = method.needs
     if needs is None:
@@ -93,7 +107,7 @@ def observe(
             "backbone": backbone.fingerprint,
             "data": task.fingerprint,
             "split": needs.split,
-            "images": needs.images,
+            "images": len(rows[name]),
             "seed": seed,
         }
         observed = Shown(
@@ -107,18 +121,69 @@ def observe(
         for kind, statistics in found.items():
             arguments[kind][name] = statistics
         _add_spent(spent, found)
+    seen_rows = {n: of_task.numpy() for n, of_task in rows.items()} if _apart(needs) else {}
     bench = None
     if needs.learns:
         splits = {name: load(task, needs.split) for name, task in tasks.items()}
-        images = {name: split.images[rows[name]] for name, split in splits.items()}
+        # Fine-tuning takes a batch at a time, of splits that need not fit the memory.
+        show = Rows if needs.fine_tunes else Tensor.__getitem__
+        images = {name: show(split.images, rows[name]) for name, split in splits.items()}
         labels = {name: split.labels[rows[name]] for name, split in splits.items()}
+        training = reports = None
+        if needs.fine_tunes and evaluator:
+            reports = _reports(tasks, load, evaluator, seen_rows, unfinished)
+        if needs.fine_tunes:
+            training = Training(
+                finetuning=_whose(finetuning, backbone), seed=seed, device=device,
+                epochs={name: task.epochs for name, task in tasks.items()}, unfinished=unfinished,
+            )  # fmt: skip
         bench = ImageBench(
-            backbone, heads, images, labels if needs.labels else None,
-            device=device, seed=seed, unfinished=unfinished,
+            backbone, heads, images, labels if needs.labels else None, device=device, seed=seed,
+            unfinished=unfinished, training=training, reports=reports,
         )  # fmt: skip
         arguments[BENCH] = bench
-    seen_rows = {n: of_task.numpy() for n, of_task in rows.items()} if _apart(needs) else {}
-    return Given(method.given(**arguments), spent, bench, seen_rows)
+    mean = round(sum(map(len, rows.values())) / len(rows)) if rows else 0
+    return Given(method.given(**arguments), spent, bench, mean, seen_rows)
+
+
+def _whose(finetuning: Finetuning | None, backbone: Backbone) -> Finetuning:
+    if finetuning is None:
+        raise ValueError(
+            f"the method fine-tunes, and conf/backbone/{backbone.name}.yaml does not say how: it "
+            f"needs finetune, as conf/backbone/mini.yaml has it."
+        )
+    return finetuning
+
+
+def _reports(
+    tasks: Mapping[str, Task],
+    load: Callable[[Task, str], Split],
+    evaluator: Callable[[], Evaluator],
+    seen_rows: Mapping[str, np.ndarray],
+    unfinished: Unfinished | None,
+) -> Reports | None:
+    """Return what evaluates on the validation images that the method does not see.
+
+    None if of a task there are none.
+    """
+
+    def validation() -> dict[str, Split]:
+        return {name: load(task, "val") for name, task in tasks.items()}
+
+    if seen_rows:
+        whole = [n for n, split in validation().items() if len(seen_rows[n]) == len(split)]
+        if whole:
+            log.warning(
+                f"the method sees all validation images of {whole[0]}: what it is worth on its way "
+                f"cannot be noted. Lower method.images to leave some."
+            )
+            return None
+
+    def evaluate(vector: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        hits = evaluator().correct(dict.fromkeys(tasks, vector), 1.0, validation())
+        return unseen(hits, seen_rows)
+
+    return Reports(evaluate, unfinished)
 
 
 def draw(
@@ -132,8 +197,9 @@ def draw(
     searches = len(method.alphas) > 1 or method.knob_is_open
     for name, task in tasks.items():
         split = load(task, needs.split)
-        rows[name] = drawn(split, needs.images, seed, f"the {needs.split} images of {name}")
-        if searches and _apart(needs) and len(split) == needs.images:
+        count, what = needs.count(len(split)), f"the {needs.split} images of {name}"
+        rows[name] = drawn(split, count, seed, what)
+        if searches and _apart(needs) and len(split) == count:
             raise ValueError(
                 f"the method sees all {len(split)} validation images of {name}, which leaves none "
                 f"to choose alpha on. Lower method.images, or set method.split=train."

@@ -36,6 +36,11 @@ class Unfinished:
         check_name(name, "the name of what is kept")
         return self.folder / f"{name}.safetensors"
 
+    def resume(self, name: str) -> Path:
+        """Return where a training of that name keeps the state from which it can be resumed."""
+        digest = hashlib.sha256(f"{self._digest} {name}".encode()).hexdigest()
+        return self.folder / f"{digest[:16]}.resume"
+
     def kept(self, name: str) -> StateDict | None:
         """Return what was kept under a name, read on access; None if there is nothing to use."""
         path = self.path(name)
@@ -48,10 +53,15 @@ class Unfinished:
             return None
         return found if found.metadata.get(OF) == self._digest else None
 
-    def keep(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write tensors under a name, in place of what is there; warn if the disk takes none."""
+    def keep(
+        self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None
+    ) -> None:
+        """Write tensors under a name, in place of what is there; warn if the disk takes none.
+
+        ``about`` is added to the file's metadata.
+        """
         contiguous = {n: tensor.detach().cpu().contiguous() for n, tensor in tensors.items()}
-        write = partial(save_file, contiguous, metadata={OF: self._digest})
+        write = partial(save_file, contiguous, metadata={OF: self._digest, **(about or {})})
         try:
             replace_atomically(self.path(name), write)
         except OSError as error:  # the result may still fit

@@ -16,6 +16,7 @@ from tsv_bench.data import Split, Task, bytes_to_write, check_source, load_split
 from tsv_bench.files import check_room
 from tsv_bench.models import Backbone, zero_shot_heads
 from tsv_bench.models.devices import batch_sizes, chosen_precision
+from tsv_bench.models.finetuning import Finetuning
 from tsv_bench.report.tracking import Tracker
 
 
@@ -35,6 +36,12 @@ def make_backbone(config: DictConfig) -> Backbone:
 @cache
 def _load_backbone(text: str) -> Backbone:
     return instantiate(OmegaConf.create(text).load)
+
+
+def make_finetuning(config: DictConfig) -> Finetuning | None:
+    """Return how the backbone is fine-tuned, or None if its yaml does not say."""
+    node = config.backbone.get("finetune")
+    return instantiate(node) if node else None
 
 
 def make_source(config: DictConfig, device: str) -> Source:
