@@ -74,6 +74,15 @@ METHODS = {path.stem: by_default(path) for path in YAMLS} | {
     "lines_ties": partial(methods.lines, base="ties", base_knobs={"density": 0.2}, beta=0.5),
     "ada_merging": seeing(methods.ada_merging, steps=3),
     "ada_merging_trimmed": seeing(methods.ada_merging, steps=3, by="task", density=0.2),
+    "atm": seeing(methods.atm, rounds=2, steps_per_round=2),
+    "atm_ties": seeing(
+        methods.atm,
+        rounds=2,
+        epochs=1,
+        start="weight_average",
+        merge="ties",
+        merge_knobs={"density": 0.5},
+    ),
     "wudi": partial(methods.wudi, solver="adam", iterations=20, learning_rate=1e-5),
     "wudi_closed_form": partial(
         methods.wudi, solver="closed_form", iterations=1, learning_rate=1e-5
@@ -102,7 +111,9 @@ PASSES = {
     "pcb": 8,  # of magnitudes, then of scores, the thresholds at both ends
 }
 # They read all layers, for each step of learning, when the first is wanted.
-LEARNING = ["ada_merging", "ada_merging_trimmed"]
+LEARNING = ["ada_merging", "ada_merging_trimmed", "atm", "atm_ties"]
+# They fine-tune the tasks themselves: what is served is not a function of task vectors alone.
+FINE_TUNING = ["atm", "atm_ties"]
 # They run the network: when the first matrix is wanted, they compute of all layers, and once.
 AT_ONCE = ["localize_and_stitch", "regmean_plus_plus"]
 # They start from a vector that another method merges.
@@ -155,7 +166,7 @@ ONE_TASK_IS_CHANGED = {
     ),
     **dict.fromkeys(["iso_c", "iso_cts", "subspace_boosting"], "matrices get a new spectrum"),
     "esm": "matrices get a new spectrum",
-    **dict.fromkeys(LEARNING, "its coefficients are learned"),
+    **dict.fromkeys(LEARNING, "it goes where learning leads"),
     **dict.fromkeys(
         ["pro_distill", "surgery", "twin_merging", "we_moe"], "a share of it is served"
     ),

@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 
 def overlapping(texts):
@@ -21,17 +22,27 @@ def texts_of(figure):
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
-    texts = [figure._supxlabel, figure._supylabel]
-    for legend in figure.legends:
-        texts += legend.get_texts()
     for axes in figure.axes:
         if not axes.get_visible():
             continue
+        legend = axes.get_legend()
+        # Ticks outside the limits have labels too, which are not drawn.
+        ticks = []
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
-            ticks = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
-            texts += [axis.label, *(tick.label1 for tick in ticks)]
-        texts += [axes.title, *axes.texts]
-    for text in filter(None, texts):
-        if text.get_visible() and text.get_text():
-            yield text.get_text(), text.get_window_extent(renderer)
+            ticks += [t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+            ticks += [t.label2 for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+        texts = [*axes.texts, *ticks, axes.xaxis.label, axes.yaxis.label]
+        texts += [axes.title, axes._left_title, *(legend.get_texts() if legend else [])]
+        yield from boxes(texts, renderer)
+    legends = [text for legend in figure.legends for text in legend.get_texts()]
+    around = filter(None, [figure._supxlabel, figure._supylabel])
+    yield from boxes([*figure.texts, *legends, *around], renderer)
+
+
+def boxes(texts, renderer):
+    for text in texts:
+        # Rotated labels have boxes that overlap where the letters do not.
+        if text.get_visible() and text.get_text() and text.get_rotation() in (0, 90):
+            # The box of the letters; an annotation's own box includes its line.
+            yield text.get_text(), Text.get_window_extent(text, renderer)

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from made_up.runs import LABELS, TASKS, make_run
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
-from stand_ins.boxes import overlapping
+from stand_ins.boxes import overlapping, texts_of
 
 from tsv_bench.report.plots import (
     plot_alphas,
@@ -53,34 +52,6 @@ def table_of(methods=tuple(LABELS), seeds=(0,), num_tasks=8, num_more=0, fractio
             runs.append((replace(run, method=name) if name else run, correct))
     (table,) = build_tables(runs)
     return table
-
-
-def texts_of(figure):
-    """Yield (text, box in pixels) of everything written, as drawn by Agg."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    renderer = canvas.get_renderer()
-    for axes in figure.axes:
-        legend = axes.get_legend()
-        # Ticks outside the limits have labels too, which are not drawn.
-        ticks = []
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            ticks += [t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
-            ticks += [t.label2 for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
-        texts = [*axes.texts, *ticks, axes.xaxis.label, axes.yaxis.label]
-        texts += [axes.title, axes._left_title, *(legend.get_texts() if legend else [])]
-        yield from boxes(texts, renderer)
-    legends = [text for legend in figure.legends for text in legend.get_texts()]
-    yield from boxes([*figure.texts, *legends], renderer)
-
-
-def boxes(texts, renderer):
-    for text in texts:
-        # Rotated labels have boxes that overlap where the letters do not.
-        if text.get_visible() and text.get_text() and text.get_rotation() in (0, 90):
-            # The box of the letters; an annotation's own box includes its line.
-            yield text.get_text(), Text.get_window_extent(text, renderer)
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +191,7 @@ def test_what_there_is_nothing_for_is_left_out_with_the_reason():
         plot_alphas(table_of(["individual"]))
     drawn, left_out = draw_figures(build_tables([make_run("ties", tasks=("greek", "land"))])[0])
     assert [one.name for one in drawn] == ["methods", "tasks", "alpha"]
-    for text, name in zip(left_out, ("radar", "rank", "size"), strict=True):
+    for text, name in zip(left_out, ("radar", "rank", "size", "rounds"), strict=True):
         assert text.startswith(f"No figure '{name}': ")
     assert "needs 3 or more" in left_out[0] and "rank_fraction" in left_out[1]
     assert "overwrite=true" in left_out[2]

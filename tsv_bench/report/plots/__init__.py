@@ -8,6 +8,7 @@ from tsv_bench.report.plots.alphas import plot_alphas
 from tsv_bench.report.plots.figures import Drawn, draw_figures, save_figures
 from tsv_bench.report.plots.radar import plot_radar
 from tsv_bench.report.plots.ranks import plot_ranks
+from tsv_bench.report.plots.rounds import plot_rounds
 from tsv_bench.report.plots.sizes import plot_sizes
 from tsv_bench.report.plots.style import svg_bytes
 
@@ -18,6 +19,7 @@ __all__ = [
     "plot_methods",
     "plot_radar",
     "plot_ranks",
+    "plot_rounds",
     "plot_sizes",
     "plot_tasks",
     "save_figures",
