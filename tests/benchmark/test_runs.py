@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_up.runs import make_run
 
-from tsv_bench.benchmark.runs import find_runs, load_correct, load_run, save_run
+from tsv_bench.benchmark.runs import Seen, find_runs, load_correct, load_run, save_run
 
 
 def test_round_trip_is_exact(tmp_path):
@@ -105,3 +105,13 @@ def test_runs_of_before_there_were_variants_load(tmp_path):
     del content["variants"]
     path.write_text(json.dumps(content))
     assert load_run(path) == replace(run, variants={})
+
+
+def test_what_a_method_saw_is_a_number_of_images_a_share_or_all():
+    passes = {"forward_passes": 1, "backward_passes": 1, "seconds": 1.0}
+    texts = {None: "64 labelled val", 0.8: "80% labelled val", 0.125: "12.5% labelled val",
+             1.0: "all labelled val"}  # fmt: skip
+    for share, text in texts.items():
+        seen = Seen(split="val", images=64, labels=True, share=share, **passes)
+        assert (seen.text, seen.kind) == (text, "labelled val")
+    assert Seen(split="train", images=64, labels=True, share=1.0, **passes).kind == "train"

@@ -1,7 +1,11 @@
 """Methods that learn, by tsv-bench on two small tasks: the Run says what they saw."""
 
+import signal
+
 import pytest
-from stand_ins.commands import SMALL, TASKS, begin_from, numbers, runs, tsv
+from stand_ins.commands import SMALL, TASKS, begin_from, interrupt, numbers, runs, start, tsv
+
+from tsv_bench.benchmark.runs import find_runs
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +76,77 @@ def test_a_router_is_for_one_scale(folder):
         *SMALL,
     )
     assert done.code == 1 and "its alphas are [0.5, 1.0] and must be [1.0]" in done.err
+
+
+ROUNDS = ["method=atm", "method.rounds=2", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def in_rounds(fine_tuned, tmp_path_factory):
+    """A folder in which ATM has run, and what the command said."""
+    folder = begin_from(fine_tuned, tmp_path_factory.mktemp("rounds"))
+    done = tsv(folder, "bench", *ROUNDS)
+    assert done.code == 0, done.err
+    return folder, done
+
+
+def test_tasks_are_tuned_and_merged_in_rounds_and_the_run_says_what_it_took(in_rounds):
+    folder, done = in_rounds
+    assert "all labelled train" in done.out and "fine-tune shapes, round 2 of 2" in done.err
+    run = runs(folder)["atm"]
+    assert (run.seen.text, run.seen.images) == ("all labelled train", 128) and not run.task_known
+    # The budget is that of the checkpoints: two epochs of two steps, in both rounds together.
+    passes = len(TASKS) * 4 * 64
+    assert (run.seen.forward_passes, run.seen.backward_passes) == (passes, passes)
+    noted = run.details["rounds"]
+    assert noted["steps"] == [0, 1, 2] and noted["images"] == dict.fromkeys(TASKS, 20)
+    assert run.settings["finetuning"]["epochs"] == dict.fromkeys(TASKS, 2)
+    assert not [*(folder / "runs").rglob("*.unfinished")]
+
+
+def test_what_was_killed_in_a_round_ends_as_if_it_had_not_been(in_rounds, fine_tuned, tmp_path):
+    begin_from(fine_tuned, tmp_path)
+    # Two steps of each task in the first round, then the first of the second round.
+    with start(tmp_path, *ROUNDS, hold=("tsv_bench.models.finetuning", "batch_rows", 6)) as process:
+        interrupt(process, "fine-tune shapes, round 2 of 2", signal.SIGKILL)
+    [kept] = (tmp_path / "runs").rglob("*.unfinished")
+    assert {"vector.safetensors", "report rounds.safetensors"} <= {p.name for p in kept.iterdir()}
+    done = tsv(tmp_path, "bench", *ROUNDS)
+    assert done.code == 0, done.err
+    assert "round 1 of 2" not in done.err and not kept.exists()
+    assert numbers(tmp_path, "atm") == numbers(in_rounds[0], "atm")
+    found, expected = runs(tmp_path)["atm"], runs(in_rounds[0])["atm"]
+    assert found.details == expected.details
+    assert found.seen.forward_passes == expected.seen.forward_passes
+
+
+def test_rounds_on_validation_images_are_reported_on_the_others(in_rounds):
+    folder, _ = in_rounds
+    few = ["method.split=val", "method.images=0.6", "method.steps_per_round=1", "method.rounds=1"]
+    more = ["method.start=task_arithmetic", "method.start_alpha=0.3", "seed=0"]
+    folder = begin_from(folder, folder.with_name("on-validation"))
+    done = tsv(folder, "bench", "method=atm", *few, *more, *SMALL, "paths.runs=others")
+    assert done.code == 0 and "60% labelled val" in done.out, done.err
+    [run] = [run for _, run in find_runs(folder / "others")]
+    assert run.details["rounds"]["images"] == dict.fromkeys(TASKS, 8)
+    assert (run.seen.images, run.seen.share) == (12, 0.6)
+    done = tsv(folder, "bench", "method=atm", *few, "method.images=null", *SMALL, "paths.runs=all")
+    assert done.code == 0 and "what it is worth on its way cannot be noted" in done.err
+    [run] = [run for _, run in find_runs(folder / "all")]
+    assert run.details == {} and run.seen.text == "all labelled val"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("method.rounds=0", "rounds=0 is not a whole number from 1 on: it is how often"),
+        ("method.images=1.5", "images=1.5 is no share between 0 and 1"),
+        ("method.start=tsv", "start='tsv' is not a method: ace, "),
+        ("method.merge=ada_merging", "merge=ada_merging looks at data (bench), which atm has not"),
+        ("method.labels=false", "fine_tunes=true: fine-tuning takes the network and labels"),
+    ],
+)
+def test_a_mistake_is_one_message(in_rounds, change, message):
+    folder, _ = in_rounds
+    done = tsv(folder, "bench", *ROUNDS, change, "paths.runs=none")
+    assert done.code == 1 and message in done.err and "Traceback" not in done.err, done.err

@@ -64,7 +64,8 @@ def deep_damages(content):
     yield ("test", task), {}, "missing"
     seen = {"split": "val", "images": 3, "labels": False, "forward_passes": 3,
             "backward_passes": 0, "seconds": 1.0}  # fmt: skip
-    for key, value in (("split", "all"), ("images", 0), ("images", "3"), ("labels", 1)):
+    for key, value in (("split", "all"), ("images", 0), ("images", "3"), ("labels", 1),
+                       ("share", 1.5), ("share", "all"), ("share", -0.1)):  # fmt: skip
         yield ("seen",), seen | {key: value}, "seen"
     yield ("seen",), {"split": "val"}, "missing"
     right = {"accuracy": 1.0, "correct": 2, "total": 2}

@@ -17,6 +17,19 @@ def test_a_yaml_says_what_is_seen():
     assert needs.settings["split"] == "val" and needs.settings["images"] == 32
 
 
+def test_all_of_a_split_or_a_share_can_be_seen():
+    counts = {None: (1.0, 41), 0.5: (0.5, 20), 0.001: (0.001, 1), 7: (None, 7)}
+    for images, (share, count) in counts.items():
+        needs = needs_of({"name": "m", "needs": ["inputs"], "images": images})
+        assert (needs.share, needs.count(41)) == (share, count)
+
+
+def test_only_what_fine_tunes_says_so_in_its_settings():
+    yaml = {"name": "m", "needs": ["bench"], "images": None, "labels": True}
+    assert "fine_tunes" not in needs_of(yaml).settings
+    assert needs_of(yaml | {"fine_tunes": True}).settings["fine_tunes"] is True
+
+
 def test_a_knob_may_make_it_need_nothing():
     yaml = {"name": "m", "needs": ["inputs"], "images": 3, "unless": "data_free"}
     assert needs_of(yaml | {"data_free": True}) is None
@@ -32,6 +45,11 @@ def test_a_knob_may_make_it_need_nothing():
         ({"needs": ["gram"], "images": 3}, "needs='gram' is not what a method can receive"),
         ({"needs": ["inputs"]}, "needs but no images: how many a task"),
         ({"needs": ["inputs"], "images": 0}, "images=0 is not a whole number from 1 on"),
+        ({"needs": ["inputs"], "images": 1.0}, "images=1.0 is no share between 0 and 1: a method"),
+        ({"needs": ["inputs"], "images": "all"}, "images='all' is not a whole number from 1 on"),
+        ({"needs": ["inputs"], "images": True}, "images=True is not a whole number from 1 on"),
+        ({"needs": ["bench"], "images": 3, "fine_tunes": True}, "It goes with needs: [bench] and"),
+        ({"needs": ["bench"], "images": 3, "fine_tunes": 1}, "fine_tunes=1 is neither true nor"),
         ({"needs": ["inputs"], "images": 3, "split": "all"}, "split='all' is not a split"),
         ({"needs": ["inputs"], "images": 3, "labels": 1}, "labels=1 is neither true nor false"),
         ({"needs": ["inputs"], "images": 3, "split": "test"}, "is transductive, which every table"),

@@ -1,6 +1,7 @@
 """Methods that see images get statistics of them, and the Run says what was seen."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -142,6 +143,25 @@ def test_without_needs_nothing_is_looked_at():
     method = Method(name="m", label="M", alphas=[1.0], knobs={}, serve=dict)
     given = observe(method, None, {}, {}, {}, None, folder=None, device="cpu", seed=0)
     assert given.method is method and given.seen(1.0) is None and not given.seen_rows
+
+
+def test_a_backbone_that_says_nothing_of_fine_tuning_is_named():
+    needs = Needs(arguments=("bench",), images=None, labels=True, fine_tunes=True)
+    method = Method(name="m", label="M", alphas=[1.0], knobs={}, serve=dict, needs=needs)
+    with pytest.raises(ValueError, match="conf/backbone/tiny.yaml does not say how: it needs fine"):
+        observe(method, made_up.backbone(), {}, {}, {}, None, folder=Path(), device="cpu", seed=0)
+
+
+@pytest.mark.parametrize(("images", "count"), [(None, 20), (0.6, 12), (0.01, 1), (7, 7)])
+def test_all_images_or_a_share_of_them_can_be_seen(images, count):
+    needs = Needs(arguments=("inputs",), images=images)
+    method = Method(name="m", label="M", alphas=[1.0], knobs={}, serve=dict, needs=needs)
+    rows = draw(method, {"t": made_up.task()}, lambda _, s: made_up.load(s), 0)["t"]
+    assert rows.tolist() == sorted(set(rows.tolist())) and len(rows) == count
+    if images is None:
+        with pytest.raises(ValueError, match="sees all 20 validation images of t, which leaves"):
+            draw(dataclasses.replace(method, alphas=[0.5, 1.0]), {"t": made_up.task()},
+                 lambda _, s: made_up.load(s), 0)  # fmt: skip
 
 
 def test_images_depend_on_the_seed_alone():

@@ -28,7 +28,7 @@ NAME = "rounds"  # in the details of a Run
 LINES = {  # methods whose validation accuracy is a line: its style
     "individual": (0, (1, 1.5)),
     "tsv_merge": (0, (6, 2)),
-    "task_arithmetic": (0, (3, 3)),
+    "task_arithmetic": (0, (6, 2, 1, 2)),
 }
 NUM_COLUMNS = 4  # of the tasks' panels
 MAX_ROWS, MAX_STEPS = 49, 1000  # that are drawn
@@ -116,7 +116,7 @@ def _finish(axes: Axes, title: str, size: int) -> None:
     axes.set_title(title, fontsize=size, loc="left")
     axes.yaxis.set_major_formatter(PERCENT)
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
     clean(axes)
 
 
