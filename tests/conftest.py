@@ -32,7 +32,7 @@ CHECKED = [
         "task_vectors.bits", "task_vectors.merge", "task_vectors.order_statistics",
         "task_vectors.task_vector",
         "methods.entrywise", "methods.matrixwise", "methods.masked", "methods.observed",
-        "methods.learned",
+        "methods.learned", "methods.evolved",
         "analysis.measures",
     )
 ]  # fmt: skip

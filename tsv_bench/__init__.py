@@ -17,7 +17,7 @@ From the bottom up; a package imports only from packages above it in this list:
     spelling       the nearest right name to a misspelt one
     linalg         matrices only: singular vectors, polar factors
     task_vectors   named layers, read and merged one at a time
-    methods        what tasks are served: entrywise, matrixwise, masked, observed, learned, routed
+    methods        what tasks are served, entrywise or matrixwise, learned, evolved, routed, ...
     hub            what is needed from the Hugging Face hub, and fetching it
     state_dicts    weights on disk, in every format that is read or written
     data           tasks and their images

@@ -83,6 +83,10 @@ METHODS = {path.stem: by_default(path) for path in YAMLS} | {
         merge="ties",
         merge_knobs={"density": 0.5},
     ),
+    "merge3": seeing(methods.merge3, population=4, generations=2, anchors=5, dimensions=1),
+    "merge3_tsv": seeing(
+        methods.merge3, base="tsv_merge", population=4, generations=2, anchors=5, estimator="mean"
+    ),
     "wudi": partial(methods.wudi, solver="adam", iterations=20, learning_rate=1e-5),
     "wudi_closed_form": partial(
         methods.wudi, solver="closed_form", iterations=1, learning_rate=1e-5
@@ -111,7 +115,7 @@ PASSES = {
     "pcb": 8,  # of magnitudes, then of scores, the thresholds at both ends
 }
 # They read all layers, for each step of learning, when the first is wanted.
-LEARNING = ["ada_merging", "ada_merging_trimmed", "atm", "atm_ties"]
+LEARNING = ["ada_merging", "ada_merging_trimmed", "atm", "atm_ties", "merge3", "merge3_tsv"]
 # They fine-tune the tasks themselves: what is served is not a function of task vectors alone.
 FINE_TUNING = ["atm", "atm_ties"]
 # They run the network: when the first matrix is wanted, they compute of all layers, and once.

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # What the tests are run with.
 TOOLS = {"build", "hatchling", "ipykernel", "pip", "pytest-benchmark", "pytest-xdist"}
-TOOLS |= {"ruff"}
+TOOLS |= {"pymoo", "ruff"}
 
 
 def canonical(requirement):
@@ -43,11 +43,16 @@ def imported(*folders):
 
 
 def test_dependencies_are_what_the_package_imports():
-    language = PROJECT["optional-dependencies"]["language"]
-    assert set(map(canonical, PROJECT["dependencies"] + language)) == imported("tsv_bench")
-    for path in (ROOT / "tsv_bench").rglob("*.py"):  # what is optional is imported by one module
-        named = "import transformers" in path.read_text()
-        assert named == (path.name == "language.py"), path
+    extras = {k: v for k, v in PROJECT["optional-dependencies"].items() if k != "dev"}
+    optional = [name for names in extras.values() for name in names]
+    assert set(map(canonical, PROJECT["dependencies"] + optional)) == imported("tsv_bench")
+    # What is optional is imported by one module.
+    only_in = {"transformers": "language.py", "pymoo": "search.py"}
+    assert set(only_in) == set(map(canonical, optional))
+    for path in (ROOT / "tsv_bench").rglob("*.py"):
+        for name, module in only_in.items():
+            named = f"import {name}" in path.read_text() or f"from {name}" in path.read_text()
+            assert named == (path.name == module), path
 
 
 def test_dev_is_what_only_the_tests_import_and_run_with():

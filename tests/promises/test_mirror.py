@@ -27,6 +27,7 @@ TESTED_IN = {
     "merging/test_low_rank_writer.py": "state_dicts.low_rank",
     "merging/test_masked_writer.py": "state_dicts.masked",
     "merging/test_merge_files.py": "merging.dense_writer cli.merge",
+    "methods/evolved/test_merge3.py": "methods.evolved.evolution",
     "methods/matrixwise/test_tsv.py": "methods.matrixwise.decomposition",
     "methods/test_served.py": "methods.checked",
     "methods/observed/test_regmean.py": "methods.observed.normal_equations",

@@ -14,7 +14,7 @@ evaluation adds to the pretrained backbone: pretrained + alpha * served[task].
   to the second), and on chance only by a seed.
 - One that sees data takes its statistics too, as ``inputs``: task -> layer -> tensor
   (`task_vectors.statistics`). It reads and looks up nothing of them before a layer is wanted.
-- One that learns takes a ``bench`` (`methods.bench`); it learns when the first layer is wanted.
+- One that learns or searches takes a ``bench`` (`methods.bench`), when the first layer is wanted.
 - One that sends images to experts serves `RoutedVector`s: one a task, and a router they share.
 - One that changes features serves `AdaptedVector`s: a vector for all, and each task's adapter.
 
@@ -26,7 +26,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
-from tsv_bench.methods import entrywise, learned, masked, matrixwise, observed, routed
+from tsv_bench.methods import entrywise, evolved, learned, masked, matrixwise, observed, routed
 from tsv_bench.task_vectors.lazy import ServedVectors
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 # What the files of the folders name in __all__: a new method needs no line here.
 __all__ = []
-for _folder in (entrywise, matrixwise, masked, observed, learned, routed):
+for _folder in (entrywise, matrixwise, masked, observed, learned, evolved, routed):
     for _file in iter_modules(_folder.__path__, f"{_folder.__name__}."):
         _module = import_module(_file.name)
         for _name in getattr(_module, "__all__", ()):

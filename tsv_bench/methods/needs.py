@@ -48,6 +48,11 @@ class Needs:
         for name in ("transductive", "labels", "alpha_on_seen", "fine_tunes"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r} is neither true nor false.")
+        if self.labels and self.split == "test":
+            raise ValueError(
+                "split=test with labels: no method may look at labels of test images, by which it "
+                "is judged. Set method.split=val or method.split=train."
+            )
         if (self.split == "test") != self.transductive:
             raise ValueError(
                 f"split={self.split} with transductive={str(self.transductive).lower()}: a method "
