@@ -1,33 +1,33 @@
 """Memory of ProDistill in a block of twenty full-size ViT-L/14 with random weights. On request:
 
-.venv/bin/python benchmarks/distillation.py [per] [steps]    # entry and 2; 8 GB, minutes a step
+.venv/bin/python benchmarks/distillation.py [STEPS] [PER]    # 2 and entry; 8 GB, minutes
 
-All that a Run holds then is there: the network of 24 blocks, 64 images of each task, both streams
-of their tokens, the first block of all tasks with its coefficients and Adam's moments. Task vectors
-are drawn when they are read, as a Run reads them from disk. It ends after so many of Adam's steps,
-which are alike.
+All that a Run holds in its last block is there: the network of 24 blocks, 64 images of each task,
+the tokens of both streams, one block of all tasks with what Adam keeps, and the 23 blocks that are
+merged. Task vectors are drawn when they are read, as a Run reads them from disk. It ends after so
+many of Adam's steps, which are alike. SIZE=ViT-B-32-quickgelu takes another network, THREADS=2 as
+many threads.
 """
 
+import os
 import sys
 import time
 import zlib
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import open_clip
 import torch
 
 from tsv_bench import methods
 from tsv_bench.benchmark.given.image_bench import ImageBench
-from tsv_bench.benchmark.given.unfinished import Unfinished
 from tsv_bench.cli.launch import keep_freed_memory
 from tsv_bench.models import Backbone
 from tsv_bench.provenance import peak_memory
 from tsv_bench.task_vectors.lazy import LazyMapping
 
 TASKS = [f"task{number:02}" for number in range(20)]
-IMAGES = 64
-ARCHITECTURE = "ViT-L-14-quickgelu"
+IMAGES, BATCH = 64, 128
+ARCHITECTURE = os.environ.get("SIZE", "ViT-L-14-quickgelu")
+FIRST = "transformer.resblocks.0."
 
 
 class Drawn(LazyMapping):
@@ -58,23 +58,26 @@ class Enough(Exception):
 
 
 class FewSteps(ImageBench):
-    """A bench that ends the work after some steps."""
+    """A bench that ends the work when so many images have passed with a gradient."""
 
-    steps_left = 0
+    images_left, begun = 0, 0.0
 
     def run_block(self, weights, number, tokens):
-        found = super().run_block(weights, number, tokens)
-        if found.requires_grad:
-            if self.steps_left == 0:
+        if any(weight.requires_grad for weight in weights.values()):
+            if self.images_left % BATCH == 0:
+                left, seconds = self.images_left // BATCH, time.monotonic() - self.begun
+                peak = f"peak {peak_memory() / 1e9:.2f} GB"
+                print(f"{left} steps to go, {seconds:.0f} s, {peak}", flush=True)
+            if self.images_left == 0:
                 raise Enough
-            self.steps_left -= 1
-            now = time.monotonic()
-            print(f"a step begins, peak {peak_memory() / 1e9:.2f} GB, {now - self.begun:.0f} s")
-        return found
+            self.images_left -= len(tokens)
+        return super().run_block(weights, number, tokens)
 
 
 def main():
-    per = sys.argv[1] if len(sys.argv) > 1 else "entry"
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+    per = sys.argv[2] if len(sys.argv) > 2 else "entry"
+    torch.set_num_threads(int(os.environ.get("THREADS", "2")))
     keep_freed_memory()
     torch.manual_seed(0)
     settings = open_clip.get_model_config(ARCHITECTURE)
@@ -88,20 +91,19 @@ def main():
     images = {
         task: torch.randint(0, 256, (IMAGES, 3, 224, 224), dtype=torch.uint8) for task in TASKS
     }
-    heads = {task: torch.randn(10, 768) for task in TASKS}
-    folder = TemporaryDirectory()
-    kept = Unfinished(Path(folder.name) / "kept", "benchmark")
-    bench = FewSteps(base, heads, images, None, device="cpu", seed=0, unfinished=kept)
-    bench.steps_left = int(sys.argv[2]) if len(sys.argv) > 2 else 2
-    bench.begun = time.monotonic()
-    print(f"before: peak {peak_memory() / 1e9:.2f} GB")
-    vectors = {task: Drawn(task, shapes) for task in TASKS}
-    served = methods.pro_distill(vectors, bench=bench, per=per)
+    bench = FewSteps(base, {}, images, None, device="cpu", seed=0)
+    bench.images_left, bench.begun = steps * BATCH, time.monotonic()
+    print(f"before: peak {peak_memory() / 1e9:.2f} GB", flush=True)
+    entries = sum(shape.numel() for name, shape in shapes.items() if name.startswith(FIRST))
+    merged = torch.ones(bench.num_blocks - 1, entries)
+    served = methods.pro_distill(
+        {task: Drawn(task, shapes) for task in TASKS}, bench=bench, per=per, batch_size=BATCH
+    )
     try:
-        served[TASKS[0]]["transformer.resblocks.0.mlp.c_fc.weight"]
+        served[TASKS[0]][f"{FIRST}mlp.c_fc.weight"]
     except Enough:
-        pass
-    print(f"{len(TASKS)} x {ARCHITECTURE}, per={per}: peak {peak_memory() / 1e9:.2f} GB")
+        held = f"with {merged.nbytes / 1e9:.1f} GB of merged blocks"
+        print(f"20 x {ARCHITECTURE}, {held}, per={per}: peak {peak_memory() / 1e9:.2f} GB")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,13 @@ from stand_ins.commands import SMALL, TASKS, begin_from, runs, tsv
 # Method, images a task, passes of an image through the network: forward, backward.
 METHODS = [
     ("regmean_plus_plus", ["method.images=9"], "9 unlabelled train", (2 * 9, 0)),
+    # Own blocks, the losses at start and end, and the merged blocks; learning.
+    (
+        "pro_distill",
+        ["method.images=9", "method.epochs=2"],
+        "9 unlabelled train",
+        ((1 + 2 + 1 + 2) * 9, 2 * 9),
+    ),
     (
         "localize_and_stitch",
         ["method.images=9", "method.epochs=2"],

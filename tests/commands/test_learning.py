@@ -49,6 +49,26 @@ def test_adapters_are_learned_on_a_learned_base_and_the_tasks_are_known(folder):
     assert numbers(folder, "surgery") == first
 
 
+def test_a_distillation_that_is_killed_goes_on_behind_its_last_block(folder, tmp_path):
+    few = ["method=pro_distill", "method.images=9", "method.epochs=2", *SMALL]
+    killed = begin_from(folder, tmp_path)
+    third = ("tsv_bench.methods.learned.pro_distill", "block_coefficients", 3)
+    with start(killed, *few, hold=third) as process:
+        process.wait_until_held()
+        process.send(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    [kept] = (killed / "runs").rglob("pro_distill*.unfinished")
+    blocks = ["pro_distill-0.safetensors", "pro_distill-1.safetensors"]
+    assert sorted(path.name for path in kept.iterdir()) == blocks
+    for where in (killed, folder):
+        done = tsv(where, "bench", *few)
+        assert done.code == 0, done.err
+    assert numbers(killed, "pro_distill") == numbers(folder, "pro_distill")
+    found, expected = (runs(where)["pro_distill"] for where in (killed, folder))
+    assert found.details == expected.details and len(found.details["pro_distill"]["loss"]) == 4
+    assert found.seen.backward_passes == expected.seen.backward_passes and not kept.exists()
+
+
 def test_images_are_routed_and_the_table_says_how_well(folder):
     few = ["method=free_merging", "method.images=9", "method.router_epochs=3"]
     done = tsv(folder, "bench", *few, *SMALL, "layout=leaderboard")

@@ -31,7 +31,6 @@ TESTED_IN = {
     "methods/matrixwise/test_tsv.py": "methods.matrixwise.decomposition",
     "methods/test_served.py": "methods.checked",
     "methods/observed/test_regmean.py": "methods.observed.normal_equations",
-    "methods/learned/test_pro_distill.py": "methods.learned.block_coefficients",
     "methods/learned/test_surgery.py": "methods.learned.adapters",
     "models/test_mini.py": "models.backbone",
     "models/test_pretraining.py": "cli.pretrain",

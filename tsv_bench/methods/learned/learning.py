@@ -29,19 +29,14 @@ class Adam:
         self._squares = [torch.zeros_like(p, requires_grad=False) for p in parameters]
 
     @torch.no_grad()
-    def step(self, gradient_of: Callable[[int], Tensor] | None = None) -> None:
-        """Move every parameter by its gradient.
-
-        ``gradient_of`` computes that of one parameter at a time, by its number, where all would
-        take too much memory.
-        """
+    def step(self) -> None:
+        """Move every parameter by its gradient."""
         self._count += 1
         first, second = (1 - beta**self._count for beta in BETAS)
         moments = zip(self._parameters, self._means, self._squares, strict=True)
-        for number, (parameter, mean, square) in enumerate(moments):
-            gradient = gradient_of(number) if gradient_of else parameter.grad
-            mean.lerp_(gradient, 1 - BETAS[0])
-            square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        for parameter, mean, square in moments:
+            mean.lerp_(parameter.grad, 1 - BETAS[0])
+            square.mul_(BETAS[1]).addcmul_(parameter.grad, parameter.grad, value=1 - BETAS[1])
             length = (square / second).sqrt_().add_(EPS)
             parameter.addcdiv_(mean, length, value=-self._rate / first)
 

@@ -2,33 +2,29 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tsv_bench.linalg.precision import at_least_float32
 from tsv_bench.methods.bench import Bench, check_bench, check_fits
-from tsv_bench.methods.knobs import (
-    check_choice,
-    check_not_negative,
-    check_positive,
-    check_whole,
-)
-from tsv_bench.methods.learned.block_coefficients import PER, BlockCoefficients
-from tsv_bench.methods.learned.learning import Adam, generator
+from tsv_bench.methods.knobs import check_choice, check_not_negative, check_positive, check_whole
+from tsv_bench.methods.learned.block_coefficients import PER, Block, block_coefficients
+from tsv_bench.methods.learned.learning import generator
+from tsv_bench.methods.learned.streams import Streams, Tokens
 from tsv_bench.task_vectors.lazy import (
     LazyMapping,
     LazyVector,
     Part,
     ServedVectors,
     TaskVectors,
-    as_lazy,
     blocks,
     lazy_vectors,
+    widest_dtype,
 )
 from tsv_bench.task_vectors.places import place_of
 from tsv_bench.task_vectors.streaming import watched
@@ -36,10 +32,6 @@ from tsv_bench.task_vectors.streaming import watched
 __all__ = ["pro_distill"]
 
 log = logging.getLogger(__name__)
-AT_ONCE = 32  # images that pass a block together; a step adds up their gradients
-# Bytes from which on the tokens that are wanted lie on disk while a block is learned, and entries
-# of all tasks' deltas in a block from which on they are read again for every step.
-LARGE, MANY = 2**29, 2**27
 
 
 def pro_distill(
@@ -57,11 +49,11 @@ def pro_distill(
 
     In each residual block Adam lowers the sum of squared differences between what the merged block
     makes of the merged network's tokens and what a task's own block makes of its own network's, on
-    the task's images. There is a coefficient for each ``per``: entry, tensor or task of the block.
-    They begin at ``start``; layers outside of blocks have ``outside``. A block whose loss would end
-    above its start keeps the start. It is learned when the first layer is wanted, and finished
-    blocks are kept: a Run that was killed goes on behind them. Raises ValueError for knobs out of
-    range, or without a bench.
+    the task's images. There is a coefficient of each task for each ``per``: entry, tensor, or task,
+    which is one for all of the block. They begin at ``start``; layers outside of blocks have
+    ``outside``. A block whose loss would end above its start keeps the start. Learning begins when
+    the first layer of a block is wanted, and finished blocks are kept on disk: a Run that was
+    killed goes on behind them. Raises ValueError for knobs out of range, or without a bench.
     """
     check_choice("per", per, PER, "for what there is a coefficient of each task")
     check_not_negative("start", start, "the coefficients with which learning starts")
@@ -74,16 +66,23 @@ def pro_distill(
     check_bench("pro_distill", bench)
     tasks = sorted(task_vectors)  # in one order, as a network carries a rounding error on
     vectors = lazy_vectors(task_vectors[task] for task in tasks)
-    recipe = Recipe(per, float(start), float(learning_rate), epochs, batch_size)
+    recipe = Recipe(
+        per=per,
+        start=float(start),
+        outside=float(outside),
+        learning_rate=float(learning_rate),
+        epochs=epochs,
+        batch_size=batch_size,
+    )
 
     @cache
     def learned() -> dict[str, Tensor]:
         check_fits(bench, task_vectors)
-        return Distillation(bench, tasks, vectors, float(outside), recipe).blocks()
+        return Distillation(bench, tasks, vectors, recipe).blocks()
 
     def parts(name: str) -> Sequence[Part]:
-        if place_of(name).depth is None:
-            return blocks(vectors, name, lambda deltas: deltas.sum(dim=0) * float(outside))
+        if block_of(name, bench) is None:
+            return blocks(vectors, name, recipe.merge_outside)
         # Learned here and not in the part: there torch's threads are shared among parts.
         layer = learned()[name]
         return [Part(name, 0, layer.numel(), lambda: layer, lambda delta: delta)]
@@ -91,194 +90,128 @@ def pro_distill(
     return dict.fromkeys(task_vectors, LazyVector(vectors, parts))
 
 
-class Recipe(NamedTuple):
-    """How the coefficients of a block are learned."""
+def block_of(name: str, bench: Bench) -> int | None:
+    """Return the number of the residual block that a layer is in, or None."""
+    depth = place_of(name).depth
+    return depth if depth is not None and depth < bench.num_blocks else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How the coefficients of a block are learned: see `pro_distill`."""
 
     per: str
     start: float
+    outside: float
     learning_rate: float
     epochs: int
     batch_size: int
 
+    def merge_outside(self, deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "..."]:
+        """Return the merged delta of a layer outside of blocks."""
+        return deltas.sum(dim=0) * self.outside
+
+    def batches(self, count: int, drawn: torch.Generator) -> Iterator[Int[Tensor, " batch"]]:
+        """Yield the rows of each of a block's steps; every epoch has an order of its own."""
+        for _ in range(self.epochs):
+            yield from torch.randperm(count, generator=drawn).split(self.batch_size)
+
+    def num_steps(self, count: int) -> int:
+        """Return how many batches there are."""
+        return self.epochs * math.ceil(count / self.batch_size)
+
 
 class Distillation:
-    """Two streams of tokens, of the merged network and of each task's own, block after block.
+    """Learn block after block, on what the merged network and each task's own make of the images.
 
-    One block of all tasks is in memory at a time. The images of all tasks stand one after another;
-    each task's own network sees the rows of the task alone.
+    In memory are both streams of tokens, one block of all tasks, and the merged blocks. A task's
+    own network sees the images of this task alone.
     """
 
     def __init__(
-        self,
-        bench: Bench,
-        tasks: Sequence[str],
-        vectors: Sequence[LazyMapping],
-        outside: float,
-        recipe: Recipe,
+        self, bench: Bench, tasks: Sequence[str], vectors: Sequence[LazyMapping], recipe: Recipe
     ) -> None:
-        self._bench, self._tasks, self._vectors = bench, tasks, vectors
-        self._outside, self._recipe = outside, recipe
-        stops = torch.tensor([len(bench.images(task)) for task in tasks]).cumsum(0).tolist()
-        self._rows = [slice(a, b) for a, b in zip([0, *stops[:-1]], stops, strict=True)]
+        self._bench, self._tasks, self._vectors, self._recipe = bench, tasks, vectors, recipe
+        self._streams = Streams(bench, tasks)
 
     def blocks(self) -> dict[str, Tensor]:
         """Return the merged deltas of all blocks' layers."""
-        bench = self._bench
-        depths = {name: place_of(name).depth for name in self._vectors[0]}
-        merged, own = self._embedded([name for name, depth in depths.items() if depth is None])
+        bench, streams = self._bench, self._streams
+        places = {name: block_of(name, bench) for name in self._vectors[0]}
+        merged, own = self._embedded([name for name, place in places.items() if place is None])
         found: dict[str, Tensor] = {}
         losses = []
         for number in watched(range(bench.num_blocks), bench.num_blocks, "pro_distill: blocks"):
-            names = [name for name, depth in depths.items() if depth == number]
-            deltas = [BlockDeltas(vector, names, bench.device) for vector in self._vectors]
-            if sum(of_task.num_entries for of_task in deltas) <= MANY:
-                deltas = [dict(of_task) for of_task in deltas]
-            for rows, of_task in zip(self._rows, deltas, strict=True):
-                self._advance(number, self._added(of_task), own[rows])
-            kept = bench.kept(f"block{number}")
+            names = [name for name, place in places.items() if place == number]
+            block = Block({name: self._vectors[0].shape(name) for name in names})
+            deltas = block.read(self._vectors, bench.device)
+            for rows, of_task in zip(streams.rows, deltas, strict=True):
+                streams.advance(number, block.layers(of_task), own[rows])
+            kept = bench.kept(f"pro_distill-{number}")
             if kept is None:
-                wanted = own if own.nbytes < LARGE else self._on_disk(own)
-                if wanted is not own:
-                    del own
-                layers, loss = self._distilled(number, deltas, merged, wanted)
-                own = wanted if isinstance(wanted, Tensor) else wanted["tokens"]
-                kept = {**layers, "loss": torch.tensor(loss, dtype=torch.float64)}
-                bench.keep(f"block{number}", kept)
-            layers = {name: kept[name].to(bench.device) for name in names}
-            losses.append(kept["loss"].tolist())
-            self._advance(number, self._added(layers), merged)
-            found |= layers
-        bench.note("pro_distill", {"loss": [{"start": a, "end": b} for a, b in losses]})
-        return found
-
-    @torch.no_grad()
-    def _embedded(self, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return the tokens that the first block gets, in the merged network and each task's own.
-
-        They are float32 on the CPU, [images, tokens, width].
-        """
-        deltas = {n: sum(v[n].float() for v in self._vectors) * self._outside for n in names}
-        merged = self._tokens(dict.fromkeys(self._tasks, self._added(deltas)))
-        own = self._tokens(
-            {
-                task: self._added({name: vector[name] for name in names})
-                for task, vector in zip(self._tasks, self._vectors, strict=True)
+                flat, loss = self._distilled(number, block, deltas, merged, own)
+                kept = {**block.layers(flat), "loss": torch.tensor(loss, dtype=torch.float64)}
+                bench.keep(f"pro_distill-{number}", kept)
+            del deltas
+            layers = {
+                name: kept[name].to(bench.device, widest_dtype(self._vectors, name))
+                for name in names
             }
-        )
-        return merged, own
-
-    def _tokens(self, weights: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
-        found: Tensor | None = None
-        for task, rows in zip(self._tasks, self._rows, strict=True):
-            images = self._bench.images(task)
-            for start, part in zip(
-                range(0, len(images), AT_ONCE), images.split(AT_ONCE), strict=True
-            ):
-                tokens = self._bench.embed(weights[task], part).cpu()
-                if found is None:
-                    found = tokens.new_empty(self._rows[-1].stop, *tokens.shape[1:])
-                found[rows.start + start : rows.start + start + len(part)] = tokens
+            losses.append(dict(zip(("start", "end"), kept["loss"].tolist(), strict=True)))
+            streams.advance(number, layers, merged)
+            found |= layers
+        bench.note("pro_distill", {"loss": losses})
         return found
 
-    def _on_disk(self, tokens: Tensor) -> Tensor | LazyMapping:
-        """Return the tokens as what the bench keeps, read on access; themselves if it cannot."""
-        self._bench.keep("wanted", {"tokens": tokens})
-        kept = self._bench.kept("wanted")
-        return tokens if kept is None else as_lazy(kept)
-
-    @torch.no_grad()
-    def _advance(self, number: int, weights: Mapping[str, Tensor], tokens: Tensor) -> None:
-        """Replace tokens by what a block makes of them."""
-        for batch in tokens.split(AT_ONCE):
-            batch.copy_(self._bench.run_block(weights, number, batch.to(self._bench.device)))
-
-    def _added(self, deltas: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        pretrained = self._bench.pretrained
-        return {name: pretrained[name] + deltas[name].to(pretrained[name]) for name in deltas}
+    def _embedded(self, names: Sequence[str]) -> tuple[Tokens, Tokens]:
+        """Return what the first block gets in the merged network, and in each task's own."""
+        shared = {}
+        for name in names:
+            parts = blocks(self._vectors, name, self._recipe.merge_outside)
+            rows = [part.compute(part.read()) for part in parts]
+            shared[name] = rows[0] if len(rows) == 1 else torch.cat(rows)
+        return (
+            self._streams.embedded(lambda task: shared),
+            self._streams.embedded(
+                lambda task: {name: at_least_float32(self._vectors[task][name]) for name in names}
+            ),
+        )
 
     def _distilled(
         self,
         number: int,
-        deltas: Sequence[Mapping[str, Tensor]],
-        merged: Float[Tensor, "images tokens width"],
-        wanted: Tensor | LazyMapping,
-    ) -> tuple[dict[str, Tensor], tuple[float, float]]:
-        """Return a block's merged deltas, and its loss on all images at the start and the end."""
-        recipe, bench = self._recipe, self._bench
-        coefficients = BlockCoefficients(deltas, recipe.per, recipe.start)
-        adam = Adam(coefficients.parameters, recipe.learning_rate)
-        first = coefficients.merged()
-        before = self._loss(number, first, merged, wanted)
-        drawn = generator(bench, " ".join(self._tasks), f"block {number}")
-        steps = recipe.epochs * math.ceil(len(merged) / recipe.batch_size)
-        batches = self._batches(len(merged), drawn)
+        block: Block,
+        deltas: Float[Tensor, "tasks entries"],
+        merged: Tokens,
+        wanted: Tokens,
+    ) -> tuple[Float[Tensor, " entries"], tuple[float, float]]:
+        """Return a block's merged delta, and its loss on all images at the start and the end.
+
+        ``deltas`` are taken over.
+        """
+        recipe, streams = self._recipe, self._streams
+        coefficients = block_coefficients(
+            block, deltas, recipe.per, start=recipe.start, learning_rate=recipe.learning_rate
+        )
+        first = coefficients.merged.clone()
+        before = streams.loss(number, block.layers(first), merged, wanted)
+        if before == 0 or recipe.epochs == 0:  # rounding errors would be learned
+            return first, (before, before)
+        drawn = generator(self._bench, " ".join(self._tasks), f"pro_distill, block {number}")
+        batches, steps = recipe.batches(len(merged), drawn), recipe.num_steps(len(merged))
         for rows in watched(batches, steps, f"pro_distill: block {number}"):
-            weights = {
-                name: weight.requires_grad_(True)
-                for name, weight in self._added(coefficients.merged()).items()
-            }
-            for part in rows.split(AT_ONCE):
-                x, y = (of(stream, part).to(bench.device) for stream in (merged, wanted))
-                with torch.enable_grad():
-                    loss = (bench.run_block(weights, number, x) - y).square().sum()
-                    loss.backward()
-            adam.step(
-                lambda n, w=weights: coefficients.gradient(n, {k: v.grad for k, v in w.items()})
+            loss, gradients = streams.gradient(
+                number, block.layers(coefficients.merged), merged[rows], wanted[rows]
             )
-        last = coefficients.merged()
-        after = self._loss(number, last, merged, wanted)
-        if after <= before:
+            if not loss.isfinite():
+                break
+            coefficients.step(block.flat(gradients).to(first))
+        last = coefficients.merged
+        after = streams.loss(number, block.layers(last), merged, wanted)
+        if math.isfinite(after) and after <= before:
             return last, (before, after)
         log.warning(
             f"pro_distill: the loss of block {number} ended at {after:.4g}, above {before:.4g} at "
-            f"the start: the block keeps the coefficients of the start. Lower learning_rate?"
+            f"its start: the block keeps the coefficients of the start. Lower learning_rate?"
         )
         return first, (before, before)
-
-    def _batches(self, count: int, drawn: torch.Generator) -> Iterator[Tensor]:
-        for _ in range(self._recipe.epochs):
-            yield from torch.randperm(count, generator=drawn).split(self._recipe.batch_size)
-
-    @torch.no_grad()
-    def _loss(
-        self,
-        number: int,
-        deltas: Mapping[str, Tensor],
-        merged: Tensor,
-        wanted: Tensor | LazyMapping,
-    ) -> float:
-        """Return the sum of squared differences on all images; infinity if it is not finite."""
-        weights, total = self._added(deltas), 0.0
-        for rows in torch.arange(len(merged)).split(AT_ONCE):
-            found = self._bench.run_block(weights, number, of(merged, rows).to(self._bench.device))
-            difference = found - of(wanted, rows).to(found)
-            total += float(difference.square().sum(dtype=torch.float64))
-        return total if math.isfinite(total) else math.inf
-
-
-def of(stream: Tensor | LazyMapping, rows: Tensor) -> Tensor:
-    """Return some rows of a stream of tokens, in memory or on disk."""
-    if isinstance(stream, Tensor):
-        return stream[rows]
-    return torch.cat([stream.rows("tokens", row, row + 1) for row in rows.tolist()])
-
-
-class BlockDeltas(Mapping):
-    """One task's deltas of some layers, read on access in float32 at least."""
-
-    def __init__(self, vector: LazyMapping, names: Sequence[str], device: str) -> None:
-        self._vector, self._names, self._device = vector, names, device
-
-    @property
-    def num_entries(self) -> int:
-        """The entries of all these layers."""
-        return sum(self._vector.shape(name).numel() for name in self._names)
-
-    def __getitem__(self, name: str) -> Tensor:
-        return at_least_float32(self._vector[name]).to(self._device)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
