@@ -36,3 +36,13 @@ def test_a_report_of_another_run_is_not_taken(tmp_path):
     Reports(Counting(), Unfinished(tmp_path, "m")).add("rounds", 0, {"x": 3})
     found = Reports(Counting(), Unfinished(tmp_path, "n")).add("rounds", 1, {"x": 1})
     assert found["steps"] == [1]
+
+
+def test_without_images_that_the_method_does_not_see_nothing_is_noted(caplog):
+    calls = []
+    reports = Reports(
+        lambda vector: calls.append(vector) or {"a": np.ones(3), "b": np.ones(0)}, None
+    )
+    for step in range(3):
+        assert reports.add("rounds", step, {"x": 1}) == {}
+    assert len(calls) == 1 and caplog.text.count("sees all validation images of b") == 1

@@ -147,8 +147,8 @@ class ImageBench:
         return found
 
     def report(self, name: str, step: int, vector: Mapping[str, Tensor]) -> None:
-        if self._reports:
-            self.note(name, self._reports.add(name, step, vector))
+        if self._reports and (content := self._reports.add(name, step, vector)):
+            self.note(name, content)
 
     def _trained_by(self) -> Training:
         if self._training is None:

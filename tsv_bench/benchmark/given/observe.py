@@ -1,6 +1,5 @@
 """Give a method what it needs of the suite's images: statistics of each network, or a bench."""
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +26,6 @@ from tsv_bench.models.finetuning import Finetuning
 from tsv_bench.observation.gather import Observatory, Shown, drawn
 from tsv_bench.observation.statistics_file import StatisticsFile
 from tsv_bench.state_dicts.state_dict import open_state_dict
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ def observe(
         images = {name: show(split.images, rows[name]) for name, split in splits.items()}
         labels = {name: split.labels[rows[name]] for name, split in splits.items()}
         training = reports = None
-        if needs.fine_tunes and evaluator:
+        if evaluator:
             reports = _reports(tasks, load, evaluator, seen_rows, unfinished)
         if needs.fine_tunes:
             training = Training(
@@ -161,26 +158,12 @@ def _reports(
     evaluator: Callable[[], Evaluator],
     seen_rows: Mapping[str, np.ndarray],
     unfinished: Unfinished | None,
-) -> Reports | None:
-    """Return what evaluates on the validation images that the method does not see.
-
-    None if of a task there are none.
-    """
-
-    def validation() -> dict[str, Split]:
-        return {name: load(task, "val") for name, task in tasks.items()}
-
-    if seen_rows:
-        whole = [n for n, split in validation().items() if len(seen_rows[n]) == len(split)]
-        if whole:
-            log.warning(
-                f"the method sees all validation images of {whole[0]}: what it is worth on its way "
-                f"cannot be noted. Lower method.images to leave some."
-            )
-            return None
+) -> Reports:
+    """Return what evaluates on the validation images that the method does not see."""
 
     def evaluate(vector: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        hits = evaluator().correct(dict.fromkeys(tasks, vector), 1.0, validation())
+        validation = {name: load(task, "val") for name, task in tasks.items()}
+        hits = evaluator().correct(dict.fromkeys(tasks, vector), 1.0, validation)
         return unseen(hits, seen_rows)
 
     return Reports(evaluate, unfinished)

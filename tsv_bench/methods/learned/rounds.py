@@ -49,11 +49,21 @@ class Plan:
 
 
 class Kept(OtherLayers):
-    """Layers that were kept, without the mark of their round."""
+    """Layers that were kept, on a device, without the mark of their round."""
+
+    def __init__(self, layers: Mapping, device: str) -> None:
+        super().__init__(layers)
+        self._device = device
 
     @property
     def names(self) -> Collection[str]:
         return [name for name in super().names if name != MARK]
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        return super().rows(name, start, stop).to(self._device)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return super().__getitem__(name).to(self._device)
 
 
 def keep(bench: Bench, name: str, layers: Mapping[str, Tensor], mark: Sequence[int]) -> None:
@@ -64,7 +74,7 @@ def keep(bench: Bench, name: str, layers: Mapping[str, Tensor], mark: Sequence[i
 def kept(bench: Bench, name: str) -> tuple[Kept, list[int]] | None:
     """Return layers that were kept, read on access, and their mark; None if there are none."""
     found = bench.kept(name)
-    return None if found is None else (Kept(found), found[MARK].tolist())
+    return None if found is None else (Kept(found, bench.device), found[MARK].tolist())
 
 
 class Mean:
@@ -82,14 +92,14 @@ class Mean:
         found = kept(self._bench, self.NAME)
         if found and found[1][0] == number:
             self._count = found[1][1]
-            self._sum = {name: found[0][name].to(self._bench.device) for name in found[0]}
+            self._sum = dict(found[0])
         return self._count
 
     def add(self, number: int, change: Mapping[str, Tensor]) -> None:
         """Add the changes of the next task."""
         for name, layer in change.items():
             # One after another, as torch sums fewer than sixteen: weight_average's, to the bit.
-            self._sum[name] = self._sum[name].add_(layer) if self._count else layer
+            self._sum[name] = self._sum[name] + layer if self._count else layer
         self._count += 1
         keep(self._bench, self.NAME, self._sum, (number, self._count))
 
