@@ -24,7 +24,6 @@ from tsv_bench.benchmark.evaluate import (
 )
 from tsv_bench.benchmark.evaluator import Evaluation
 from tsv_bench.benchmark.given.observe import Given, draw, observe
-from tsv_bench.benchmark.given.unfinished import Unfinished
 from tsv_bench.benchmark.route import Routes
 from tsv_bench.benchmark.runs import RouterScores, Run, find_runs, load_correct, save_run
 from tsv_bench.checkpoints.checkpoint import Checkpoint
@@ -38,6 +37,7 @@ from tsv_bench.models import Backbone
 from tsv_bench.models.finetuning import Finetuning
 from tsv_bench.scores import score
 from tsv_bench.state_dicts.factor_cache import FactorCache
+from tsv_bench.state_dicts.steps.unfinished import Unfinished
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from tsv_bench.cli.config.checkpoint_files import checkpoint_paths, make_cache
 from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.launch import command, plain, set_up_machine
 from tsv_bench.cli.printing import show
+from tsv_bench.cli.scoring import scoring_of
 from tsv_bench.merging import merge_files
 from tsv_bench.merging.weighting_table import render_weighting
 from tsv_bench.methods.entrywise.lata_published import Weighting
@@ -42,6 +43,7 @@ def main(config: DictConfig) -> None:
             f"validation, here there is none. method.{choice.knob}= takes another."
         )
         method = method.by_default()
+    scoring = scoring_of(config, method)
     statistics = statistics_paths(config, method, finetuned)
     merged = merge_files.merge(
         method.serve,
@@ -56,6 +58,7 @@ def main(config: DictConfig) -> None:
         factors=make_cache(config),
         statistics=statistics,
         base=config.base,
+        scoring=scoring,
         name=method.name,
         knobs=method.knobs,
     )
@@ -81,11 +84,6 @@ def statistics_paths(
     Raises ValueError that says which is missing and what writes it, and for one of no use.
     """
     needed = method.needs.statistics if method.needs else ()
-    if method.needs and method.needs.learns:
-        raise ValueError(
-            f"{method.name} learns on images of the tasks, which tsv-merge has not. Run it with: "
-            f"tsv-bench method={method.name}"
-        )
     for kind in KINDS:
         if kind not in needed and config[kind] is not None:
             wants = f"it needs {', '.join(needed)}" if needed else "it sees weights alone"

@@ -19,6 +19,7 @@ from tsv_bench.merging.dense_writer import DenseWriter
 from tsv_bench.merging.low_rank_writer import LowRankWriter
 from tsv_bench.merging.masked_writer import MaskedDenseWriter, MaskWriter
 from tsv_bench.merging.outputs import WRITES, check_outputs, output_paths
+from tsv_bench.merging.scoring import CommandExaminer, ScoringCommand
 from tsv_bench.methods.entrywise.lata_published import WeightedVector, Weighting
 from tsv_bench.methods.forms import Adapted, LowRank, Masked, Routed, Served, Shared
 from tsv_bench.methods.served import form_by_trial, served_by
@@ -94,6 +95,7 @@ def merge(
     factors: FactorCache | None = None,
     statistics: Mapping[str, Mapping[str, Path | str]] | None = None,
     base: Path | str | None = None,
+    scoring: ScoringCommand | None = None,
     name: str | None = None,
     knobs: Mapping[str, Any] | None = None,
     progress: bool = True,
@@ -106,7 +108,8 @@ def merge(
     ``output``/<task>.safetensors. ``factors``: a cache of singular triplets.
     ``statistics``: kind -> task -> file, what the method needs beside task vectors. ``base``: what
     the instruct model ``pretrained`` was made from, for a method that takes the difference as
-    ``instruction``. ``name`` and ``knobs`` go into the metadata.
+    ``instruction``. ``scoring``: a command that asks models, for a method that searches. ``name``
+    and ``knobs`` go into the metadata.
 
     Raises ValueError or OSError for anything wrong with the arguments or the files, before long
     work.
@@ -117,9 +120,11 @@ def merge(
         kind: open_statistics(kind, paths, finetuned) for kind, paths in (statistics or {}).items()
     }
     needed = [*given, *([] if base is None else ["instruction"])]
-    serve({}, **{argument: {} for argument in needed})  # raises ValueError for a wrong knob
     name = name or getattr(getattr(serve, "func", serve), "__name__", str(serve))
     knobs = dict(knobs if knobs is not None else getattr(serve, "keywords", {}))
+    examiner = CommandExaminer(scoring, Path(output)) if scoring else None
+    serve = partial(serve, bench=examiner) if examiner else serve
+    serve({}, **{argument: {} for argument in needed})  # raises ValueError for a wrong knob
 
     inputs = open_inputs(pretrained, finetuned, device, base)
     for kind, of_kind in given.items():
@@ -147,8 +152,14 @@ def merge(
         about = {"method": name, "knobs": knobs, "write": write, "inputs": hashes}
         if given:
             about["statistics"] = {k: {t: f.about for t, f in v.items()} for k, v in given.items()}
+        if examiner:
+            about["score"] = {"command": scoring.command, "seed": scoring.seed}
+            check_place(writer.outputs[0].parent, 2 * writer.num_bytes())  # and a candidate
+            examiner.begin(inputs, partial(write_candidate, inputs), [name, knobs, hashes])
         metadata = how_made(writer.paths, about, alpha, precision)
         table = writer.write(inputs, served, metadata, partial(bar, unit="layer"))
+        if examiner:
+            examiner.end()
     vector = next(iter(served.vectors.values()))
     return Merged(
         outputs=writer.outputs,
@@ -185,6 +196,15 @@ def make_writer(
     if write == "compressed":
         return COMPRESSED[form](paths, precision, overwrite)
     return DENSE.get(form, DenseWriter)(paths, inputs.base, write, alpha, overwrite)
+
+
+def write_candidate(inputs: Inputs, vector: Mapping, folder: Path) -> Path:
+    """Write the model that a vector makes, in the form of the pretrained one; return its path."""
+    path = folder / ("model" if inputs.base.path.is_dir() else "model.safetensors")
+    writer = DenseWriter({None: path}, inputs.base, "model", 1.0, False)
+    served = Shared(dict.fromkeys(inputs.vectors, vector), inputs.vectors, "a candidate")
+    writer.write(inputs, served, {None: {}}, partial(tqdm, disable=True))
+    return path
 
 
 def how_made(

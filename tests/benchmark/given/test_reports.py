@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tsv_bench.benchmark.given.reports import Reports
-from tsv_bench.benchmark.given.unfinished import Unfinished
+from tsv_bench.state_dicts.steps.unfinished import Unfinished
 
 
 class Counting:

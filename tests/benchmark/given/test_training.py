@@ -11,12 +11,12 @@ from tsv_bench import methods
 from tsv_bench.benchmark.given import training
 from tsv_bench.benchmark.given.image_bench import ImageBench
 from tsv_bench.benchmark.given.training import Rows, Training
-from tsv_bench.benchmark.given.unfinished import Unfinished
 from tsv_bench.checkpoints.on_demand import OnDemand
 from tsv_bench.data import Split
 from tsv_bench.models import finetuning, load_clip, zero_shot_heads
 from tsv_bench.models.finetuning import Finetuning
 from tsv_bench.state_dicts.state_dict import open_state_dict
+from tsv_bench.state_dicts.steps.unfinished import Unfinished
 from tsv_bench.task_vectors.task_vector import TaskVector, apply
 
 NAMES = ["a", "b", "c"]

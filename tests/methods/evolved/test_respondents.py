@@ -13,7 +13,7 @@ from tsv_bench.methods.evolved.respondents import Responses, ask, respondents_of
 class Scripted:
     """An examiner that answers as it was told, by the model's name."""
 
-    seed = 0
+    seed, asks_some = 0, True
 
     def __init__(self, told):
         self.told, self.asked, self.store = told, [], {}

@@ -6,11 +6,11 @@ from made_up.small_suite import TASKS, SmallSuite
 
 from tsv_bench import methods
 from tsv_bench.benchmark.given.image_bench import ImageBench
-from tsv_bench.benchmark.given.unfinished import Unfinished
 from tsv_bench.methods.learned.block_coefficients import PER
 from tsv_bench.methods.learned.learning import generator
 from tsv_bench.models import normalize
 from tsv_bench.models.forward.linear_layers import embed
+from tsv_bench.state_dicts.steps.unfinished import Unfinished
 from tsv_bench.task_vectors.places import place_of
 from tsv_bench.task_vectors.task_vector import apply
 

@@ -6,7 +6,7 @@ from made_up.bench import MadeUpBench
 from made_up.vectors import random_vectors, read
 
 from tsv_bench import methods
-from tsv_bench.benchmark.given.unfinished import Unfinished
+from tsv_bench.state_dicts.steps.unfinished import Unfinished
 
 TASKS = ["task0", "task1", "task2"]
 

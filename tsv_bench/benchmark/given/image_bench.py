@@ -11,11 +11,11 @@ from torch.func import functional_call
 
 from tsv_bench.benchmark.given.reports import Reports
 from tsv_bench.benchmark.given.training import Rows, Training
-from tsv_bench.benchmark.given.unfinished import Unfinished
 from tsv_bench.data import Split
 from tsv_bench.models import Backbone, normalize
 from tsv_bench.models.forward.linear_layers import BLOCKS, Linear, embed, features_by, read_out
 from tsv_bench.observation.linear_inputs import LinearInputs, visible_products
+from tsv_bench.state_dicts.steps.unfinished import Unfinished
 from tsv_bench.task_vectors.statistics import Statistics
 
 PASSES = "tsv_bench.passes"  # in the metadata of what is kept: those counted until then

@@ -14,7 +14,6 @@ from tsv_bench.benchmark.evaluator import Evaluator
 from tsv_bench.benchmark.given.image_bench import ImageBench
 from tsv_bench.benchmark.given.reports import Reports
 from tsv_bench.benchmark.given.training import Rows, Training
-from tsv_bench.benchmark.given.unfinished import Unfinished
 from tsv_bench.benchmark.runs import Seen
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.image_tower import image_tower
@@ -26,6 +25,7 @@ from tsv_bench.models.finetuning import Finetuning
 from tsv_bench.observation.gather import Observatory, Shown, drawn
 from tsv_bench.observation.statistics_file import StatisticsFile
 from tsv_bench.state_dicts.state_dict import open_state_dict
+from tsv_bench.state_dicts.steps.unfinished import Unfinished
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from tsv_bench.benchmark.given.unfinished import Unfinished
+from tsv_bench.state_dicts.steps.unfinished import Unfinished
 
 log = logging.getLogger(__name__)
 

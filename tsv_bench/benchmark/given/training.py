@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tsv_bench.benchmark.given.unfinished import Unfinished
 from tsv_bench.data import Split
 from tsv_bench.models.finetuning import Finetuning, finetune, in_parts_that_fit
+from tsv_bench.state_dicts.steps.unfinished import Unfinished
 
 SAVE_EVERY = 30.0  # seconds between two states to resume from
 

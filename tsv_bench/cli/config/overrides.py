@@ -40,6 +40,7 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
         return arguments
     texts = [re.sub(r"^(\+?)\+?suite\.tasks=", r"\1task@suite.tasks=", text) for text in texts]
     texts = [quoted(text) if text.startswith("compare=[") else text for text in texts]
+    texts = [as_text(text) if text.startswith("score=") else text for text in texts]
     try:
         overrides = OverridesParser.create().parse_overrides(texts)
     except OverrideParseException as error:
@@ -76,6 +77,15 @@ def quoted(text: str) -> str:
     if any(mark in inside for mark in "'\"[]"):
         return text
     return f"compare=[{','.join(repr(name.strip()) for name in inside.split(','))}]"
+
+
+def as_text(text: str) -> str:
+    """Return score=my_eval {model} with its value quoted: Hydra takes braces for a mapping."""
+    key, _, value = text.partition("=")
+    if not value or value == "null" or value[0] in "'\"":
+        return text
+    escaped = value.replace("\\'", "\\\\'").replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 def selections(override: Override, own: Sequence[Path] = ()) -> list[list[str]]:

@@ -20,6 +20,7 @@ class Searched:
     responses: Responses
     objectives: Sequence[str]  # their names
     num_asked: int  # items that each candidate is asked
+    asks_some: bool = True  # else all are asked, and an estimate is an accuracy
     generations: Sequence[Generation]
     estimates: Float[Tensor, "candidates groups"]  # NaN of those that could not be asked
     # Candidate -> its accuracies on all items of each group, None if it could not be asked.
@@ -70,7 +71,8 @@ class Searched:
     def ask_all(self, index: int, accuracy: Callable[[Tensor], Tensor | None]) -> None:
         """Find the accuracies of a candidate on all items, if they are not known."""
         if index not in self.known:
-            self.known[index] = accuracy(self.genotypes[index])
+            asked = accuracy(self.genotypes[index]) if self.asks_some else self.estimates[index]
+            self.known[index] = asked
 
     def choose(self, top: Sequence[int], fitness: Callable[[Tensor], Tensor]) -> int:
         """Return the candidate that is best on all items, that of the better estimate on a tie.
@@ -105,7 +107,7 @@ class Searched:
             "items": total,
             "respondents": total * len(self.responses.names),
             "search": self.num_asked * count,
-            "on_all": total * len(self.known),
+            "on_all": total * len(self.known) * self.asks_some,
             "full_search": total * count,
         }
 

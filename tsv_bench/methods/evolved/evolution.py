@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,7 @@ from tsv_bench.methods.evolved.estimators import Estimator
 from tsv_bench.methods.evolved.examiner import Examiner
 from tsv_bench.methods.evolved.genotype import Genotype
 from tsv_bench.methods.evolved.irt import fit
-from tsv_bench.methods.evolved.respondents import Responses, ask, respondents_of
+from tsv_bench.methods.evolved.respondents import Responses, ask, fits, respondents_of
 from tsv_bench.methods.evolved.search import WORST, Generation, Search, check_objectives
 from tsv_bench.task_vectors.lazy import TaskVectors
 from tsv_bench.task_vectors.streaming import watched
@@ -67,7 +68,11 @@ class Evolution:
         respondents = respondents_of(self._task_vectors, settings.respondent_alphas)
         num_endpoints = 1 + len(self._task_vectors)
         responses = ask(self._examiner, respondents, num_endpoints)
-        check_enough(settings.anchors, responses.sizes)
+        asks_some = self._examiner.asks_some
+        if asks_some:
+            check_enough(settings.anchors, responses.sizes)
+        else:
+            log.info("merge3: every candidate is asked all items, so that nothing is estimated")
         groups = list(responses.sizes)
         objectives = groups_of_objectives(settings.objectives, groups)
         check_objectives(self._search.algorithm, len(objectives))
@@ -88,14 +93,16 @@ class Evolution:
             num_asked=sum(len(anchors) for anchors in estimator.anchors.values()),
             generations=generations,
             estimates=torch.cat(estimates),
+            asks_some=asks_some,
         )
+        accuracy = partial(self._accuracy, responses.sizes)
         top = found.best(TOP)
         for index in watched(top, len(top), "merge3: the best on all items"):
-            found.ask_all(index, self._accuracy)
+            found.ask_all(index, accuracy)
         chosen = found.choose(top, fitness)
         last = found.last if settings.check else []
         for index in watched(last, len(last), "merge3: the last generation on all items"):
-            found.ask_all(index, self._accuracy)
+            found.ask_all(index, accuracy)
         genes = found.genotypes[chosen]
         self._examiner.note("merge3", found.account(chosen, last, self._genotype.plain(genes)))
         log.info(found.sentence(chosen))
@@ -109,8 +116,9 @@ class Evolution:
             items[group] = fitted[start : start + size]
             start += size
         generator = torch.Generator().manual_seed(seed)
+        number = settings.anchors if self._examiner.asks_some else None  # None: all
         anchors: dict[str, Anchors] = {
-            group: choose_anchors(of_group, settings.anchors, settings.anchors_by, generator)
+            group: choose_anchors(of_group, number or len(of_group), settings.anchors_by, generator)
             for group, of_group in items.items()
         }
         known = responses.num_endpoints if settings.endpoints == "models" else len(abilities)
@@ -159,24 +167,24 @@ class Evolution:
             next(steps, None)
             if index < len(done):
                 continue
-            right = self._answers(genes, rows)
+            right = self._answers(f"candidate {number}.{index}", genes, rows)
             row = estimator(right) if right is not None else unknown
             done = torch.cat([done, row[None]])
             self._examiner.keep(name, {"genotypes": genotypes[: index + 1], "estimates": done})
         return done
 
     def _answers(
-        self, genes: Tensor, rows: Mapping[str, Tensor] | None = None
+        self, name: str, genes: Tensor, rows: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor] | None:
         candidate = self._contributions.candidate(self._genotype.numbers(genes))
-        return self._examiner.answers("candidate", candidate, rows)
+        return self._examiner.answers(name, candidate, rows)
 
-    def _accuracy(self, genes: Tensor) -> Float[Tensor, " groups"] | None:
-        """Return a candidate's accuracy on all items of each group."""
-        right = self._answers(genes)
-        if right is None:
+    def _accuracy(self, sizes: Mapping[str, int], genes: Tensor) -> Float[Tensor, " groups"] | None:
+        """Return a candidate's accuracy on all items of each group; None if it has none."""
+        right = self._answers("one of the best", genes)
+        if right is None or not fits("one of the best", right, sizes):
             return None
-        return torch.stack([right[group].double().mean() for group in sorted(right)])
+        return torch.stack([right[group].double().mean() for group in sizes])
 
 
 def groups_of_objectives(

@@ -23,6 +23,7 @@ class Examiner(Protocol):
     """
 
     seed: int
+    asks_some: bool  # whether some items may be asked and no others, which takes less time
 
     def answers(
         self, name: str, vector: Mapping, items: Mapping[str, Tensor] | None = None
@@ -44,6 +45,8 @@ class Examiner(Protocol):
 
 class BenchExaminer:
     """Asks for the classes of the images of a bench; the groups are the tasks."""
+
+    asks_some = True
 
     def __init__(self, bench: Bench, task_vectors: TaskVectors) -> None:
         """Raises ValueError for a task without images, or a layer that the network lacks."""

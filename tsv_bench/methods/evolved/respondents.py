@@ -86,9 +86,8 @@ def ask(examiner: Examiner, respondents: Sequence[Respondent], num_endpoints: in
             found[respondent.name] = {group: kept[group].bool() for group in kept}
             continue
         answers = examiner.answers(respondent.name, respondent.vector)
-        if answers is not None and found:
-            answers = _fitting(respondent.name, answers, next(iter(found.values())))
-        if answers is None:
+        sizes = {g: len(right) for g, right in (found.get(PRETRAINED) or answers or {}).items()}
+        if answers is None or not fits(respondent.name, answers, sizes):
             if number < num_endpoints:
                 raise ValueError(
                     f"merge3 could not ask {respondent.name}, one of the models that are merged, "
@@ -103,17 +102,13 @@ def ask(examiner: Examiner, respondents: Sequence[Respondent], num_endpoints: in
     return Responses(list(found), torch.stack(right), sizes, num_endpoints)
 
 
-def _fitting(
-    name: str, answers: dict[str, Tensor], first: Mapping[str, Tensor]
-) -> dict[str, Tensor] | None:
-    """Return the answers, or None after a warning if they are to other items."""
-    if {g: len(a) for g, a in answers.items()} == {g: len(a) for g, a in first.items()}:
-        return answers
-    log.warning(
-        f"{name} is left out: it answered {_counts(answers)}, and {PRETRAINED} {_counts(first)}."
+def fits(name: str, answers: Mapping[str, Tensor], sizes: Mapping[str, int]) -> bool:
+    """Return whether answers are to so many items of each group; warn if not."""
+    if {group: len(right) for group, right in answers.items()} == dict(sizes):
+        return True
+    found, wanted = (
+        ", ".join(f"{count} items of {group}" for group, count in sorted(counts.items()))
+        for counts in ({group: len(right) for group, right in answers.items()}, sizes)
     )
-    return None
-
-
-def _counts(answers: Mapping[str, Tensor]) -> str:
-    return ", ".join(f"{len(right)} items of {group}" for group, right in answers.items())
+    log.warning(f"{name} is left out: it answered {found}, and {PRETRAINED} {wanted}.")
+    return False

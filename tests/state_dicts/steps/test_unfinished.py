@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tsv_bench.benchmark.given.unfinished import Unfinished
+from tsv_bench.state_dicts.steps.unfinished import Unfinished
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_disk_that_takes_nothing_ends_no_work(unfinished, monkeypatch, caplog)
     def full(path, write):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tsv_bench.benchmark.given.unfinished.replace_atomically", full)
+    monkeypatch.setattr("tsv_bench.state_dicts.steps.unfinished.replace_atomically", full)
     unfinished.keep("a", {"x": torch.ones(2)})
     assert "a break here would lose a: " in caplog.text and unfinished.kept("a") is None
 

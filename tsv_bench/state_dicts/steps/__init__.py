@@ -1,0 +1,1 @@
+"""Whole steps of long work, kept on disk as state dicts."""
