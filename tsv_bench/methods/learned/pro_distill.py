@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -76,7 +76,7 @@ def pro_distill(
     )
 
     @cache
-    def learned() -> dict[str, Tensor]:
+    def learned() -> dict[str, Mapping]:
         check_fits(bench, task_vectors)
         return Distillation(bench, tasks, vectors, recipe).blocks()
 
@@ -84,8 +84,9 @@ def pro_distill(
         if block_of(name, bench) is None:
             return blocks(vectors, name, recipe.merge_outside)
         # Learned here and not in the part: there torch's threads are shared among parts.
-        layer = learned()[name]
-        return [Part(name, 0, layer.numel(), lambda: layer, lambda delta: delta)]
+        found, dtype = learned()[name], widest_dtype(vectors, name)
+        entries = vectors[0].shape(name).numel()
+        return [Part(name, 0, entries, lambda: found[name], lambda d: d.to(bench.device, dtype))]
 
     return dict.fromkeys(task_vectors, LazyVector(vectors, parts))
 
@@ -124,8 +125,8 @@ class Recipe:
 class Distillation:
     """Learn block after block, on what the merged network and each task's own make of the images.
 
-    In memory are both streams of tokens, one block of all tasks, and the merged blocks. A task's
-    own network sees the images of this task alone.
+    In memory are both streams of tokens and one block of all tasks; merged blocks lie where the
+    bench keeps them. A task's own network sees the images of this task alone.
     """
 
     def __init__(
@@ -134,12 +135,15 @@ class Distillation:
         self._bench, self._tasks, self._vectors, self._recipe = bench, tasks, vectors, recipe
         self._streams = Streams(bench, tasks)
 
-    def blocks(self) -> dict[str, Tensor]:
-        """Return the merged deltas of all blocks' layers."""
+    def blocks(self) -> dict[str, Mapping]:
+        """Return layer -> what holds its merged delta, under its name, for all blocks' layers.
+
+        That is what the bench has kept on disk, if it keeps anything, else a dict in memory.
+        """
         bench, streams = self._bench, self._streams
         places = {name: block_of(name, bench) for name in self._vectors[0]}
         merged, own = self._embedded([name for name, place in places.items() if place is None])
-        found: dict[str, Tensor] = {}
+        found: dict[str, Mapping] = {}
         losses = []
         for number in watched(range(bench.num_blocks), bench.num_blocks, "pro_distill: blocks"):
             names = [name for name, place in places.items() if place == number]
@@ -147,11 +151,14 @@ class Distillation:
             deltas = block.read(self._vectors, bench.device)
             for rows, of_task in zip(streams.rows, deltas, strict=True):
                 streams.advance(number, block.layers(of_task), own[rows])
-            kept = bench.kept(f"pro_distill-{number}")
+            what = f"pro_distill-{number}"
+            kept = bench.kept(what)
             if kept is None:
                 flat, loss = self._distilled(number, block, deltas, merged, own)
                 kept = {**block.layers(flat), "loss": torch.tensor(loss, dtype=torch.float64)}
-                bench.keep(f"pro_distill-{number}", kept)
+                bench.keep(what, kept)
+                kept = bench.kept(what) or kept
+                del flat
             del deltas
             layers = {
                 name: kept[name].to(bench.device, widest_dtype(self._vectors, name))
@@ -159,7 +166,7 @@ class Distillation:
             }
             losses.append(dict(zip(("start", "end"), kept["loss"].tolist(), strict=True)))
             streams.advance(number, layers, merged)
-            found |= layers
+            found |= dict.fromkeys(names, kept)
         bench.note("pro_distill", {"loss": losses})
         return found
 
