@@ -56,10 +56,11 @@ def table_of(num_tasks=8, rounds=10, seeds=(0,), seen=SEEN, others=True, **chang
 
 
 @pytest.mark.parametrize(
-    ("num_tasks", "seeds"), [(2, (0,)), (8, (0,)), (8, (0, 1, 2)), (20, (0, 1, 2))]
+    ("num_tasks", "seeds", "label"),
+    [(2, (0,), "ATM"), (8, (0, 1, 2), "ATM"), (8, (0,), "long " * 100), (20, (0, 1), "ATM")],
 )
-def test_texts_are_inside_and_apart(num_tasks, seeds):
-    figure = plot_rounds(table_of(num_tasks, seeds=seeds))
+def test_texts_are_inside_and_apart(num_tasks, seeds, label):
+    figure = plot_rounds(table_of(num_tasks, seeds=seeds, label=label))
     texts = list(texts_of(figure))
     assert len(texts) > 5
     for text, box in texts:

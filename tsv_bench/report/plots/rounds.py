@@ -33,6 +33,7 @@ LINES = {  # methods whose validation accuracy is a line: its style
 NUM_COLUMNS = 4  # of the tasks' panels
 MAX_ROWS, MAX_STEPS = 49, 1000  # that are drawn
 TITLE_WIDTH = 20  # characters in a line of a panel's title
+LABEL_WIDTH, SHORT = 110, 24  # characters in a line of the legend; of labels beside each other
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,12 @@ def plot_rounds(table: Table) -> Figure:
     curves = _curves(table)
     references = _references(table, curves)
     num_rows = max(2, math.ceil(len(table.tasks) / NUM_COLUMNS))
-    figure = new_figure(10.5, 0.9 + 1.6 * num_rows)
+    labels = {label: textwrap.fill(label, LABEL_WIDTH) for label in curves}
+    is_short = len(curves) < 3 and all(len(label) <= SHORT for label in labels)
+    lines = (
+        1 if is_short else sum(text.count("\n") + 1 for text in labels.values()) + len(references)
+    )
+    figure = new_figure(10.5, 0.7 + 1.6 * num_rows + 0.22 * lines)
     grid = figure.add_gridspec(num_rows, NUM_COLUMNS + 2)
     means = figure.add_subplot(grid[:, :2])
     places = [(row, column) for row in range(num_rows) for column in range(NUM_COLUMNS)]
@@ -69,7 +75,7 @@ def plot_rounds(table: Table) -> Figure:
         for number, curve in enumerate(of_row):
             means.plot(
                 curve.steps, curve.mean, color=color, marker=marker, markersize=4, linewidth=1.6,
-                label=None if number else label,
+                label=None if number else labels[label],
             )  # fmt: skip
             for task, axes in panels.items():
                 axes.plot(curve.steps, curve.accuracy[task], color=color, linewidth=1.2)
@@ -85,7 +91,8 @@ def plot_rounds(table: Table) -> Figure:
         axes.tick_params(labelsize=8)
     means.set_xlabel("round")
     means.set_ylabel("accuracy, validation")
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    ncols = 5 if is_short else 1
+    figure.legend(loc="outside lower center", ncols=ncols, frameon=False, fontsize=9)
     return figure
 
 
