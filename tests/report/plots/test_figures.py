@@ -191,7 +191,7 @@ def test_what_there_is_nothing_for_is_left_out_with_the_reason():
         plot_alphas(table_of(["individual"]))
     drawn, left_out = draw_figures(build_tables([make_run("ties", tasks=("greek", "land"))])[0])
     assert [one.name for one in drawn] == ["methods", "tasks", "alpha"]
-    for text, name in zip(left_out, ("radar", "rank", "size", "rounds"), strict=True):
+    for text, name in zip(left_out, ("radar", "rank", "size", "rounds", "searches"), strict=True):
         assert text.startswith(f"No figure '{name}': ")
     assert "needs 3 or more" in left_out[0] and "rank_fraction" in left_out[1]
     assert "overwrite=true" in left_out[2]

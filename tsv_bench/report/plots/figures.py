@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from tsv_bench.escaping import check_name, escape_markdown
 from tsv_bench.files import replace_text
-from tsv_bench.report.plots import accuracies, alphas, radar, ranks, rounds, sizes
+from tsv_bench.report.plots import accuracies, alphas, radar, ranks, rounds, searches, sizes
 from tsv_bench.report.plots.style import STYLE, NothingToPlot, save_figure
 from tsv_bench.report.tables.table import Table
 
@@ -23,6 +23,7 @@ FAMILIES = {
     "rank": (ranks.plot_ranks, ranks.caption_ranks),
     "size": (sizes.plot_sizes, sizes.caption_sizes),
     "rounds": (rounds.plot_rounds, rounds.caption_rounds),
+    "searches": (searches.plot_searches, searches.caption_searches),
 }
 CAPTIONS = "figures.md"
 
