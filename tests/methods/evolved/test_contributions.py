@@ -46,6 +46,7 @@ def test_with_weights_of_one_it_is_the_method(name, kept, monkeypatch):
     torch.testing.assert_close(candidate(found, [1.0] * 3), run(name, vectors), **close)
     assert bool(found._kept) == kept
     found.forget()
+    torch.testing.assert_close(candidate(found, [1.0] * 3), run(name, vectors), **close)
     assert not found._kept
 
 

@@ -67,6 +67,7 @@ class Contributions:
         self.base, self._task_vectors = base, task_vectors
         self.vectors = lazy_vectors(task_vectors.values())
         self._kept: dict[str, Tensor] = {}
+        self._keeps = True
 
     @cached_property
     def columns(self) -> list[str]:
@@ -86,22 +87,24 @@ class Contributions:
 
         if not self._fit:
             return [joined(part) for part in self._parts(name)]
-        entries = self.vectors[0].shape(name).numel() * len(self.vectors)
-        return [joined(Part(name, 0, entries, lambda: self.of(name), lambda found: found))]
+        # A whole layer, when candidates are made and in the end: the same sums, to the last bit.
+        entries = 2 * self.vectors[0].shape(name).numel() * len(self.vectors)
+        return [Part(name, 0, entries, lambda: None, lambda _: join(self.of(name), numbers))]
 
     def of(self, name: str) -> Float[Tensor, "tasks ..."]:
-        """Return the contributions to a layer, kept from the first time on if all fit `KEPT`."""
+        """Return the contributions to a layer, kept until `forget` if all fit `KEPT`."""
         if name in self._kept:
             return self._kept[name]
         found = [part.compute(part.read()) for part in self._parts(name)]
         joined = found[0] if len(found) == 1 else torch.cat(found, dim=1)
-        if self._fit:
+        if self._fit and self._keeps:
             self._kept[name] = joined
         return joined
 
     def forget(self) -> None:
-        """Keep no layer any longer."""
+        """Keep no layer any longer, nor from now on."""
         self._kept.clear()
+        self._keeps = False
 
     @cached_property
     def _fit(self) -> bool:

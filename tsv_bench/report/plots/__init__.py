@@ -9,6 +9,7 @@ from tsv_bench.report.plots.figures import Drawn, draw_figures, save_figures
 from tsv_bench.report.plots.radar import plot_radar
 from tsv_bench.report.plots.ranks import plot_ranks
 from tsv_bench.report.plots.rounds import plot_rounds
+from tsv_bench.report.plots.searches import plot_searches
 from tsv_bench.report.plots.sizes import plot_sizes
 from tsv_bench.report.plots.style import svg_bytes
 
@@ -20,6 +21,7 @@ __all__ = [
     "plot_radar",
     "plot_ranks",
     "plot_rounds",
+    "plot_searches",
     "plot_sizes",
     "plot_tasks",
     "save_figures",

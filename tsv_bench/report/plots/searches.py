@@ -65,9 +65,7 @@ def plot_searches(table: Table) -> Figure:
             label=f"{textwrap.shorten(label, 60)}: off by {error:.1f}",
         )  # fmt: skip
     if points:
-        both = np.concatenate(
-            [side for found in points for side in (found.estimate, found.accuracy)]
-        )
+        both = np.concatenate([np.append(found.estimate, found.accuracy) for found in points])
         ends = [both.min() - 0.01, both.max() + 0.01]
         axes.plot(ends, ends, color=GREY, linewidth=1, linestyle=(0, (4, 2)), zorder=0)
         axes.legend(frameon=False, fontsize=9)
