@@ -1,14 +1,16 @@
 """A command of the user's own asks models, and what becomes of one that does not answer."""
 
 import logging
+import re
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
-from made_up.merges import same, write_checkpoints
-from made_up.scored import asked, search, searched
+from made_up import language_models
+from made_up.merges import made, same, write_checkpoints
+from made_up.scored import FEW, SCORER, asked, search, searched
 from stand_ins.processes import Started
 
 from tsv_bench.merging.scoring import ScoringCommand, parsed
@@ -51,8 +53,6 @@ def test_answers_are_read_from_all_that_is_printed_or_its_last_line(text, wanted
     ],
 )
 def test_what_is_no_answer_is_said(text, message):
-    import re
-
     assert re.search(message, parsed(text))
 
 
@@ -111,6 +111,7 @@ def test_candidates_are_asked_anchors_and_the_best_all_items(found):
     torch.testing.assert_close(rebuilt, weights[name], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_after_kill_9_the_search_goes_on_with_the_same_result(found, tmp_path):
     write_checkpoints(tmp_path)
     hold = ("tsv_bench.merging.merge_files", "write_candidate", 5)  # the third of a generation
@@ -135,8 +136,6 @@ def test_a_candidate_without_an_answer_is_skipped_and_the_search_goes_on(found, 
     shutil.copytree(found[0], tmp_path, dirs_exist_ok=True)
     (tmp_path / "asked.txt").unlink()
     (tmp_path / "out.safetensors").unlink()
-    from made_up.scored import SCORER
-
     # The seventh run says nothing.
     text = f"sh -c 'test -f asked.txt && test $(wc -l < asked.txt) = 6 && echo x >> asked.txt " \
         f"&& echo no >&2 && exit 1; {SCORER} $1 $2' sh {{model}} {{items}}"  # fmt: skip
@@ -151,3 +150,24 @@ def test_a_command_that_fails_for_the_models_themselves_ends_it(tmp_path):
     with pytest.raises(ValueError, match="could not ask pretrained, one of the models"):
         searched(tmp_path, command="false {model}")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_language_model_is_asked_as_a_folder_with_all_that_it_needs(tmp_path, monkeypatch):
+    language_models.make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    # Items: are configuration, tokenizer and index there?
+    looks = 'for f in config.json tokenizer.json model.safetensors.index.json; do test -f "$1/$f" '
+    looks += '|| exit 1; done; basename "$1" >> asked.txt; echo [1, 1, 1]'
+    scoring = command(f"sh -c '{looks}' sh {{model}}")
+    tuned = {task: task for task in ("math", "code")}
+    made(Path(), "merge3", "out", base="base", tuned=tuned, knobs=FEW, scoring=scoring)
+    models = ["base", "code", "math", "model", "model"]  # the pretrained, the tasks', two merges
+    assert Path("asked.txt").read_text().split() == [*models, *["model"] * 8]
+    assert (tmp_path / "out" / "tokenizer.json").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "asked.txt",
+        "base",
+        "code",
+        "math",
+        "out",
+    }
