@@ -41,18 +41,22 @@ def test_orthonormal_factors_are_multiplied_as_they_are():
 
 
 @pytest.mark.parametrize("shape", SHAPES[:-1])
-def test_without_eigenvectors_it_is_the_same_to_1e_7(shape, monkeypatch):
+def test_not_exact_it_is_rounded_as_in_float32(shape, monkeypatch):
     m, k, n = shape
     u, v = randn(m, k), randn(k, n)
     expected = flat_product(u, v)
     monkeypatch.setattr(module, "FEW", 4)
     monkeypatch.setattr(module, "InverseRoot", None)
+    before = u.clone(), v.clone()
     found = flat_product(u, v, exact=False)
-    assert (found - expected).norm() < 1e-7 * expected.norm()
+    assert (found - expected).norm() < 5e-6 * expected.norm()
+    assert torch.equal(u, before[0]) and torch.equal(v, before[1])
 
 
 def test_what_lacks_rank_gets_eigenvectors_after_all(monkeypatch):
     u, v = randn(30, 3) @ randn(3, 12), randn(12, 20)
+    expected = flat_product(u, v)
     monkeypatch.setattr(module, "FEW", 4)
-    found, expected = flat_product(u, v, exact=False), flat_product(u, v)
-    assert (found - expected).norm() < 1e-7 * expected.norm()
+    found = flat_product(u, v, exact=False)
+    assert (found - expected).norm() < 5e-6 * expected.norm()
+    assert svdvals(found)[3:].sum() < 1e-9  # nothing of what rounding to float32 leaves

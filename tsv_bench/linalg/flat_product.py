@@ -1,35 +1,17 @@
 """Products of two matrices whose singular values are all set to their mean."""
 
 import logging
-from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsv_bench.linalg.inverse_roots import InverseRootOfMatrix
+from tsv_bench.linalg.block_bidiagonal import LargePolar
 from tsv_bench.linalg.polar import InverseRoot
-from tsv_bench.linalg.svd import lower_gram
 
 logger = logging.getLogger(__name__)
 
 FEW = 1024  # columns up to which eigenvectors cost little
-# Without eigenvectors: the condition number of a^T a that float64 bears, and the error left to its
-# root. Together they are below the rounding of a result in float32.
-LARGEST_CONDITION = 1e9
-ERROR = 5e-8
-
-
-class Whitening(NamedTuple):
-    """(a^T a)^(-1/2) of a tall matrix, and the sum of its singular values."""
-
-    root: InverseRoot | InverseRootOfMatrix
-    nuclear_norm: float
-
-    def times(self, x: Float[Tensor, "n columns"]) -> Float[Tensor, "n columns"]:
-        """Return (a^T a)^(-1/2) @ x."""
-        if isinstance(self.root, InverseRootOfMatrix):
-            return self.root.times(x.mT).mT
-        return self.root.times(x)
 
 
 def flat_product(
@@ -38,27 +20,45 @@ def flat_product(
     """Return polar(u) @ polar(v) times the mean singular value of each. All are in float64.
 
     polar(a) is `polar_factor`: zero on directions that ``a`` does not span, whose zero singular
-    values count in the mean. Not ``exact``: the roots of large Gram matrices come from rational
-    functions instead of eigenvectors, to 1e-7.
+    values count in the mean. Not ``exact``: it is rounded as in float32 where a matrix is large.
     """
-    of_v = whitening(v if v.shape[0] >= v.shape[1] else v.mT, exact)
-    polar_v = of_v.times(v.mT).mT if v.shape[0] >= v.shape[1] else of_v.times(v)
-    of_u = whitening(u if u.shape[0] >= u.shape[1] else u.mT, exact)
-    if u.shape[0] >= u.shape[1]:
-        product = u @ of_u.times(polar_v)
-    else:
-        product = of_u.times(u @ polar_v)
+    of_v = polar(v if v.shape[0] >= v.shape[1] else v.mT, exact)
+    whole = of_v.whole() if v.shape[0] >= v.shape[1] else of_v.whole().mT
+    of_u = polar(u if u.shape[0] >= u.shape[1] else u.mT, exact)
+    product = of_u.times(whole) if u.shape[0] >= u.shape[1] else of_u.transposed_times(whole)
     level = (of_u.nuclear_norm / min(u.shape)) * (of_v.nuclear_norm / min(v.shape))
-    return product * level
+    return product.mul_(level)
 
 
-def whitening(a: Float[Tensor, "m n"], exact: bool) -> Whitening:
-    """Return (a^T a)^(-1/2) of a matrix that is at least as tall as wide, in float64."""
+class PolarByEigenvectors:
+    """The polar factor of a matrix that is at least as tall as wide, as `LargePolar` has it.
+
+    By the eigenvectors of the matrix's squares; in float64.
+    """
+
+    def __init__(self, a: Float[Tensor, "m n"]) -> None:
+        self._a, self._root = a, InverseRoot(a)
+        self.nuclear_norm = self._root.nuclear_norm
+
+    def whole(self) -> Float[Tensor, "m n"]:
+        """Return the polar factor."""
+        return self._root.times(self._a.mT).mT
+
+    def times(self, x: Float[Tensor, "n columns"]) -> Float[Tensor, "m columns"]:
+        """Return the polar factor @ x."""
+        return self._a @ self._root.times(x)
+
+    def transposed_times(self, x: Float[Tensor, "m columns"]) -> Float[Tensor, "n columns"]:
+        """Return the polar factor's transpose @ x."""
+        return self._root.times(self._a.mT @ x)
+
+
+def polar(a: Float[Tensor, "m n"], exact: bool) -> LargePolar | PolarByEigenvectors:
+    """Return the polar factor of a matrix in float64 that is at least as tall as wide."""
     if not exact and a.shape[1] > FEW and not a.is_cuda:
-        try:
-            root = InverseRootOfMatrix(lower_gram(a), LARGEST_CONDITION, ERROR, overwrite=True)
-            return Whitening(root, root.trace_of_root)
-        except ArithmeticError as error:
-            logger.info("inverse root of %s by eigenvectors: %s", a.shape[1], error)
-    root = InverseRoot(a)
-    return Whitening(root, root.nuclear_norm)
+        for dtype in (torch.float32, torch.float64):
+            try:
+                return LargePolar(a.to(dtype, copy=True))
+            except ArithmeticError as error:
+                logger.info("polar factor of %s not in %s: %s", tuple(a.shape), dtype, error)
+    return PolarByEigenvectors(a)

@@ -23,35 +23,19 @@ ROWS = 32  # that are solved for at a time: those of a few thousand entries fit 
 class InverseRootOfMatrix:
     """matrix^(-1/2) of a positive definite matrix, in a fifth of the time that eigenvectors take.
 
-    ``matrix``: [n, n], float32 or float64 on the CPU; only its lower triangle is read. The relative
-    ``error`` is that of the root's eigenvalues, before rounding; None: the type's unit. With
-    ``overwrite`` the matrix's memory is taken. Raises ArithmeticError if LAPACK gives up or the
-    condition number is above ``largest_condition``.
+    ``matrix``: [n, n], float32 or float64 on the CPU; only its lower triangle is read. Raises
+    ArithmeticError if LAPACK gives up or the condition number is above `LARGEST_CONDITION`.
     """
 
-    def __init__(
-        self,
-        matrix: Float[Tensor, "n n"],
-        largest_condition: float = LARGEST_CONDITION,
-        error: float | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        self._tridiagonal = Tridiagonal(matrix, overwrite)
+    def __init__(self, matrix: Float[Tensor, "n n"]) -> None:
+        self._tridiagonal = Tridiagonal(matrix)
         self._diagonal = self._tridiagonal.diagonal.double()
         self._off_diagonal = self._tridiagonal.off_diagonal.double()
         lowest, highest = (self._eigenvalue(index) for index in (0, len(matrix) - 1))
         self.condition = highest / lowest if lowest > 0 else math.inf
-        if self.condition > largest_condition:
+        if self.condition > LARGEST_CONDITION:
             raise ArithmeticError(f"a condition number of {self.condition:.1e} is too large.")
-        self._poles = poles(lowest, highest, error or torch.finfo(matrix.dtype).eps)
-
-    @property
-    def trace_of_root(self) -> float:
-        """The sum of the square roots of the matrix's eigenvalues."""
-        values = eigvalsh_tridiagonal(
-            self._diagonal.numpy(), self._off_diagonal.numpy(), lapack_driver="sterf"
-        )
-        return float((values.clip(min=0) ** 0.5).sum())
+        self._poles = poles(lowest, highest, torch.finfo(matrix.dtype).eps)
 
     def times(self, rows: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
         """Return rows @ matrix^(-1/2) in the matrix's type: one tridiagonal system a pole."""

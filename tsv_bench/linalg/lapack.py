@@ -29,20 +29,18 @@ LETTERS = {torch.float32: "s", torch.float64: "d"}  # first letter of LAPACK's r
 class Tridiagonal:
     """A symmetric matrix as q t q^T with t tridiagonal: its `diagonal` and `off_diagonal`.
 
-    ``matrix``: [n, n], float32 or float64 on the CPU; only its lower triangle is read, and with
-    ``overwrite`` its memory is taken. Raises TypeError for another type or device, ArithmeticError
-    if LAPACK gives up.
+    ``matrix``: [n, n], float32 or float64 on the CPU; only its lower triangle is read. Raises
+    TypeError for another type or device, ArithmeticError if LAPACK gives up.
     """
 
-    def __init__(self, matrix: Float[Tensor, "n n"], overwrite: bool = False) -> None:
+    def __init__(self, matrix: Float[Tensor, "n n"]) -> None:
         if matrix.dtype not in LETTERS or matrix.is_cuda:
             raise TypeError(
                 f"expected float32 or float64 on the CPU, not {matrix.dtype} on {matrix.device}."
             )
         n = len(matrix)
         self._letter = LETTERS[matrix.dtype]
-        whole = matrix.contiguous()
-        self._reflectors = whole if overwrite or whole is not matrix else matrix.clone()
+        self._reflectors = matrix.clone(memory_format=torch.contiguous_format)
         self.diagonal, self._off_diagonal, self._tau = (matrix.new_empty(n) for _ in range(3))
         self._work = matrix.new_empty(BLOCK * n)
         # LAPACK goes by columns: our lower triangle is its upper one.
