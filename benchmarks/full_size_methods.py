@@ -160,12 +160,15 @@ def speed(methods):
 
 
 def memory(methods):
-    found = checkpoints("vit_l14", 20)
     print("| method | | wall, s | CPU, s | peak, GB |\n|-|-|-:|-:|-:|")
     for method in methods:
-        full = serves_one(method) and not BLOCKS
-        wall, cpu, peak = whole(method, found) if full else served(method, "vit_l14", 20, 1)
-        kind = "whole" if full else f"served, {BLOCKS or 'all'} blocks"
+        tasks = made(method).num_tasks or 20  # slerp is for two
+        if serves_one(method) and not BLOCKS:
+            wall, cpu, peak = whole(method, checkpoints("vit_l14", tasks))
+            kind = "whole"
+        else:
+            wall, cpu, peak = served(method, "vit_l14", tasks, 1)
+            kind = f"served, {BLOCKS or 'all'} blocks"
         print(f"| {method} | {kind} | {wall:.0f} | {cpu:.0f} | {peak:.2f} |", flush=True)
 
 

@@ -46,7 +46,7 @@ from stand_ins import chromium, composing  # noqa: E402
 # Before a test module imports open_clip, which would take all that it can use with it.
 import tsv_bench.models.quick_import  # noqa: E402, F401
 
-composing.read_quickly()
+composing.read_once()
 composing.compose_once()
 torch.set_num_threads(1)
 

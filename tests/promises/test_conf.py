@@ -2,14 +2,19 @@
 
 import copy
 import inspect
+import itertools
 
 import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
+from hydra.types import RunMode
 from hydra.utils import get_class, get_method, instantiate
 from made_up.every_method import NUM_TASKS
 from omegaconf import OmegaConf
+from stand_ins import composing
 from stand_ins.configurations import composed
 
 from tsv_bench import methods
@@ -63,6 +68,22 @@ def test_both_parsers_of_yaml_read_the_same():
     for path in CONF.rglob("*.yaml"):
         text = path.read_text(encoding="utf-8")
         assert yaml.load(text, yaml.loader.SafeLoader) == yaml.load(text, yaml.CSafeLoader), path
+
+
+def test_short_cuts_of_composing_make_no_difference():
+    """Tests compose a command line once; what they get is what Hydra makes of it."""
+    lines = (["method=ties", "+more=1"], ["method=ties,tsv_merge"])
+    with initialize_config_dir(str(CONF), version_base="1.3", job_name="bench"):
+        loader = GlobalHydra.instance().config_loader()
+        for overrides, mode in itertools.product(lines, (RunMode.RUN, RunMode.MULTIRUN)):
+            asked = {"config_name": "merge", "overrides": overrides, "run_mode": mode}
+            if mode == RunMode.RUN and "," in overrides[0]:
+                with pytest.raises(ConfigCompositionException, match="Ambiguous"):
+                    loader.load_configuration(**asked)
+                continue
+            expected = composing.compose(loader, **asked)
+            assert loader.load_configuration(**asked) == expected
+            assert loader.load_configuration(**asked) == expected  # from what was kept
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -36,8 +36,7 @@ def texts_of(figure):
         texts += [axes.title, axes._left_title, *(legend.get_texts() if legend else [])]
         yield from boxes(texts, renderer)
     legends = [text for legend in figure.legends for text in legend.get_texts()]
-    around = filter(None, [figure._supxlabel, figure._supylabel])
-    yield from boxes([*figure.texts, *legends, *around], renderer)
+    yield from boxes([*figure.texts, *legends], renderer)
 
 
 def boxes(texts, renderer):

@@ -12,8 +12,11 @@ from made_up.vectors import random_vectors
 from tsv_bench import methods
 from tsv_bench.checkpoints.image_tower import ImageTower, Place
 from tsv_bench.methods.entrywise.dare import DroppedVector
+from tsv_bench.methods.entrywise.lata_published import WeightedVector, Weighting
 from tsv_bench.methods.forms import as_served
 from tsv_bench.methods.learned.adapters import AdaptedVector
+from tsv_bench.methods.learned.rounds import Kept
+from tsv_bench.methods.routed.routed_vector import RoutedVector
 from tsv_bench.observation.statistics_file import StatisticsFile, write_statistics
 from tsv_bench.state_dicts.inputs import open_inputs
 from tsv_bench.state_dicts.low_rank import CompressedStateDict, OnPretrained, StoredTaskVector
@@ -76,6 +79,9 @@ def every(tmp_path_factory):
         DroppedVector(vectors["a"], 0.5, "0/a"),
         Statistics(finetuned(0)),
         AdaptedVector(finetuned(0), lambda layers: {}),
+        RoutedVector(finetuned(0), None),
+        Kept(finetuned(0), "cpu"),
+        WeightedVector([vectors["a"]], {}, Weighting({}, {"a": {}})),
         methods.esm(vectors, inputs={task: {} for task in vectors})["a"],
         StatisticsFile(observed),
     ]

@@ -131,7 +131,10 @@ class Method:
                 for layer in vector:
                     vector[layer]
         except Exception as error:  # the code is the user's: it may raise anything
-            own = inspect.getsourcefile(inspect.unwrap(getattr(self.serve, "func", self.serve)))
+            function = self.serve
+            while isinstance(function, partial):  # Hydra's own kind is not merged into another
+                function = function.func
+            own = inspect.getsourcefile(inspect.unwrap(function))
             frames = traceback.extract_tb(error.__traceback__)
             lines = [frame.lineno for frame in frames if frame.filename == own]
             place = f" ({Path(own).name}, line {lines[-1]})" if lines else ""

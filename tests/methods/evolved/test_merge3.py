@@ -163,3 +163,20 @@ def test_without_pymoo_the_extra_is_named_before_any_work(monkeypatch):
     monkeypatch.setitem(sys.modules, "pymoo", None)
     with pytest.raises(ValueError, match=r"pip install 'tsv_bench\[evolve\]'"):
         methods.merge3({}, bench=None)
+
+
+@pytest.mark.parametrize(
+    ("knob", "values", "unmet", "met"),
+    [
+        ("depth_groups", (1, 3), {"by": "task"}, {"by": "depth"}),
+        ("highest", (0.5, 1.5), {"base": "slerp", "num_tasks": 2}, {}),
+        ("abilities", ("convex", "free"), {"estimator": "mean"}, {}),
+        ("together", ("joint", "task"), {"estimator": "mean"}, {}),
+        ("endpoints", ("respondents", "models"), {"estimator": "mean"}, {}),
+    ],
+)
+def test_what_the_yaml_says_of_knobs_that_count_only_beside_others(knob, values, unmet, met):
+    for others, same in ((unmet, True), (met, False)):
+        notes = [run(**others, **{knob: value})[-1].notes["merge3"] for value in values]
+        first, second = (note["last_generation"]["estimate"] for note in notes)
+        assert (first == second) == same, (knob, others)

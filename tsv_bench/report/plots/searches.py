@@ -62,13 +62,16 @@ def plot_searches(table: Table) -> Figure:
         error = 100 * np.mean([found.error for found in of_row if found.estimate.size])
         axes.plot(
             x, y, marker, color=color, markersize=6, markeredgecolor="white",
-            label=f"{textwrap.shorten(label, 60)}: off by {error:.1f}",
+            label=textwrap.fill(f"{label}: off by {error:.1f}", 60),
         )  # fmt: skip
     if points:
         both = np.concatenate([np.append(found.estimate, found.accuracy) for found in points])
         ends = [both.min() - 0.01, both.max() + 0.01]
         axes.plot(ends, ends, color=GREY, linewidth=1, linestyle=(0, (4, 2)), zorder=0)
-        axes.legend(frameon=False, fontsize=9)
+        # Below: over the points it would hide some.
+        figure.legend(
+            *axes.get_legend_handles_labels(), loc="outside lower left", frameon=False, fontsize=9
+        )
     axes.set_title("last generation, mean of tasks", fontsize=10, loc="left")
     axes.set_xlabel("estimated accuracy")
     axes.set_ylabel("accuracy on all images seen")
@@ -91,25 +94,23 @@ def caption_searches(table: Table) -> str:
     )
     if _fronts(rows):
         text += (
-            " Right: all candidates by the estimates of two objectives, and the front, which no "
-            "other candidate dominates; of three objectives the first two."
+            " Right: all candidates (grey) by the estimates of two objectives, and the front "
+            "(blue), which no other candidate dominates; of three objectives the first two."
         )
     return text
 
 
 def _draw_front(axes: Axes, label: str, found: Found) -> None:
-    axes.plot(*found.asked[:, :2].T, ".", color=GREY, alpha=0.5, markersize=5, label="candidates")
+    axes.plot(*found.asked[:, :2].T, ".", color=GREY, alpha=0.5, markersize=5)
     front = found.front[np.argsort(found.front[:, 0], kind="stable")]
     axes.plot(
-        *front[:, :2].T, "o", color=color_and_marker(0)[0], markersize=6,
-        markeredgecolor="white", label="front",
-    )  # fmt: skip
-    axes.set_title(textwrap.shorten(label, 44), fontsize=10, loc="left")
+        *front[:, :2].T, "o", color=color_and_marker(0)[0], markersize=6, markeredgecolor="white"
+    )
+    axes.set_title(textwrap.fill(label, 44), fontsize=10, loc="left")
     axes.set_xlabel(found.objectives[0])
     axes.set_ylabel(found.objectives[1])
     axes.locator_params(nbins=6)
     clean(axes)
-    axes.legend(frameon=False, fontsize=9)
 
 
 def _rows(table: Table) -> dict[str, list[Found]]:
