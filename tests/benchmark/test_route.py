@@ -111,11 +111,12 @@ def test_the_form_says_what_is_stored_and_learns_once(suite):
     assert there.stored_bytes() == 4 * (dense + experts + router)
 
 
-def test_one_task_needs_no_choice(suite):
+def test_one_task_needs_no_choice_and_says_so(suite, caplog):
     vectors = {"a": suite.vectors["a"]}
     served = served_by(
         partial(methods.free_merging, bench=suite.bench, router_epochs=1), vectors, "free"
     ).in_memory()
     evaluator = Evaluator(suite.backbone, suite.heads, "cpu")
     routes = route_images(evaluator, served, {"a": suite.splits["a"]})
+    assert caplog.messages == ["free has one task, a: its router chooses nothing."]
     assert routes.found["a"].all() and np.array_equal(routes.correct["a"], routes.oracle["a"])

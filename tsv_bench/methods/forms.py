@@ -3,6 +3,7 @@
 `merging` has a writer for each form.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -27,6 +28,7 @@ from tsv_bench.task_vectors.lazy import LazyMapping, as_lazy
 from tsv_bench.task_vectors.streaming import gather, stream
 from tsv_bench.task_vectors.task_vector import is_changed
 
+log = logging.getLogger(__name__)
 NUM_BYTES = 4  # of a stored weight, in float32
 
 
@@ -196,6 +198,10 @@ class Routed(Served):
     @cached_property
     def router(self) -> Router:
         """What sends images to the tasks' experts."""
+        if len(self) == 1:
+            log.warning(
+                f"{self.name} has one task, {next(iter(self))}: its router chooses nothing."
+            )
         return self.routing.learn(self.routing.shared)
 
     def in_memory(self, done: Callable[[], object] = lambda: None) -> "Routed":

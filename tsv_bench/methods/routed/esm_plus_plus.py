@@ -14,7 +14,7 @@ from tsv_bench.methods.observed.esm import esm
 from tsv_bench.methods.observed.essential_directions import essential_directions
 from tsv_bench.methods.observed.observations import Observed
 from tsv_bench.methods.routed.experts import Experts, Gates, is_linear
-from tsv_bench.methods.routed.routed_vector import Routing, one_hot
+from tsv_bench.methods.routed.routed_vector import Routing, one_hot, part_of_both
 from tsv_bench.task_vectors.lazy import (
     LazyMapping,
     LazyVector,
@@ -23,7 +23,6 @@ from tsv_bench.task_vectors.lazy import (
     TaskVectors,
     as_lazy,
     lazy_vectors,
-    stacked,
 )
 from tsv_bench.task_vectors.merge import times
 from tsv_bench.task_vectors.statistics import TaskStatistics, as_statistics
@@ -65,17 +64,13 @@ def esm_plus_plus(
         shared: Mapping, task: str, name: str, of_factors: Callable[[Tensor, Tensor, Tensor], Any]
     ) -> Part:
         pair = [as_lazy(shared), vectors[task]]
-        shape = pair[1].shape(name)
 
         def compute(deltas: Tensor) -> Any:
             if not is_expert(pair[1], name):
                 return deltas[0]
             return of_factors(deltas[0], *directions(deltas, inputs[task], name, rank))
 
-        def read() -> Tensor:
-            return stacked((vector[name] for vector in pair), len(pair))
-
-        return Part(name, 0, 2 * shape.numel(), read, compute)
+        return part_of_both(pair, name, compute)
 
     def own(shared: Mapping, task: str) -> LazyVector:
         pair = [as_lazy(shared), vectors[task]]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +13,7 @@ from tsv_bench.methods.bench import Bench, check_bench
 from tsv_bench.methods.knobs import check_choice, check_positive, check_share
 from tsv_bench.methods.matrixwise.fr_merging import fr_merging, magnitude_shares
 from tsv_bench.methods.routed.feature_router import FeatureRouter, RouterRecipe
-from tsv_bench.methods.routed.routed_vector import Routing
+from tsv_bench.methods.routed.routed_vector import Routing, part_of_both
 from tsv_bench.task_vectors.lazy import (
     LazyMapping,
     LazyVector,
@@ -22,7 +22,6 @@ from tsv_bench.task_vectors.lazy import (
     TaskVectors,
     as_lazy,
     lazy_vectors,
-    stacked,
 )
 from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import times
@@ -112,8 +111,7 @@ def free_merging(
                 return backbone + torch.where(kept, delta * scale, 0.0)
 
             # Whole layers: their largest entries are not those of some rows.
-            read = partial(_both, pair, name)
-            return [Part(name, 0, 2 * shape.numel(), read, compute)]
+            return [part_of_both(pair, name, compute)]
 
         return LazyVector(pair, parts)
 
@@ -131,10 +129,6 @@ def free_merging(
 
     shared = times(next(iter(shared.values())), float(backbone_scale))
     return Routing(shared, own, learn, expert_bytes).vectors(tasks)
-
-
-def _both(pair: Sequence[LazyMapping], name: str) -> Tensor:
-    return stacked((vector[name] for vector in pair), len(pair))
 
 
 class Expert:

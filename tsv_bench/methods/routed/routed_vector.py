@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tsv_bench.methods.routed.experts import Experts, Gates
-from tsv_bench.task_vectors.lazy import OtherLayers
+from tsv_bench.task_vectors.lazy import LazyMapping, OtherLayers, Part, stacked
 
 READS = ("zero_shot", "shared")  # whose features a router reads: the pretrained network's, or what
 # the shared vector makes of it
@@ -63,6 +63,15 @@ class RoutedVector(OtherLayers):
     def __init__(self, vector: Mapping, routing: Routing) -> None:
         super().__init__(vector)
         self.routing = routing
+
+
+def part_of_both(pair: Sequence[LazyMapping], name: str, compute: Callable[[Tensor], Any]) -> Part:
+    """Return the part that computes of a layer of the shared vector and a task's, stacked."""
+
+    def read() -> Tensor:
+        return stacked((vector[name] for vector in pair), len(pair))
+
+    return Part(name, 0, 2 * pair[1].shape(name).numel(), read, compute)
 
 
 def one_hot(chosen: Tensor, num_tasks: int) -> Float[Tensor, "images tasks"]:

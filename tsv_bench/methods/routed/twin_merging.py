@@ -13,7 +13,7 @@ from tsv_bench.methods.knobs import check_not_negative, check_switch
 from tsv_bench.methods.ranks import check_rank_fraction, kept_rank
 from tsv_bench.methods.routed.experts import Experts, is_linear
 from tsv_bench.methods.routed.feature_router import FeatureRouter, RouterRecipe
-from tsv_bench.methods.routed.routed_vector import Routing
+from tsv_bench.methods.routed.routed_vector import Routing, part_of_both
 from tsv_bench.task_vectors.lazy import (
     LazyMapping,
     LazyVector,
@@ -22,7 +22,6 @@ from tsv_bench.task_vectors.lazy import (
     TaskVectors,
     as_lazy,
     lazy_vectors,
-    stacked,
 )
 from tsv_bench.task_vectors.merge import times
 from tsv_bench.task_vectors.streaming import stream_parts, watched
@@ -147,7 +146,4 @@ def part(
         u, s, vh = truncated_svd(delta - shared, rank)
         return of_factors(shared, u * s, vh)
 
-    def read() -> Tensor:
-        return stacked((vector[name] for vector in pair), len(pair))
-
-    return Part(name, 0, 2 * shape.numel(), read, compute)
+    return part_of_both(pair, name, compute)
