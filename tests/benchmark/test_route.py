@@ -11,7 +11,7 @@ from made_up.small_suite import TASKS, SmallSuite
 from tsv_bench import methods
 from tsv_bench.benchmark.evaluator import Evaluator
 from tsv_bench.benchmark.record import router_scores
-from tsv_bench.benchmark.route import route_images
+from tsv_bench.benchmark.route import Routes, route_images
 from tsv_bench.methods.forms import Routed
 from tsv_bench.methods.served import served_by
 from tsv_bench.task_vectors.task_vector import apply
@@ -92,6 +92,13 @@ def test_images_are_classified_as_each_by_itself(suite, name):
     scores = router_scores(routes)
     both = routes.correct["a"] & routes.found["a"]
     assert scores.head_found["a"].correct == both.sum()
+
+
+def test_an_image_of_another_task_than_found_has_no_right_class():
+    correct, found = np.array([True, True, False]), np.array([True, False, True])
+    scores = router_scores(Routes({"a": correct}, {"a": found}, {"a": correct}))
+    kinds = (scores.found, scores.oracle, scores.head_found)
+    assert [kind["a"].correct for kind in kinds] == [2, 2, 1]
 
 
 def test_the_form_says_what_is_stored_and_learns_once(suite):

@@ -168,7 +168,7 @@ def test_learning_begins_with_the_first_layer_of_a_block_and_is_done_once(suite)
     assert torch.equal(served["a"][name], first) and bench.forward_passes == passes > 0
 
 
-@pytest.mark.parametrize("rate", [1e6, 1e30])
+@pytest.mark.parametrize("rate", [10, 1e6, 1e30])
 def test_a_loss_that_grows_is_given_up_for_the_start(suite, caplog, rate):
     vector, bench = learned(suite, learning_rate=rate)
     assert "the block keeps the coefficients of the start. Lower learning_rate?" in caplog.text

@@ -63,6 +63,16 @@ def test_one_step_is_adams_on_the_mean_entropy_of_all_tasks(suite):
         torch.testing.assert_close(moved[big], -1e-3 * gradient.sign()[big], rtol=2e-2, atol=0)
 
 
+def test_in_training_the_images_of_a_batch_share_their_mean_gates(suite):
+    served, _ = learned(suite, steps=0)
+    name = next(iter(served.router.of_layer))
+    x = torch.randn(4, 3, 32, generator=torch.Generator().manual_seed(0))
+    own = served.router.gates(None)(name, x)
+    shared = served.router.gates(None, average=True)(name, x)
+    assert own.shape == (4, len(TASKS)) and shared.shape == (1, len(TASKS))
+    torch.testing.assert_close(shared[0], own.mean(dim=0))
+
+
 def test_the_entropy_falls_and_the_passes_are_counted(suite):
     few = {"batch_size": 6, "learning_rate": 1e-3}
 
