@@ -54,6 +54,7 @@ def suited(method, num_tasks):
 METHODS = {path.stem: by_default(path) for path in YAMLS} | {
     # Other values of knobs, and fewer iterations.
     "ties_sum": partial(methods.ties, density=0.2, merge="sum"),
+    "ties_tensor": partial(methods.ties, density=0.2, scope="tensor"),
     "lata_logarithmic": partial(methods.lata, drop="logarithmic", threshold=0.95),
     "lata_threshold": partial(methods.lata, drop="threshold", threshold=0.5),
     "lata_published": seeing(methods.lata_published, drop="linear", threshold=0.95),
@@ -103,17 +104,18 @@ OTHERS_ARE_AVERAGED = [
     "wudi_closed_form",
 ]  # fmt: skip
 MASKS = ["magnitude_mask", "tall_mask_ta", "tall_mask_ties", "emr"]  # of each its own, made of all
-# How often a method reads every float64 delta before the first layer is served. A threshold of a
-# whole vector takes four, each settles 16 of 64 bits.
+# How often a method reads every delta before the first layer is served.
 PASSES = {
-    **dict.fromkeys(["ties", "ties_sum", "dare_ties"], 4),
-    **dict.fromkeys(["consensus_ties", "magnitude_mask", "tall_mask_ties"], 4),
+    **dict.fromkeys(["ties", "ties_sum", "dare_ties"], 1),
+    **dict.fromkeys(["consensus_ties", "magnitude_mask", "tall_mask_ties"], 1),
     **dict.fromkeys(["emr", "lata", "lata_logarithmic", "lata_threshold", "fr_merging_share"], 1),
     "knots": 1,  # of matrices
-    "localize_and_stitch_data_free": 4,
-    "lines_ties": 6,  # those of ties, one of what it merges, one of the sum
-    "pcb": 8,  # of magnitudes, then of scores, the thresholds at both ends
+    "localize_and_stitch_data_free": 1,
+    "lines_ties": 3,  # that of ties, one of what it merges, one of the sum
+    "pcb": 2,  # the ends of magnitudes, then those of scores
 }
+# Of each layer they first look for bounds of their own.
+BOUNDED = ["breadcrumbs", "ties_tensor"]
 # They read all layers, for each step of learning, when the first is wanted.
 LEARNING = ["ada_merging", "ada_merging_trimmed", "atm", "atm_ties", "merge3", "merge3_tsv"]
 # They fine-tune the tasks themselves: what is served is not a function of task vectors alone.
@@ -145,6 +147,7 @@ ONE_TASK_IS_CHANGED = {
         [
             "ties",
             "ties_sum",
+            "ties_tensor",
             "dare_ties",
             "breadcrumbs",
             "magnitude_mask",

@@ -180,6 +180,7 @@ OUT_OF_RANGE = [
     ("slerp", {"t": 1.5}, r"t=1.5 is not in \[0, 1\]"),
     ("ties", {"density": 0}, r"density=0 is not in \(0, 1\]"),
     ("ties", {"density": 20}, r"density=20 is not in \(0, 1\]"),
+    ("ties", {"scope": "layer"}, "scope='layer'.*'vector', 'tensor'"),
     ("ties", {"merge": "max"}, "merge='max'.*'mean', 'sum'"),
     ("tsv_compress", {"rank_fraction": 1.5}, "at least one and at most all"),
     ("tsv_interference_only", {"exclude": "proj"}, "exclude='proj'"),

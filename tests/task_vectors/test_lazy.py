@@ -126,12 +126,16 @@ def test_names_shapes_types_and_rows_are_those_of_the_layers(every, name):
 
 
 @pytest.mark.parametrize("name", [c for c in CLASSES if c != "CachedTaskVector"])
-def test_what_is_fresh_may_be_changed_and_the_rest_is_read_again(every, name):
-    lazy = every[name]
-    layer = "visual.proj"
+def test_rows_are_the_same_read_again_widened_or_into_a_tensor(every, name):
+    lazy, layer = every[name], "visual.proj"
     before = lazy[layer].clone()
-    if lazy.fresh:
-        lazy[layer].zero_()
+    out = torch.empty(2, *before.shape[1:], dtype=torch.float64)
+    lazy.read_into(layer, 1, 3, out)
+    wide = lazy.wide_rows(layer, 1, 3, torch.device("cpu"))
+    assert wide.dtype in (torch.float32, torch.float64)
+    # A few rows of a low-rank product are rounded otherwise than all.
+    torch.testing.assert_close(out, before[1:3].double(), rtol=0, atol=1e-6)
+    assert torch.equal(wide.double(), out)
     assert torch.equal(lazy[layer], before)
 
 

@@ -1,13 +1,19 @@
 """The threshold of TIES over blocks is that of the whole vector, to the bit."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from tsv_bench import methods
-from tsv_bench.task_vectors import lazy
-from tsv_bench.task_vectors.order_statistics import trim_threshold, trim_thresholds
+from tsv_bench.task_vectors import largest_values, lazy
+from tsv_bench.task_vectors.lazy import as_lazy
+from tsv_bench.task_vectors.order_statistics import (
+    LayerStatistics,
+    trim_threshold,
+    trim_thresholds,
+)
 from tsv_bench.task_vectors.task_vector import TaskVector
 
 DENSITIES = [1e-12, 1e-4, 0.01, 0.07, 0.2, 0.5, 0.999, 1.0, 1]
@@ -46,19 +52,40 @@ def expected(vector, density):
     return float(threshold)
 
 
+@pytest.fixture(params=["gathered", "counted", "misled", "without a sample"])
+def way(request, monkeypatch):
+    """How values are found: small vectors are gathered, these are made to count as large."""
+    if request.param == "gathered":
+        return request.param
+    monkeypatch.setattr(largest_values, "FEW", 0)
+    monkeypatch.setattr(largest_values, "BINS", 2**12)
+    if request.param == "misled":
+        bounds = largest_values.first_searches
+
+        def wrong(*args):
+            searches = bounds(*args)
+            for search in (search for of_task in searches for search in of_task):
+                search._begin(1, 2)  # the bits of the two smallest numbers
+            return searches
+
+        monkeypatch.setattr(largest_values, "first_searches", wrong)
+    if request.param == "without a sample":
+        monkeypatch.setattr(largest_values, "sample_parts", lambda *args: [])
+    return request.param
+
+
 def subtracted(vector):
     return TaskVector({name: torch.zeros_like(delta) for name, delta in vector.items()}, vector)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", ENTRIES)
-def test_threshold_is_that_of_the_sorted_vector(kind, dtype, monkeypatch):
-    monkeypatch.setattr(lazy, "BLOCK", 64)
+def test_threshold_is_that_of_the_sorted_vector(kind, dtype, way, monkeypatch):
+    monkeypatch.setattr(lazy, "BLOCK", 256)
     vector = {name: ENTRIES[kind](shape, dtype) for name, shape in SHAPES.items()}
-    for density in DENSITIES:
-        threshold = expected(vector, density)
-        assert trim_threshold(subtracted(vector), density) == threshold
-        assert trim_threshold(vector, density) == threshold
+    for density in DENSITIES if way == "gathered" else DENSITIES[::3]:
+        found = trim_thresholds([vector, subtracted(vector)], density)
+        assert found == [expected(vector, density)] * 2
 
 
 @pytest.mark.parametrize("density", DENSITIES)
@@ -88,9 +115,13 @@ def test_a_tiny_share_keeps_the_largest_entry():
     assert methods.ties({"a": vector}, density=1e-12)["a"]["w"].tolist() == [0, -3, 0]
 
 
-def test_finding_the_threshold_reads_only_blocks(monkeypatch):
-    """Twice in float32: no pass to find out the type, no layer as a whole."""
-    monkeypatch.setattr(lazy, "BLOCK", 16)
+@pytest.mark.parametrize("few", [2**22, 0])
+def test_finding_thresholds_reads_each_block_once(monkeypatch, few):
+    """And before it a sample of each layer. No layer as a whole."""
+    monkeypatch.setattr(lazy, "BLOCK", 32)
+    monkeypatch.setattr(largest_values, "FEW", few)
+    monkeypatch.setattr(largest_values, "SAMPLE", 64)
+    monkeypatch.setattr(largest_values, "MARGIN", 0.4)  # of so few entries
     whole, rows = [], []
 
     class Reads(TaskVector):
@@ -98,12 +129,44 @@ def test_finding_the_threshold_reads_only_blocks(monkeypatch):
             whole.append(name)
             return super().__getitem__(name)
 
-        def rows(self, name, start, stop):
+        def _subtract(self, name, start, stop, out):
             rows.append((start, stop))
-            return super().rows(name, start, stop)
+            return super()._subtract(name, start, stop, out)
 
     # The type checker of the tests looks at a mapping's first item: it is given one of its own.
-    vector = {"first": torch.randn(2), "w": torch.randn(8, 8)}
-    trim_threshold(Reads({name: torch.zeros_like(d) for name, d in vector.items()}, vector), 0.2)
-    assert rows == [(0, 2), (2, 4), (4, 6), (6, 8)] * 2
+    # All values are near 1, so that every one between two bounds has a bin of its own.
+    vector = {"first": 1 + torch.rand(2) / 10, "w": 1 + torch.rand(8, 8) / 10}
+    base = {name: torch.zeros_like(delta) for name, delta in vector.items()}
+    trim_thresholds([Reads(base, vector), Reads(base, vector)], 0.5)
+    of_first, of_w = [(0, 2)], [(0, 2), (2, 4), (4, 6), (6, 8)]
+    of_sample = [(0, 1), (1, 2), *of_w] if few == 0 else []
+    assert sorted(rows) == sorted(2 * (of_first + of_w + of_sample))
     assert "w" not in whole
+
+
+def test_layers_have_statistics_of_their_own_found_once():
+    vectors = [
+        as_lazy({"a": torch.arange(12.0).view(3, 4) * t, "b": torch.ones(2)}) for t in (1, 2)
+    ]
+    calls = []
+
+    def rule(deltas):
+        calls.append(deltas.shape)
+        return deltas.abs()
+
+    statistics = LayerStatistics(vectors, rule, lambda entries: [1, entries])
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(statistics.of, ["a"] * 8):
+            assert found.tolist() == [[11, 0], [22, 0]]
+    assert statistics.of("b").tolist() == [[1, 1], [1, 1]]
+    assert calls == [(1, 3, 4)] * 2 + [(1, 2)] * 2
+
+
+def test_an_error_reaches_every_thread_that_waits():
+    def broken(deltas):
+        raise ArithmeticError("no")
+
+    statistics = LayerStatistics([as_lazy({"a": torch.ones(3)})], broken, lambda entries: [1])
+    for _ in range(2):
+        with pytest.raises(ArithmeticError):
+            statistics.of("a")

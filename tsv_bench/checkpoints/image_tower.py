@@ -76,8 +76,6 @@ class ImageTower(LazyMapping):
     It offers what `StateDict` does. A parameter without a place in the file is the pretrained one.
     """
 
-    fresh = True
-
     def __init__(
         self,
         state: StateDict,

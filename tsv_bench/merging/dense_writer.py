@@ -1,15 +1,17 @@
 """Write merged models or vectors, block by block, with the pretrained checkpoint's shards."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from tsv_bench.linalg.precision import at_least_float32
+from tsv_bench.merging.outputs import Metadata
 from tsv_bench.methods.forms import Served
 from tsv_bench.state_dicts.inputs import Inputs
 from tsv_bench.state_dicts.other_files import own_files
+from tsv_bench.state_dicts.overflow import fitted
 from tsv_bench.state_dicts.state_dict import StateDict
 from tsv_bench.state_dicts.writer import Shards, StateDictWriter
 from tsv_bench.task_vectors.streaming import stream
@@ -45,35 +47,34 @@ class DenseWriter:
         self,
         inputs: Inputs,
         served: Served,
-        metadata: Mapping[str | None, Mapping[str, str]],
+        metadata: Metadata,
         bar: Callable,
     ) -> str:
+        about = metadata(final=False)
         for task, path in self.paths.items():
             shards = self.shards[task]
             vector = served[task if task is not None else next(iter(served))]
             with (
-                StateDictWriter(path, shards, metadata[task], overwrite=self.overwrite) as writer,
+                StateDictWriter(path, shards, about[task], overwrite=self.overwrite) as writer,
                 bar(total=shards.num_layers, desc=task or "merging") as layers,
             ):
-                for name, start, rows in self._rows(inputs.base, vector):
-                    writer.write(name, start, rows)
+                for name, start, rows in stream(vector, partial(self._finish, inputs.base)):
+                    writer.write(name, start, rows, fits=True)
                     layers.update(start == 0)
+                for name in inputs.base if self.write_what == "model" else ():
+                    if name not in vector:  # integer buffers
+                        writer.write(name, 0, inputs.base[name])
+                        layers.update()
+                writer.restate(metadata(final=True)[task])
         return ""
 
-    def _rows(
-        self, base: StateDict, vector: Mapping[str, Tensor]
-    ) -> Iterator[tuple[str, int, Tensor]]:
-        """Yield what is to be written, block by block: (name, first row, rows)."""
-        for name, start, rows in stream(vector):
-            rows = rows.cpu()
-            if self.write_what == "model":
-                weights = base.rows(name, start, start + (len(rows) if rows.ndim else 1))
-                rows = at_least_float32(weights).add(rows, alpha=self.alpha)
-            yield name, start, rows
+    def _finish(self, base: StateDict, name: str, start: int, rows: Tensor) -> Tensor:
+        """Return what the file holds of a vector's rows: weights or rows, in the base's type."""
         if self.write_what == "model":
-            for name in base:
-                if name not in vector:  # integer buffers
-                    yield name, 0, base[name]
+            stop = start + (len(rows) if rows.ndim else 1)
+            weights = base.wide_rows(name, start, stop, rows.device)
+            rows = weights.add(rows, alpha=self.alpha)
+        return fitted(name, rows, base.dtype(name)).cpu()
 
 
 def dense_shards(path: Path, pretrained: StateDict, write: str, beside: Sequence[Path]) -> Shards:

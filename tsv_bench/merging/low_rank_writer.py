@@ -10,6 +10,7 @@ import torch
 
 from tsv_bench.columns import align
 from tsv_bench.linalg.precision import all_finite
+from tsv_bench.merging.outputs import Metadata
 from tsv_bench.methods.forms import Served
 from tsv_bench.methods.matrixwise.decomposition import CompressedVector
 from tsv_bench.state_dicts.inputs import Inputs
@@ -81,12 +82,13 @@ class LowRankWriter:
         self,
         inputs: Inputs,
         served: Served,
-        metadata: Mapping[str, Mapping[str, str]],
+        metadata: Metadata,
         bar: Callable,
     ) -> str:
+        about = metadata(final=True)
         return render_stored(
             {
-                task: self._write_one(task, inputs, served.vectors[task], metadata[task], bar)
+                task: self._write_one(task, inputs, served.vectors[task], about[task], bar)
                 for task in self.plans
             }
         )

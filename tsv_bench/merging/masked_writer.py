@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from tsv_bench.columns import align
-from tsv_bench.linalg.precision import at_least_float32
 from tsv_bench.merging.dense_writer import DenseWriter
+from tsv_bench.merging.outputs import Metadata
 from tsv_bench.methods.forms import Masked, Served
 from tsv_bench.state_dicts.inputs import Inputs
 from tsv_bench.state_dicts.low_rank import PRECISIONS, weights_hash
@@ -70,10 +70,11 @@ class MaskWriter:
         self,
         inputs: Inputs,
         served: Masked,
-        metadata: Mapping[str, Mapping[str, str]],
+        metadata: Metadata,
         bar: Callable,
     ) -> str:
-        merge = merge_identity(metadata)
+        about = metadata(final=True)
+        merge = merge_identity(about)
         base = weights_hash(inputs.base)
         num_kept, num_entries = torch.zeros(len(served), dtype=torch.int64), 0
         stored = self.shards[self.shared].files[self.shared.name]
@@ -88,7 +89,7 @@ class MaskWriter:
 
             whole = open_file(self.shared, 1.0, {})
             bits = [
-                open_file(self.paths[task], vector.scale, metadata[task])
+                open_file(self.paths[task], vector.scale, about[task])
                 for task, vector in served.vectors.items()
             ]
             layers = files.enter_context(bar(total=len(stored), desc="masks"))
@@ -119,33 +120,37 @@ class MaskedDenseWriter(DenseWriter):
         self,
         inputs: Inputs,
         served: Masked,
-        metadata: Mapping[str | None, Mapping[str, str]],
+        metadata: Metadata,
         bar: Callable,
     ) -> str:
+        about = metadata(final=False)
         base, model = inputs.base, self.write_what == "model"
         with ExitStack() as files:
             writers = {
                 task: files.enter_context(
-                    StateDictWriter(
-                        path, self.shards[task], metadata[task], overwrite=self.overwrite
-                    )
+                    StateDictWriter(path, self.shards[task], about[task], overwrite=self.overwrite)
                 )
                 for task, path in self.paths.items()
             }
             layers = files.enter_context(bar(total=len(served.masks.names), desc="merging"))
-            for name, start, (rows, kept) in served.rows(pack=False):
-                stop = start + (len(rows) if rows.ndim else 1)
-                weights = at_least_float32(base.rows(name, start, stop))
-                for (task, writer), own in zip(writers.items(), kept, strict=True):
-                    mine = (rows * own * served.vectors[task].scale).cpu()
-                    writer.write(
-                        name, start, weights.add(mine, alpha=self.alpha) if model else mine
-                    )
+            scales = [served.vectors[task].scale for task in writers]
+
+            def finish(name: str, start: int, found: tuple[Tensor, Tensor]) -> list[Tensor]:
+                rows, kept = found
+                each = zip(kept, scales, strict=True)
+                return [self._finish(base, name, start, rows * own * scale) for own, scale in each]
+
+            for name, start, each in served.rows(pack=False, finish=finish):
+                for writer, rows in zip(writers.values(), each, strict=True):
+                    writer.write(name, start, rows, fits=True)
                 layers.update(start == 0)
             for name in base if model else ():
                 if name not in served.masks.names:  # integer buffers
                     for writer in writers.values():
                         writer.write(name, 0, base[name])
+            about = metadata(final=True)
+            for task, writer in writers.items():
+                writer.restate(about[task])
         return ""
 
 

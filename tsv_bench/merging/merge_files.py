@@ -18,7 +18,8 @@ from tsv_bench.files.claim import claimed
 from tsv_bench.merging.dense_writer import DenseWriter
 from tsv_bench.merging.low_rank_writer import LowRankWriter
 from tsv_bench.merging.masked_writer import MaskedDenseWriter, MaskWriter
-from tsv_bench.merging.outputs import WRITES, check_outputs, output_paths
+from tsv_bench.merging.outputs import WRITES, Metadata, check_outputs, output_paths
+from tsv_bench.merging.read_once import hashed_reading, reads_once
 from tsv_bench.merging.scoring import CommandExaminer, ScoringCommand
 from tsv_bench.methods.entrywise.lata_published import WeightedVector, Weighting
 from tsv_bench.methods.forms import Adapted, LowRank, Masked, Routed, Served, Shared
@@ -30,7 +31,14 @@ from tsv_bench.observation.statistics_file import (
     open_statistics,
 )
 from tsv_bench.state_dicts.factor_cache import FactorCache
-from tsv_bench.state_dicts.inputs import Inputs, check_inputs, check_tasks, open_inputs
+from tsv_bench.state_dicts.inputs import (
+    Inputs,
+    check_deltas,
+    check_inputs,
+    check_tasks,
+    open_inputs,
+    warn_of_repeated,
+)
 from tsv_bench.state_dicts.low_rank import PRECISIONS
 from tsv_bench.state_dicts.writer import MADE_BY, Shards
 from tsv_bench.task_vectors.streaming import observer
@@ -59,13 +67,13 @@ class Writer(Protocol):
         self,
         inputs: Inputs,
         served: Served,
-        metadata: Mapping[str | None, Mapping[str, str]],
+        metadata: Metadata,
         bar: Callable,
     ) -> str:
         """Write the outputs; return a table of what compressed files store, else "".
 
-        ``metadata``: of each output in ``paths``. ``bar``: makes a progress bar of a total and a
-        description.
+        ``metadata``: returns that of each output in ``paths``. ``bar``: makes a progress bar of a
+        total and a description.
         """
 
 
@@ -140,8 +148,14 @@ def merge(
         for path in writer.outputs:
             stack.enter_context(claimed(path.resolve()))
         check_outputs(writer.outputs, writer.folders, inputs.states, overwrite)
-        with bar(total=len(inputs.states), desc="checking", unit="file") as files:
-            inputs, hashes = check_inputs(inputs, factors, files.update)
+        reading = None
+        if examiner is None and not given and reads_once(serve, writer, inputs):
+            reading = stack.enter_context(hashed_reading(inputs.states))
+            check_deltas(inputs)
+            hashes = reading.unknown()
+        else:
+            with bar(total=len(inputs.states), desc="checking", unit="file") as files:
+                inputs, hashes = check_inputs(inputs, factors, files.update)
         for kind, of_kind in given.items():
             for task, file in of_kind.items():
                 check_owner(file, kind, task, identity(hashes[task]))
@@ -156,8 +170,14 @@ def merge(
             about["score"] = {"command": scoring.command, "seed": scoring.seed}
             check_place(writer.outputs[0].parent, 2 * writer.num_bytes())  # and a candidate
             examiner.begin(inputs, partial(write_candidate, inputs), [name, knobs, hashes])
-        metadata = how_made(writer.paths, about, alpha, precision)
+
+        def metadata(final: bool) -> dict[str | None, dict[str, str]]:
+            inputs_read = {"inputs": reading.finish()} if reading and final else {}
+            return how_made(writer.paths, about | inputs_read, alpha, precision)
+
         table = writer.write(inputs, served, metadata, partial(bar, unit="layer"))
+        if reading:
+            warn_of_repeated(inputs, reading.finish())
         if examiner:
             examiner.end()
     vector = next(iter(served.vectors.values()))
@@ -203,7 +223,7 @@ def write_candidate(inputs: Inputs, vector: Mapping, folder: Path) -> Path:
     path = folder / ("model" if inputs.base.path.is_dir() else "model.safetensors")
     writer = DenseWriter({None: path}, inputs.base, "model", 1.0, False)
     served = Shared(dict.fromkeys(inputs.vectors, vector), inputs.vectors, "a candidate")
-    writer.write(inputs, served, {None: {}}, partial(tqdm, disable=True))
+    writer.write(inputs, served, lambda final: {None: {}}, partial(tqdm, disable=True))
     return path
 
 

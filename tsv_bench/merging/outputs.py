@@ -2,12 +2,24 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from tsv_bench.files.atomic import sweep
 from tsv_bench.state_dicts.state_dict import StateDict
 from tsv_bench.state_dicts.writer import Shards, owned, written_by_merge
 
 WRITES = ("model", "vector", "compressed")
+
+
+class Metadata(Protocol):
+    """What a writer asks for the metadata of its outputs."""
+
+    def __call__(self, final: bool) -> Mapping[str | None, Mapping[str, str]]:
+        """Return task, None for all -> the output's metadata.
+
+        Before they are ``final``, hashes of inputs may be zeros, as many digits; they are final
+        once all has been read.
+        """
 
 
 def output_paths(

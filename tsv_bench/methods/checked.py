@@ -1,12 +1,13 @@
 """What a method serves, checked: the right layers, and each tensor's type, shape and values."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from tsv_bench.linalg.precision import all_finite
-from tsv_bench.task_vectors.lazy import LazyMapping, LazyVector, Part, as_lazy
+from tsv_bench.task_vectors.lazy import LazyMapping, LazyVector, Part, as_lazy, blocks
 
 
 def checked(vector: Mapping, like: LazyMapping, who: str) -> LazyMapping:
@@ -38,6 +39,8 @@ def _checked_parts(vector: Mapping, layer: str, like: LazyMapping, who: str) -> 
     shape, num_rows = like.shape(layer), like.num_rows(layer)
     if isinstance(vector, LazyVector):
         parts = list(vector.parts(layer))
+    elif isinstance(vector, LazyMapping) and vector.reads_rows:
+        parts = blocks([vector], layer, lambda deltas: deltas[0])
     else:
         parts = [Part(layer, 0, shape.numel(), lambda: vector[layer], lambda tensor: tensor)]
     stops = [*(part.start for part in parts[1:]), num_rows]
@@ -50,7 +53,7 @@ def _checked_parts(vector: Mapping, layer: str, like: LazyMapping, who: str) -> 
             check_tensor(tensor, rows, f"{who} {layer!r}")
             return tensor
 
-        return Part(part.name, part.start, part.num_entries, part.read, compute, part.alone)
+        return replace(part, compute=compute)
 
     return [check(part, stop) for part, stop in zip(parts, stops, strict=True)]
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 
@@ -122,16 +123,23 @@ class Masked(Served):
     def masks(self) -> Masks:
         return next(iter(self.vectors.values())).masks
 
-    def rows(self, pack: bool) -> Iterator[tuple[str, int, tuple[Tensor, Tensor]]]:
-        """Yield (name, first row, (shared rows, masks)) in one pass over all tasks.
+    def rows(
+        self,
+        pack: bool,
+        finish: Callable[[str, int, tuple[Tensor, Tensor]], Any] = lambda name, start, found: found,
+    ) -> Iterator[tuple[str, int, Any]]:
+        """Yield (name, first row, ``finish`` of it, (shared rows, masks)) in one pass over all.
 
         Masks are bool [tasks, rows, ...], or bits [tasks, bytes] if ``pack``. Raises ValueError for
         shared rows that are not finite.
         """
-        for name, start, (rows, kept) in masked_rows(self.masks, pack):
-            if not all_finite(rows):
+
+        def check_and_finish(name: str, start: int, found: tuple[Tensor, Tensor]) -> Any:
+            if not all_finite(found[0]):
                 raise ValueError(f"{self.name} serves {name!r} with NaN or infinity in it.")
-            yield name, start, (rows, kept)
+            return finish(name, start, found)
+
+        yield from masked_rows(self.masks, pack, check_and_finish)
 
     def in_memory(self, done: Callable[[], object] = lambda: None) -> "Packed":
         return Packed(pack_vectors(self.vectors, done), self.task_vectors, self.name)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tsv_bench.methods.forms import Served, Shared, form_of
-from tsv_bench.task_vectors.lazy import as_lazy
+from tsv_bench.task_vectors.lazy import LazyVector, as_lazy
 from tsv_bench.task_vectors.matrices import FUSED, Matrices, matches
 from tsv_bench.task_vectors.statistics import Gathered, Statistics
 from tsv_bench.task_vectors.streaming import observer
@@ -117,6 +117,14 @@ def form_by_trial(serve: Callable[[Mapping], Mapping], tasks: Iterable[str]) -> 
         if len(tiny) == 1 and form is Shared:  # only then: others may have a knob that names tasks
             form = form_of(serve(tiny | {f"{next(iter(tiny))} too": {"layer": torch.eye(2)}}))
     return form
+
+
+def is_entrywise(serve: Callable[[Mapping], Mapping], tasks: Iterable[str]) -> bool:
+    """Return whether a method merges entry by entry, found by a tiny matrix of each task."""
+    with _unseen():
+        vector = next(iter(serve({task: {"layer": torch.eye(2)} for task in tasks}).values()))
+        lazy = isinstance(vector, LazyVector)
+        return lazy and all(part.entrywise for part in vector.parts("layer"))
 
 
 @contextmanager

@@ -110,15 +110,8 @@ def check_inputs(
     if no task changed anything; logs a warning for a task that did not.
     """
     hashes = check_contents(inputs.states, done)
-    check_changes(inputs.vectors, f"the pretrained one at {inputs.base.path}")
-    if inputs.instruction is not None and not _changed(inputs.instruction):
-        raise ValueError(
-            f"{ANCESTOR} {inputs.ancestor.path} equals pretrained {inputs.base.path}: there is no "
-            f"instruction vector. {ANCESTOR}= is the model before instruction tuning, pretrained= "
-            f"the one after it, from which tasks were fine-tuned."
-        )
-    for tasks in repeated({task: tuple(hashes[task].values()) for task in inputs.finetuned}):
-        log.warning(f"{' and '.join(tasks)} are the same checkpoint: it counts {len(tasks)} times.")
+    check_deltas(inputs)
+    warn_of_repeated(inputs, hashes)
     vectors = inputs.vectors
     if factors is not None:
         own = hashes["pretrained"].values()
@@ -129,6 +122,26 @@ def check_inputs(
             for task, state in inputs.finetuned.items()
         }
     return replace(inputs, vectors=vectors), hashes
+
+
+def check_deltas(inputs: Inputs) -> None:
+    """Raise ValueError if no task changed anything, or if an ancestor equals the instruct model.
+
+    Logs a warning for a task that changed nothing.
+    """
+    check_changes(inputs.vectors, f"the pretrained one at {inputs.base.path}")
+    if inputs.instruction is not None and not _changed(inputs.instruction):
+        raise ValueError(
+            f"{ANCESTOR} {inputs.ancestor.path} equals pretrained {inputs.base.path}: there is no "
+            f"instruction vector. {ANCESTOR}= is the model before instruction tuning, pretrained= "
+            f"the one after it, from which tasks were fine-tuned."
+        )
+
+
+def warn_of_repeated(inputs: Inputs, hashes: Mapping[str, Hashes]) -> None:
+    """Log a warning for each checkpoint that is there several times."""
+    for tasks in repeated({task: tuple(hashes[task].values()) for task in inputs.finetuned}):
+        log.warning(f"{' and '.join(tasks)} are the same checkpoint: it counts {len(tasks)} times.")
 
 
 def check_tasks(finetuned: Mapping[str, Path | str]) -> None:

@@ -1,9 +1,12 @@
-"""Checkpoint files read once, for their sha256 and for values that are not finite."""
+"""Checkpoint files read once, for their sha256 and for values that are not finite.
+
+Either before any work, by `check_contents`, or while a merge reads them, by `HashedReading`.
+"""
 
 import hashlib
 import re
+import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -11,8 +14,9 @@ from torch import Tensor
 
 from tsv_bench.files import Stamp, remembered_sha256, stamp
 from tsv_bench.linalg.precision import all_finite
-from tsv_bench.state_dicts.safetensors_file import changed
+from tsv_bench.state_dicts.safetensors_file import SafetensorsFile, changed
 from tsv_bench.state_dicts.state_dict import StateDict
+from tsv_bench.task_vectors.streaming import side_by_side
 
 
 def content_hash(path: Path) -> str:
@@ -70,13 +74,17 @@ def _check_and_hash(state: StateDict, path: Path) -> str:
     header = state.headers[path.name]
     if header is None:
         _check_shard(state, path.name, lambda rows: None)
-        of_path = remembered_sha256(path)
-        if stamp(path) != state.stamps[path.name]:
-            raise changed(path)
-        return of_path
+        return _hash_by_path(path, state.stamps[path.name])
     digest = hashlib.sha256(header)
     _check_shard(state, path.name, lambda rows: digest.update(_bytes(rows)))
     return digest.hexdigest()
+
+
+def _hash_by_path(path: Path, stamp_when_opened: Stamp) -> str:
+    found = remembered_sha256(path)
+    if stamp(path) != stamp_when_opened:
+        raise changed(path)
+    return found
 
 
 def _check_shard(state: StateDict, shard: str, see: Callable[[Tensor], object]) -> None:
@@ -99,6 +107,122 @@ def _bytes(rows: Tensor) -> memoryview:
     return memoryview(rows.reshape(-1).view(torch.uint8).numpy())
 
 
+# Of what is read before its turn: pieces that are kept of a file, and the bytes of the largest.
+MOST_EARLY, MOST_BYTES = 64, 2**22
+
+
+class ReadHash:
+    """The sha256 of an open safetensors file, taken of what others read of it.
+
+    Threads read blocks about in order. One that comes early is kept until its turn; what nobody
+    reads, or reads far out of order, is read at the end.
+    """
+
+    def __init__(self, file: SafetensorsFile) -> None:
+        self._file = file
+        self._hash, self._position = hashlib.sha256(file.header), len(file.header)
+        self._early: dict[int, bytes] = {}
+        self._lock, self._busy = threading.Lock(), False
+        # No task vector has a delta of integers, so nobody reads them: first byte -> the next one.
+        self._unread = {
+            file.offsets[name]: file.offsets[name] + spec.rows * spec.row_bytes
+            for name, spec in file.specs.items()
+            if not spec.dtype.is_floating_point
+        }
+        self._go_on(*self._next())  # the format's own writer puts integers of 64 bits first
+        file.seen = self.see
+
+    def see(self, offset: int, content: memoryview) -> None:
+        """Hash what was read if it is next; keep a copy if it is early; else do nothing."""
+        with self._lock:
+            if self._busy or offset > self._position:
+                self._keep(offset, content)
+                return
+            self._busy = True
+        self._go_on(offset, content)
+
+    def finish(self) -> str:
+        """Read what was not read; return the hash. Raises ValueError if the file has changed."""
+        while content := self._content(self._position, self._file.stamp.num_bytes):
+            self._add(self._position, content)
+        self._file.check_unchanged()
+        return self._hash.hexdigest()
+
+    def _go_on(self, offset: int, content: memoryview | bytes | None) -> None:
+        while content is not None:
+            self._add(offset, content)
+            with self._lock:
+                offset, content = self._next()
+                self._busy = content is not None
+
+    def _add(self, offset: int, content: memoryview | bytes) -> None:
+        new = memoryview(content)[self._position - offset :]
+        self._hash.update(new)
+        self._position += len(new)
+
+    def _next(self) -> tuple[int, memoryview | bytes | None]:
+        """Return what comes next, if it is there: what came early or what nobody else reads."""
+        if stop := self._unread.get(self._position):
+            return self._position, self._content(self._position, stop)
+        for offset in sorted(self._early):
+            if offset <= self._position:
+                content = self._early.pop(offset)
+                if offset + len(content) > self._position:
+                    return offset, content
+        return 0, None
+
+    def _keep(self, offset: int, content: memoryview) -> None:
+        if offset + len(content) <= self._position or len(content) > MOST_BYTES:
+            return
+        if len(self._early) == MOST_EARLY:
+            furthest = max(self._early)
+            if offset > furthest:
+                return
+            del self._early[furthest]
+        self._early[offset] = bytes(content)
+
+    def _content(self, start: int, stop: int) -> bytearray:
+        content = bytearray(min(stop - start, MOST_BYTES))
+        self._file.read_bytes(start, memoryview(content))
+        return content
+
+
+class HashedReading:
+    """Hash checkpoints while they are read: the sha256 of every file, without a reading for it."""
+
+    def __init__(self, states: Mapping[str, StateDict]) -> None:
+        self._states = states
+        files = [file for state in states.values() for file in state.parts.values()]
+        self._files = {(file.path, file.stamp): file for file in files}
+        self._hashes = {
+            key: ReadHash(file)
+            for key, file in self._files.items()
+            if isinstance(file, SafetensorsFile) and key not in _checked
+        }
+
+    def unknown(self) -> dict[str, Hashes]:
+        """Return zeros in place of the hashes, as many digits."""
+        zeros = "0" * 2 * hashlib.sha256().digest_size
+        return {key: dict.fromkeys(state.parts, zeros) for key, state in self._states.items()}
+
+    def finish(self) -> dict[str, Hashes]:
+        """Return the hashes of all files by the checkpoints' keys, as `check_contents` does.
+
+        Raises ValueError for a file that changed since it was opened.
+        """
+
+        def hash_of(key: tuple[Path, Stamp]) -> str:
+            if key in self._hashes:
+                return self._hashes[key].finish()
+            return _checked[key] if key in _checked else _hash_by_path(*key)
+
+        _checked.update(zip(self._files, side_by_side(hash_of, self._files), strict=True))
+        return {
+            name: {part.path.name: _checked[part.path, part.stamp] for part in state.parts.values()}
+            for name, state in self._states.items()
+        }
+
+
 def check_contents(
     states: Mapping[str, StateDict], done: Callable[[], object]
 ) -> dict[str, Hashes]:
@@ -109,7 +233,6 @@ def check_contents(
     """
 
     def check(name: str) -> Hashes:
-        torch.set_num_threads(1)
         try:
             hashes = checked_hashes(states[name])
         except ValueError as error:
@@ -117,10 +240,4 @@ def check_contents(
         done()
         return hashes
 
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            return dict(zip(states, pool.map(check, states), strict=True))
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)
+    return dict(zip(states, side_by_side(check, states), strict=True))

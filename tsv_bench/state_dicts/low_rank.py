@@ -158,13 +158,12 @@ class StoredTaskVector(TaskVector):
         super().__init__(pretrained, finetuned, device)
         self._stored = finetuned
 
-    def __getitem__(self, name: str) -> Tensor:
-        delta = self._stored.delta(name) if name in self else None
-        return super().__getitem__(name) if delta is None else delta.to(self._device)
-
-    def rows(self, name: str, start: int, stop: int) -> Tensor:
-        delta = self._stored.delta(name, start, stop) if name in self else None
-        return super().rows(name, start, stop) if delta is None else delta.to(self._device)
+    def _subtract(self, name: str, start: int, stop: int, out: Tensor) -> None:
+        delta = self._stored.delta(name, start, stop)
+        if delta is None:
+            super()._subtract(name, start, stop, out)
+        else:
+            out.copy_(delta)
 
 
 class CompressedTaskVector(StoredTaskVector):

@@ -6,6 +6,7 @@ import os
 import reprlib
 import stat
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,7 +99,8 @@ class SafetensorsFile:
         header = json.loads(self.header[8:])
         self.metadata: dict[str, str] = header.pop("__metadata__", {})
         self.specs: dict[str, Spec] = {}
-        self._offset: dict[str, int] = {}
+        self.offsets: dict[str, int] = {}  # parameter -> its first byte in the file
+        self.seen: Callable[[int, memoryview], object] | None = None  # gets all that `read` reads
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             check_name(path, name)
             if entry["dtype"] not in DTYPES:
@@ -107,21 +109,30 @@ class SafetensorsFile:
                     f"{', '.join(DTYPES)}: save it as one of them."
                 )
             self.specs[name] = Spec(DTYPES[entry["dtype"]], torch.Size(entry["shape"]))
-            self._offset[name] = 8 + header_bytes + entry["data_offsets"][0]
+            self.offsets[name] = 8 + header_bytes + entry["data_offsets"][0]
 
     def read(self, name: str, start: int, out: Tensor) -> None:
         """Fill ``out`` with the parameter's rows from ``start`` on.
 
         Raises ValueError if the file has shrunk since it was opened.
         """
-        offset = self._offset[name] + start * self.specs[name].row_bytes
+        offset = self.offsets[name] + start * self.specs[name].row_bytes
+        content = memoryview(out.reshape(-1).view(torch.uint8).numpy())
+        self.read_bytes(offset, content)
+        if self.seen is not None:
+            self.seen(offset, content)
+
+    def read_bytes(self, offset: int, out: memoryview) -> None:
+        """Fill ``out`` with the file's bytes from ``offset`` on.
+
+        Raises ValueError if the file has shrunk since it was opened.
+        """
         # preadv fills the tensor's memory, maps nothing and moves no position shared by threads.
-        left = memoryview(out.reshape(-1).view(torch.uint8).numpy())
-        while left:
-            count = os.preadv(self._fd, [left], offset)
+        while out:
+            count = os.preadv(self._fd, [out], offset)
             if count == 0:
                 raise changed(self.path)
-            left, offset = left[count:], offset + count
+            out, offset = out[count:], offset + count
 
     def check_unchanged(self) -> None:
         """Raise ValueError if the file was written to since it was opened."""

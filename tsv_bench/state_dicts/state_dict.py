@@ -2,12 +2,14 @@
 
 import json
 import reprlib
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from tsv_bench.linalg.precision import at_least_float32
 from tsv_bench.state_dicts.safetensors_file import SafetensorsFile
 from tsv_bench.state_dicts.torch_file import ACCEPTED, TorchFile, open_file
 from tsv_bench.task_vectors.lazy import LazyMapping
@@ -35,14 +37,14 @@ class StateDict(LazyMapping):
     """A checkpoint whose tensors are read on access; threads may share one.
 
     A tensor that is read belongs to the caller: contiguous, in ordinary memory, no view of a file.
-    ``shards``: file name -> its parameters, in the file's order. ``headers``: file name -> the
+    ``parts``: file name -> the open file. ``shards``: file name -> its parameters, in the file's
+    order. ``headers``: file name -> the
     bytes before the data, or None if the file holds more than header and data. ``stamps``: file
     name -> what told the file from others when it was opened. ``other_files``: the files of a
     folder that are neither weights nor their index, and links; `other_files` knows which are its
     own.
     """
 
-    fresh = True
     weights_hash: str | None = None  # kept here by `low_rank.weights_hash`
 
     def __init__(
@@ -66,6 +68,7 @@ class StateDict(LazyMapping):
         self.shards: dict[str, list[str]] = {}
         self.headers = {part.path.name: part.header for part in parts}
         self.stamps = {part.path.name: part.stamp for part in parts}
+        self.parts = {part.path.name: part for part in parts}
         self._part: dict[str, SafetensorsFile | TorchFile] = {}
         for part in parts:
             shard = part.path.name
@@ -192,17 +195,27 @@ def _open_shards(index: Path, others: list[Path]) -> StateDict:
 
 
 class CachedReads(StateDict):
-    """A checkpoint that keeps the rows read last: every task reads the same pretrained rows."""
+    """A checkpoint that keeps the rows that each thread read last.
 
-    fresh = False
+    Every task and the writer ask for the same pretrained rows, one after the other.
+    """
 
     def __init__(self, state: StateDict) -> None:
         self.__dict__ = dict(state.__dict__)
-        self._last: tuple[tuple[str, int, int], Tensor] | None = None
+        self._last = threading.local()
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Read rows as `StateDict.rows` does. The tensor is shared: do not change it."""
-        key, last = (name, start, stop), self._last
-        if last is None or last[0] != key:
-            last = self._last = key, super().rows(name, start, stop)
-        return last[1]
+        last, key = self._last, (name, start, stop)
+        if getattr(last, "key", None) != key:
+            last.key = last.rows = last.wide = None  # their memory is free for the next ones
+            last.rows = super().rows(name, start, stop)
+            last.key = key
+        return last.rows
+
+    def wide_rows(self, name: str, start: int, stop: int, device: torch.device) -> Tensor:
+        self.rows(name, start, stop)
+        last = self._last
+        if last.wide is None or last.wide.device != device:
+            last.wide = at_least_float32(last.rows.to(device))
+        return last.wide

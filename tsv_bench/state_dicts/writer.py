@@ -117,6 +117,7 @@ class StateDictWriter:
                 self._specs[name] = Spec(dtype, torch.Size(shape))
                 self._written[name] = []
         self._place: dict[str, tuple[int, int]] = {}  # file descriptor and offset
+        self._headers: dict[int, tuple[list[str], int]] = {}  # of each file: parameters and length
         self._open_files = ExitStack()
 
     def __enter__(self) -> Self:
@@ -137,10 +138,10 @@ class StateDictWriter:
             self._opened = opened.pop_all()
         return self
 
-    def write(self, name: str, start_row: int, tensor: Tensor) -> None:
+    def write(self, name: str, start_row: int, tensor: Tensor, fits: bool = False) -> None:
         """Write rows from ``start_row`` on, cast to the parameter's dtype; 0-d is row 0.
 
-        Raises ValueError if a value does not fit that dtype.
+        ``fits``: it is what `fitted` made. Raises ValueError if a value does not fit that dtype.
         """
         spec = self._specs[name]
         rows = tensor.detach() if spec.shape else tensor.detach().reshape(1)
@@ -152,9 +153,18 @@ class StateDictWriter:
         self._written[name].append((start_row, stop_row))
         if rows.numel():
             file, offset = self._place[name]
-            written = fitted(name, rows, spec.dtype)
+            written = rows if fits else fitted(name, rows, spec.dtype)
+            assert written.dtype == spec.dtype
             data = written.contiguous().reshape(-1).view(torch.uint8).numpy()
             _write_at(file, memoryview(data), offset + start_row * spec.row_bytes)
+
+    def restate(self, metadata: Mapping[str, str]) -> None:
+        """Replace the metadata by others that take as many bytes."""
+        self._metadata |= metadata
+        for file, (names, num_bytes) in self._headers.items():
+            header, _ = _header({name: self._specs[name] for name in names}, self._metadata)
+            assert len(header) == num_bytes, "other metadata of another length"
+            _write_at(file, memoryview(header), 0)
 
     def __exit__(
         self,
@@ -176,6 +186,7 @@ class StateDictWriter:
         self._open_files.callback(os.close, file)
         for name in names:
             self._place[name] = file, data_start[name]
+        self._headers[file] = names, len(header)
         _write_at(file, memoryview(header), 0)
 
     def _write_index(self) -> None:

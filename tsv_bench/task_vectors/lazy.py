@@ -3,7 +3,8 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -11,7 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Entries, of all tasks together, that an entrywise rule gets at a time: they fit a core's cache.
+# The number of the part that this thread works on: where there are several devices, parts go round.
+turn: ContextVar[int] = ContextVar("turn", default=0)
+
+# Entries, of all tasks together, that an entrywise rule gets at a time: they fit a core's cache. Of
+# many tasks they are more: with less than an eighth for each, Python's own work would prevail.
 BLOCK = 2**20
 
 Delta = Float[Tensor, "..."]
@@ -29,7 +34,6 @@ class LazyMapping(Mapping):  # no type parameters: a run-time check of them woul
     subclass; `as_lazy` wraps a plain dict.
     """
 
-    fresh = False  # whether the caller owns a tensor that it reads and may change it
     reads_rows = True  # whether reading a few rows costs less than the whole layer
 
     @property
@@ -48,6 +52,19 @@ class LazyMapping(Mapping):  # no type parameters: a run-time check of them woul
     @abstractmethod
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Return ``self[name][start:stop]``. A 0-d tensor is one row, itself."""
+
+    def wide_rows(self, name: str, start: int, stop: int, device: torch.device) -> Tensor:
+        """Return `rows` in float32 at least. They may be shared: do not change them."""
+        rows = self.rows(name, start, stop).to(device)  # narrow ones: fewer bytes to move
+        return rows.to(_at_least_float32(rows.dtype))
+
+    def read_into(self, name: str, start: int, stop: int, out: Tensor) -> None:
+        """Fill ``out`` with `rows`, in its own type and on its own device."""
+        out.copy_(self.rows(name, start, stop))
+
+    def rows_together(self, name: str) -> int:
+        """Return the number of rows of which a multiple is read without waste."""
+        return 1
 
     def recall(self, name: str, rank: int, kind: str) -> Triplets | None:
         """Return singular triplets that were kept: at most ``rank``, or None."""
@@ -147,7 +164,12 @@ def lazy_vectors(vectors: Iterable[Mapping]) -> list[LazyMapping]:
 
 def widest_dtype(vectors: Sequence[LazyMapping], name: str) -> torch.dtype:
     """Return the widest type of one layer in all the vectors, float32 at least."""
-    return reduce(torch.promote_types, (_at_least_float32(v.dtype(name)) for v in vectors))
+    return widest(v.dtype(name) for v in vectors)
+
+
+def widest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
+    """Return the widest of floating-point types, float32 at least."""
+    return reduce(torch.promote_types, map(_at_least_float32, dtypes))
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
@@ -164,6 +186,11 @@ class Part:
     read: Callable[[], Any]
     compute: Callable[[Any], Any]  # gives the vector's rows, or a statistic of them
     alone: bool = False  # whether computing it leaves no memory for another part
+    entrywise: bool = False  # whether it is quick work on few entries, which one thread does whole
+
+    def then(self, function: Callable[[Any], Any]) -> "Part":
+        """Return the part that computes ``function`` of what this one computes."""
+        return replace(self, compute=lambda read: function(self.compute(read)))
 
 
 class LazyVector(LazyMapping):
@@ -216,22 +243,36 @@ def blocks(
     shape, num_rows = vectors[0].shape(name), vectors[0].num_rows(name)
     entries = len(vectors) * shape.numel()
     in_rows = bool(shape) and all(vector.reads_rows for vector in vectors)
-    step = max(1, num_rows * BLOCK // max(entries, 1)) if in_rows else max(num_rows, 1)
+    most = BLOCK * max(8, len(vectors)) // 8
+    step = max(1, num_rows * most // max(entries, 1)) if in_rows else max(num_rows, 1)
     if step < num_rows:
         unit = multiple // math.gcd(multiple, shape.numel() // num_rows)
         step = max(step // unit, 1) * unit
+        together = math.lcm(unit, *(vector.rows_together(name) for vector in vectors))
+        step -= step % together if together <= step else 0
 
     def part(start: int) -> Part:
         stop = min(start + step, num_rows)
 
         def read() -> Tensor:
-            if step >= num_rows:
-                return stacked((v[name] for v in vectors), len(vectors))
-            return stacked((v.rows(name, start, stop) for v in vectors), len(vectors))
+            if in_rows:
+                return stacked_rows(vectors, name, start, stop)
+            return stacked((vector[name] for vector in vectors), len(vectors))
 
-        return Part(name, start, entries * (stop - start) // max(num_rows, 1), read, rule)
+        num_entries = entries * (stop - start) // max(num_rows, 1)
+        return Part(name, start, num_entries, read, rule, entrywise=True)
 
     return [part(start) for start in range(0, max(num_rows, 1), step)]
+
+
+def stacked_rows(vectors: Sequence[LazyMapping], name: str, start: int, stop: int) -> Tensor:
+    """Return some rows of each vector as [vectors, rows, ...], where the first one's are."""
+    first = vectors[0].rows(name, start, stop)
+    stack = first.new_empty((len(vectors), *first.shape), dtype=widest_dtype(vectors, name))
+    stack[0] = first
+    for vector, out in zip(vectors[1:], stack[1:], strict=True):
+        vector.read_into(name, start, stop, out)
+    return stack
 
 
 def stacked(deltas: Iterable[Tensor], num_tasks: int) -> Tensor:

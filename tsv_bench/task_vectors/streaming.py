@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from contextvars import ContextVar, copy_context
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tsv_bench.linalg.lapack import one_thread
-from tsv_bench.task_vectors.lazy import LazyVector, Part
+from tsv_bench.task_vectors.lazy import LazyVector, Part, turn
 
 # Entries that are read, worked on or waiting to be taken, at most: 1 GB in float32. Two layers may
 # always be there.
@@ -34,19 +35,30 @@ def watched(steps: Iterable, total: int, label: str) -> Iterable:
     return observer.get()(steps, total, label)
 
 
-def stream(vector: Mapping) -> Iterator[tuple[str, int, Tensor]]:
-    """Yield every layer as (name, first row, rows), in order; a large one in several blocks."""
+def stream(
+    vector: Mapping, finish: Callable[[str, int, Tensor], Tensor] | None = None
+) -> Iterator[tuple[str, int, Tensor]]:
+    """Yield every layer as (name, first row, rows), in order; a large one in several blocks.
+
+    ``finish``: what is yielded of a name, a first row and rows. It is computed with them.
+    """
+
+    def finished(part: Part) -> Part:
+        return part.then(partial(finish, part.name, part.start)) if finish else part
+
     if isinstance(vector, LazyVector):
-        yield from stream_parts(part for name in vector for part in vector.parts(name))
+        yield from stream_parts(finished(part) for n in vector for part in vector.parts(n))
     else:
-        yield from ((name, 0, vector[name]) for name in vector)
+        for name in vector:
+            yield name, 0, finish(name, 0, vector[name]) if finish else vector[name]
 
 
 def stream_parts(parts: Iterable[Part]) -> Iterator[tuple[str, int, Any]]:
     """Yield (name, first row, what is computed of it) for every part, in order.
 
-    One thread reads ahead. On a CPU as many parts are computed side by side as torch has threads
-    and memory allows: decompositions gain more by this than by threads within.
+    On a CPU as many parts are computed side by side as torch has threads and memory allows:
+    decompositions gain more by this than by threads within. A thread of its own reads ahead for
+    them. An entrywise part is read and computed by one thread, while it is in the core's cache.
     """
     threads = torch.get_num_threads()
     waiting: deque[tuple[Part, Future]] = deque()
@@ -59,6 +71,21 @@ def stream_parts(parts: Iterable[Part]) -> Iterator[tuple[str, int, Any]]:
         torch.set_num_threads(max(1, threads // side_by_side))
         return part.compute(material.result())
 
+    def compute_entrywise(part: Part) -> Any:
+        if torch.get_num_threads() > 1:
+            torch.set_num_threads(1)
+        return part.compute(part.read())
+
+    def submit(part: Part, number: int) -> Future:
+        # A thread starts with a context of its own, without the observer.
+        reading, computing = copy_context(), copy_context()
+        for context in (reading, computing):
+            context.run(turn.set, number)
+        if part.entrywise:
+            return computers.submit(computing.run, compute_entrywise, part)
+        material = reader.submit(reading.run, part.read)
+        return computers.submit(computing.run, compute, part, material)
+
     def must_wait(part: Part) -> bool:
         if part.alone or any(other.alone for other, _ in waiting):
             return len(waiting) > 0
@@ -68,17 +95,13 @@ def stream_parts(parts: Iterable[Part]) -> Iterator[tuple[str, int, Any]]:
     settings = ExitStack()
     try:
         settings.enter_context(one_thread())
-        for part in parts:
+        for number, part in enumerate(parts):
             while must_wait(part):
                 first, result = waiting.popleft()
                 yield first.name, first.start, result.result()
                 num_entries -= first.num_entries
-            material = reader.submit(part.read)
-            # A thread starts with a context of its own, which lacks the observer.
-            computed = computers.submit(copy_context().run, compute, part, material)
-            waiting.append((part, computed))
+            waiting.append((part, submit(part, number)))
             num_entries += part.num_entries
-            del material
         while waiting:
             first, result = waiting.popleft()
             yield first.name, first.start, result.result()
@@ -87,6 +110,17 @@ def stream_parts(parts: Iterable[Part]) -> Iterator[tuple[str, int, Any]]:
         computers.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
         settings.close()
+
+
+def side_by_side(function: Callable[[Any], Any], items: Iterable) -> Iterator:
+    """Yield ``function`` of each item, in order; one thread each, as many as torch has."""
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, "compute", torch.set_num_threads, (1,)) as pool:
+        try:
+            yield from pool.map(function, items)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
 
 
 def gather(rows: Iterable[tuple[str, int, Tensor]]) -> dict[str, Tensor]:

@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 
 from tsv_bench.linalg.precision import all_finite, at_least_float32
-from tsv_bench.task_vectors.lazy import Delta, LazyMapping, as_lazy, blocks
+from tsv_bench.task_vectors.lazy import Delta, LazyMapping, as_lazy, blocks, turn, widest
 from tsv_bench.task_vectors.merge import mean
 
 
 class TaskVector(LazyMapping):
     """Fine-tuned minus pretrained; each access reads one parameter of both.
 
-    Deltas are on ``device``, in float64 if either parameter is, else in float32. Integer buffers
-    are left out: they have no delta. Raises ValueError if parameters or shapes differ, and on
-    access if a delta is not finite.
+    Deltas are on ``device``, in float64 if either parameter is, else in float32. Of several
+    devices, as in "cuda:0,cuda:1", each part that is streamed takes the next. Integer buffers are
+    left out: they have no delta. Raises ValueError if parameters or shapes differ, and on access if
+    a delta is not finite.
     """
 
     def __init__(
@@ -31,7 +32,8 @@ class TaskVector(LazyMapping):
                 f"cannot subtract checkpoints with different parameters: {len(odd)} appear in only "
                 f"one of them, first {min(odd)!r}. Were both written by the same backbone?"
             )
-        self._pretrained, self._finetuned, self._device = pretrained, finetuned, device
+        self._pretrained, self._finetuned = pretrained, finetuned
+        self._devices = device.split(",")
         self.reads_rows = pretrained.reads_rows and finetuned.reads_rows
         self._shapes: dict[str, torch.Size] = {}
         self._types: dict[str, tuple[torch.dtype, torch.dtype]] = {}
@@ -52,20 +54,27 @@ class TaskVector(LazyMapping):
                     f"pretrained and {types[1]} in the fine-tuned one. Is that one quantized?"
                 )
 
-    def __getitem__(self, name: str) -> Delta:
-        if name not in self._shapes:
-            raise KeyError(name)
-        return self._delta(name, self._pretrained[name], self._finetuned[name])
-
     def rows(self, name: str, start: int, stop: int) -> Delta:
         """Return some rows of one delta. Only these are read if both checkpoints can read rows."""
         if name not in self._shapes:
             raise KeyError(name)
-        return self._delta(
-            name,
-            self._pretrained.rows(name, start, stop),
-            self._finetuned.rows(name, start, stop),
-        )
+        shape = self._shapes[name]
+        if shape:
+            start, stop, _ = slice(start, stop).indices(shape[0])
+            shape = torch.Size([max(stop - start, 0), *shape[1:]])
+        delta = torch.empty(shape, dtype=self.dtype(name), device=self._device)
+        self._subtract(name, start, stop, delta)
+        return delta
+
+    def read_into(self, name: str, start: int, stop: int, out: Tensor) -> None:
+        if out.dtype == self.dtype(name) and name in self._shapes:
+            self._subtract(name, start, stop, out)  # no second tensor of this size
+        else:
+            super().read_into(name, start, stop, out)
+
+    @property
+    def _device(self) -> str:
+        return self._devices[turn.get() % len(self._devices)]
 
     @property
     def names(self) -> Collection[str]:
@@ -75,23 +84,21 @@ class TaskVector(LazyMapping):
         return self._shapes[name]
 
     def dtype(self, name: str) -> torch.dtype:
-        return torch.promote_types(
-            *(torch.promote_types(t, torch.float32) for t in self._types[name])
-        )
+        return widest(self._types[name])
 
-    def _delta(self, name: str, base: Tensor, tuned: Tensor) -> Delta:
-        base = at_least_float32(base).to(self._device)
-        tuned = at_least_float32(tuned).to(self._device)
-        if self._finetuned.fresh and tuned.dtype == base.dtype:
-            delta = tuned.sub_(base)  # no third tensor of this size
-        else:
-            delta = tuned - base
-        if not all_finite(delta):
-            raise ValueError(
+    def _subtract(self, name: str, start: int, stop: int, out: Delta) -> None:
+        """Fill ``out``, in the delta's type, with some of its rows; only these are read."""
+        base = self._pretrained.wide_rows(name, start, stop, out.device)
+        out.copy_(self._finetuned.rows(name, start, stop)).sub_(base)
+        if not all_finite(out):
+            raise NotFiniteError(
                 f"the delta of {name!r} is not finite: one of the checkpoints holds NaN or "
                 f"infinity there. Make or fetch it again."
             )
-        return delta
+
+
+class NotFiniteError(ValueError):
+    """A delta holds NaN or infinity."""
 
 
 def is_changed(vector: Mapping, name: str) -> bool:

@@ -7,11 +7,16 @@ import torch
 from made_up.vectors import close, randn, random_vectors, read
 
 from tsv_bench import methods
-from tsv_bench.methods.entrywise.breadcrumbs import band_pass
 
 BANDS = [(0.15, 0.006), (0.07, 0.01), (0.5, 0.5), (0.2, 0.0), (1.0, 0.0), (1e-9, 0.1)]
 SHAPES = {"matrix": (25, 40), "conv": (5, 3, 2, 2), "bias": (29,), "scale": (), "none": (0, 4)}
 every_band = pytest.mark.parametrize(("density", "outliers"), BANDS)
+
+
+def band_pass(delta, density, outliers):
+    """What stays of a single task's single layer."""
+    vectors = {"a": {"w": delta}}
+    return methods.breadcrumbs(vectors, density=density, outlier_fraction=outliers)["a"]["w"]
 
 
 def reference(delta, density, outliers):

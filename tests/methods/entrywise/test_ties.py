@@ -57,3 +57,13 @@ def test_ties_elects_the_sign_among_what_is_kept():
     deltas = torch.tensor([[3.0, 1.0], [-2.0, 9.0], [-2.0, 9.0]])
     vectors = {f"task{t}": {"w": delta} for t, delta in enumerate(deltas)}
     assert methods.ties(vectors, density=0.5)["task0"]["w"].tolist() == [3, 9]
+
+
+@pytest.mark.parametrize("merge", ["mean", "sum"])
+def test_with_the_scope_of_a_tensor_each_layer_is_merged_as_if_it_were_alone(merge):
+    vectors = random_vectors(3)
+    whole = methods.ties(vectors, density=0.3, merge=merge, scope="tensor")["task0"]
+    for name in vectors["task0"]:
+        alone = {task: {name: vector[name]} for task, vector in vectors.items()}
+        expected = methods.ties(alone, density=0.3, merge=merge)["task0"][name]
+        torch.testing.assert_close(whole[name], expected, rtol=1e-14, atol=0)

@@ -1,27 +1,22 @@
 """Model Breadcrumbs: https://arxiv.org/abs/2312.06795."""
 
 import math
-from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsv_bench.linalg.precision import at_least_float32
 from tsv_bench.methods.knobs import DECIMALS, check_range, check_share
 from tsv_bench.task_vectors.lazy import (
     LazyVector,
     Part,
     ServedVectors,
     TaskVectors,
+    blocks,
     lazy_vectors,
 )
+from tsv_bench.task_vectors.order_statistics import LayerStatistics, magnitudes
 
 __all__ = ["breadcrumbs"]
-
-# Copies of a layer that are in memory at most: its delta, the magnitudes, their selection with
-# 64-bit positions, the sum.
-COPIES = 8
 
 
 def breadcrumbs(
@@ -39,42 +34,33 @@ def breadcrumbs(
     )  # fmt: skip
     vectors = lazy_vectors(task_vectors.values())
 
-    def parts(name: str) -> Sequence[Part]:
-        def merge(_: None) -> Tensor:
-            # Task by task: a percentile needs the whole layer, and a large one (a vocabulary's
-            # embedding) may not fit into memory for all tasks at once.
-            deltas = (at_least_float32(vector[name]) for vector in vectors)
-            merged = band_pass(next(deltas), density, outlier_fraction)
-            for delta in deltas:
-                merged = merged + band_pass(delta, density, outlier_fraction)
-            return merged
+    def ranks(num_entries: int) -> list[int]:
+        # Rounded, because 0.07 * 100 is 7.000000000000001.
+        num_outliers = math.floor(round(num_entries * outlier_fraction, 6))
+        num_kept = math.ceil(round(num_entries * density, 6))
+        num_kept = max(1, min(num_kept, num_entries - num_outliers))
+        return [num_outliers + num_kept, num_outliers + 1]
 
-        entries = COPIES * vectors[0].shape(name).numel()
-        return [Part(name, 0, entries, lambda: None, merge)]
+    bounds = LayerStatistics(vectors, magnitudes, ranks)
+
+    def parts(name: str) -> list[Part]:
+        def rule(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "..."]:
+            return band_pass(deltas, bounds.of(name)).sum(dim=0)
+
+        return blocks(vectors, name, rule)
 
     return dict.fromkeys(task_vectors, LazyVector(vectors, parts))
 
 
 def band_pass(
-    delta: Float[Tensor, "..."], density: float | int, outlier_fraction: float | int
-) -> Float[Tensor, "..."]:
-    """Keep the entries of one layer whose magnitude is neither too large nor too small.
+    deltas: Float[Tensor, "tasks ..."], bounds: Float[Tensor, "tasks 2"]
+) -> Float[Tensor, "tasks ..."]:
+    """Return the entries whose magnitudes are within their task's bounds; zero instead of others.
 
-    The floor(outlier_fraction * entries) largest become zero, the next ceil(density * entries)
-    stay, the rest becomes zero. Entries as large as one that stays do so too.
+    The floor(outlier_fraction * entries) largest of a layer become zero, the next ceil(density *
+    entries) stay, the rest becomes zero. Entries as large as one that stays do so too.
     """
-    if not delta.any():
-        return torch.zeros_like(delta)
-    # Rounded, because 0.07 * 100 is 7.000000000000001.
-    num_outliers = math.floor(round(delta.numel() * outlier_fraction, 6))
-    num_kept = math.ceil(round(delta.numel() * density, 6))
-    num_kept = max(1, min(num_kept, delta.numel() - num_outliers))
-    magnitudes = delta.abs()
-    smallest = _ranked(magnitudes.flatten(), num_outliers + num_kept)
-    largest = _ranked(magnitudes[magnitudes >= smallest], num_outliers + 1)
-    return delta.masked_fill((magnitudes < smallest) | (magnitudes > largest), 0)
-
-
-def _ranked(magnitudes: Float[Tensor, " n"], rank: int) -> Tensor:
-    """Return the magnitude of this rank; the largest has rank 1."""
-    return magnitudes.kthvalue(len(magnitudes) - rank + 1).values
+    shape = -1, *[1] * (deltas.ndim - 1)
+    smallest, largest = (end.reshape(shape) for end in bounds.to(deltas).unbind(dim=1))
+    found = deltas.abs()
+    return deltas.masked_fill((found < smallest) | (found > largest), 0)

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 
 import torch
@@ -43,18 +43,20 @@ def dare_ties(
     density: float | int,
     trim_density: float | int,
     merge: str = "mean",
+    scope: str = "vector",
     seed: int,
 ) -> ServedVectors:
     """Serve every task the TIES merge of task vectors after dropping entries at random.
 
     ``density`` is the share of entries that survive the drop, ``trim_density`` the share of all
-    entries that TIES then keeps, the largest first. Raises ValueError as `dare_ta` and `ties` do.
+    entries that TIES then keeps, the largest first, of all layers or of each as ``scope`` says.
+    Raises ValueError as `dare_ta` and `ties` do.
     """
     check_share("trim_density", trim_density, "the share of entries that trimming keeps")
     vectors = dropped(task_vectors, density, seed)
     if density <= trim_density < 1:
         _warn_that_nothing_is_trimmed(density, trim_density)
-    return ties(vectors, density=trim_density, merge=merge)
+    return ties(vectors, density=trim_density, merge=merge, scope=scope)
 
 
 def dropped(
@@ -102,29 +104,45 @@ class DroppedVector(LazyMapping):
 
     def rows(self, name: str, start: int, stop: int) -> Float[Tensor, "..."]:
         delta = at_least_float32(self._vector.rows(name, start, stop))
-        return self._drop(delta, name, start)
+        return self._dropped(delta, name, start)
 
     def __getitem__(self, name: str) -> Float[Tensor, "..."]:
-        return self._drop(at_least_float32(self._vector[name]), name, 0)
+        return self._dropped(at_least_float32(self._vector[name]), name, 0)
 
-    def _drop(self, delta: Float[Tensor, "..."], name: str, start: int) -> Float[Tensor, "..."]:
+    def read_into(self, name: str, start: int, stop: int, out: Float[Tensor, "..."]) -> None:
+        if out.dtype == self.dtype(name):
+            self._vector.read_into(name, start, stop, out)
+            out.copy_(self._dropped(out, name, start))
+        else:  # divided in its own type
+            super().read_into(name, start, stop, out)
+
+    def rows_together(self, name: str) -> int:
+        return self._group(self.shape(name).numel() // max(self.num_rows(name), 1))
+
+    def _dropped(self, delta: Float[Tensor, "..."], name: str, start: int) -> Float[Tensor, "..."]:
         rows = delta if delta.ndim else delta[None]
-        pieces = self._survivors(name, start, start + len(rows), rows[:1].numel())
-        survive = torch.cat(list(pieces)).reshape(delta.shape).to(delta.device)
-        return torch.where(survive, delta / self._density, 0)
+        survive = self._survivors(name, start, start + len(rows), rows[:1].numel())
+        return torch.where(survive.reshape(delta.shape).to(delta.device), delta / self._density, 0)
 
     def _survivors(
         self, name: str, start: int, stop: int, width: int
-    ) -> Iterator[Bool[Tensor, "rows width"]]:
-        """Yield which entries of these rows survive, some rows at a time.
+    ) -> Bool[Tensor, "rows width"]:
+        """Return which entries of these rows survive.
 
         Each group of rows has a generator of its own, so that the result does not depend on which
         rows are read together.
         """
-        step = max(1, DRAW // max(width, 1))
-        yield torch.zeros(0, width, dtype=torch.bool)
+        step, drawn = self._group(width), torch.empty(stop - start, width)
         for first in range(start // step * step, stop, step):
             digest = hashlib.sha256(f"{self._key}/{name}/{first}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-            drawn = torch.rand(step, width, generator=generator) < self._density
-            yield drawn[max(start - first, 0) : stop - first]
+            if start <= first and first + step <= stop:
+                drawn[first - start : first - start + step].uniform_(generator=generator)
+            else:  # all of the group is drawn for some of its rows
+                low, high = max(first, start), min(first + step, stop)
+                group = torch.rand(step, width, generator=generator)
+                drawn[low - start : high - start] = group[low - first : high - first]
+        return drawn < self._density
+
+    def _group(self, width: int) -> int:
+        return max(1, DRAW // max(width, 1))

@@ -1,33 +1,74 @@
 """TIES-Merging: https://arxiv.org/abs/2306.01708."""
 
-from functools import partial
+from collections.abc import Callable, Sequence
 
 from jaxtyping import Float
 from torch import Tensor
 
 from tsv_bench.methods.knobs import check_choice, check_share
-from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors, lazy_vectors
-from tsv_bench.task_vectors.merge import merge_entries
-from tsv_bench.task_vectors.order_statistics import trim_thresholds
+from tsv_bench.task_vectors.lazy import (
+    LazyMapping,
+    LazyVector,
+    ServedVectors,
+    TaskVectors,
+    blocks,
+    lazy_vectors,
+)
+from tsv_bench.task_vectors.order_statistics import (
+    LayerStatistics,
+    magnitudes,
+    rank_of,
+    trim_thresholds,
+)
 
 __all__ = ["ties"]
 
 MERGES = ("mean", "sum")
+SCOPES = ("vector", "tensor")
 
 
-def ties(task_vectors: TaskVectors, *, density: float | int, merge: str = "mean") -> ServedVectors:
+def ties(
+    task_vectors: TaskVectors,
+    *,
+    density: float | int,
+    merge: str = "mean",
+    scope: str = "vector",
+) -> ServedVectors:
     """Trim every task vector, elect a sign for every entry, merge what agrees; for all tasks.
 
-    ``density`` is the share of a task vector's entries that trimming keeps, in (0, 1]. ``merge``
-    says how agreeing entries become one: their "mean" (the paper's) or "sum". Raises ValueError for
-    other values.
+    ``density`` is the share of entries that trimming keeps, in (0, 1]: of a whole task "vector"
+    (the paper's), or of each layer's "tensor" (mergekit's), as ``scope`` says. ``merge`` says how
+    agreeing entries become one: their "mean" (the paper's) or "sum". Raises ValueError for other
+    values.
     """
     check_share("density", density, "the share of entries that trimming keeps")
     check_choice("merge", merge, MERGES, "a way to merge what agrees")
-    # These take passes of their own: a threshold is that of a whole task vector.
-    thresholds = trim_thresholds(lazy_vectors(task_vectors.values()), density)
-    rule = partial(merge_agreeing, thresholds=thresholds, merge=merge)
-    return dict.fromkeys(task_vectors, merge_entries(task_vectors.values(), rule))
+    check_choice("scope", scope, SCOPES, "that of which trimming keeps a share")
+    vectors = lazy_vectors(task_vectors.values())
+    thresholds = trimming(vectors, density, scope)
+
+    def parts(name: str) -> list:
+        def rule(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "..."]:
+            return merge_agreeing(deltas, thresholds(name), merge)
+
+        return blocks(vectors, name, rule)
+
+    return dict.fromkeys(task_vectors, LazyVector(vectors, parts))
+
+
+def trimming(
+    vectors: Sequence[LazyMapping], density: float | int, scope: str = "vector"
+) -> Callable[[str], list[float]]:
+    """Return a function of a layer's name that returns the tasks' thresholds there."""
+    if density == 1:
+        nothing = [0.0] * len(vectors)
+        return lambda name: nothing
+    if scope == "vector":
+        # A reading of its own: a threshold is that of a whole task vector.
+        found = trim_thresholds(vectors, density)
+        return lambda name: found
+    of_layers = LayerStatistics(vectors, magnitudes, lambda entries: [rank_of(density, entries)])
+    return lambda name: of_layers.of(name)[:, 0].tolist()
 
 
 def merge_agreeing(
@@ -38,8 +79,11 @@ def merge_agreeing(
     The elected sign is that of the sum of the entries that trimming kept. Entries that cancel
     exactly elect none and become zero.
     """
-    column = deltas.new_tensor(thresholds).reshape(-1, *[1] * (deltas.ndim - 1))
-    kept = deltas.masked_fill(deltas.abs() < column, 0)
+    if any(thresholds):
+        column = deltas.new_tensor(thresholds).reshape(-1, *[1] * (deltas.ndim - 1))
+        kept = deltas.masked_fill(deltas.abs() < column, 0)
+    else:
+        kept = deltas.clone()
     sign = kept.sum(dim=0).sign_()
     agreeing = kept.mul_(sign).clamp_(min=0)  # magnitudes; in place, as memory is the bottleneck
     merged = agreeing.sum(dim=0).mul_(sign)

@@ -5,6 +5,8 @@ For TALL masks (https://arxiv.org/abs/2405.07813), magnitude masks and EMR-Mergi
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -123,9 +125,17 @@ def serve_masked(
     }
 
 
-def masked_rows(masks: Masks, pack: bool) -> Iterator[tuple[str, int, tuple[Tensor, Tensor]]]:
-    """Yield (name, first row, (merged rows, masks)) in one pass; see `Masks.parts`."""
-    return stream_parts(part for name in masks.names for part in masks.parts(name, pack))
+def masked_rows(
+    masks: Masks,
+    pack: bool,
+    finish: Callable[[str, int, tuple[Tensor, Tensor]], Any] = lambda name, start, found: found,
+) -> Iterator[tuple[str, int, Any]]:
+    """Yield (name, first row, ``finish`` of it, (merged rows, masks)); see `Masks.parts`."""
+    return stream_parts(
+        part.then(partial(finish, part.name, part.start))
+        for name in masks.names
+        for part in masks.parts(name, pack)
+    )
 
 
 def pack_vectors(

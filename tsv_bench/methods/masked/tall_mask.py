@@ -58,7 +58,8 @@ def agreeing_sum(
 ) -> Callable[[Float[Tensor, "tasks ..."]], Float[Tensor, "..."]]:
     """Return the TIES rule that sums agreeing entries; its thresholds take passes of their own."""
     check_share("density", density, "the share of entries that trimming keeps")
-    return partial(merge_agreeing, thresholds=trim_thresholds(vectors, density), merge="sum")
+    thresholds = [0.0] * len(vectors) if density == 1 else trim_thresholds(vectors, density)
+    return partial(merge_agreeing, thresholds=thresholds, merge="sum")
 
 
 def task_lambdas(mask_lambda: Lambdas, tasks: Mapping[str, object]) -> list[float | int]:

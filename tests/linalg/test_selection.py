@@ -1,0 +1,27 @@
+"""What lies between two bounds is what comparing every value says."""
+
+import pytest
+import torch
+
+from tsv_bench.linalg.selection import within
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("bounds", [(0, 9), (3, 3), (4, 7), (0, 0), (10, 2**31 - 1), (9, 12)])
+def test_values_within_bounds_and_how_many_are_below(dtype, bounds):
+    values = torch.randint(0, 10, (500,), generator=torch.Generator().manual_seed(1)).to(dtype)
+    low, high = bounds
+    num_below, inside = within(values, low, high)
+    assert num_below == sum(value < low for value in values.tolist())
+    assert inside.tolist() == [value - low for value in values.tolist() if low <= value <= high]
+
+
+def test_of_no_values_none_is_found():
+    num_below, inside = within(torch.empty(0, dtype=torch.int32), 1, 5)
+    assert num_below == 0 and inside.tolist() == []
+
+
+def test_the_largest_number_of_a_type_is_one():
+    largest = torch.iinfo(torch.int32).max
+    num_below, inside = within(torch.tensor([0, largest], dtype=torch.int32), 1, largest)
+    assert (num_below, inside.tolist()) == (1, [largest - 1])
