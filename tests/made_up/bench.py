@@ -1,5 +1,7 @@
 """A bench on the layers of `random_vectors`: one product with each matrix, no blocks."""
 
+import copy
+
 import torch
 from made_up.vectors import SHAPES
 
@@ -29,6 +31,14 @@ class MadeUpBench:
         }
         width = sum(SHAPES[name][0] for name in MATRICES)
         self._heads = {task: drawn(NUM_CLASSES, width) for task in tasks}
+
+    def on(self, device):
+        """The same bench on another device."""
+        moved = copy.copy(self)
+        moved.device = device
+        for name in ("pretrained", "_images", "_labels", "_heads"):
+            setattr(moved, name, {k: x.to(device) for k, x in getattr(self, name).items()})
+        return moved
 
     def images(self, task):
         return self._images[task]

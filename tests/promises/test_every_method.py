@@ -233,13 +233,3 @@ def test_serving_each_its_own_reads_on_access(name):
     assert reads == []
     served["task2"]["proj"]
     assert reads == [("proj", 1)]
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", METHODS)
-def test_methods_run_where_their_vectors_are(name):
-    vectors = random_vectors(suited(METHODS[name], 3))
-    moved = {task: {n: d.cuda() for n, d in vector.items()} for task, vector in vectors.items()}
-    served, expected = read(METHODS[name](moved)), read(METHODS[name](vectors))
-    assert all(d.is_cuda for vector in served.values() for d in vector.values())
-    torch.testing.assert_close(served, expected, check_device=False, **close)

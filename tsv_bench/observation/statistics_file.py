@@ -73,7 +73,7 @@ def write_statistics(
     specs = {name: (torch.float32, tuple(shapes[name])) for name in gathered}
     with StateDictWriter(path, Shards({path.name: specs}), metadata, overwrite=overwrite) as writer:
         for name in gathered:
-            writer.write(name, 0, read(name))
+            writer.write(name, 0, read(name).cpu())
 
 
 def open_statistics(
