@@ -3,10 +3,10 @@
 .venv/bin/pytest benchmarks/engine.py -k speed     # seconds, ratio; 8 and 20 ViT-B/32, 10 GB
 .venv/bin/pytest benchmarks/engine.py -k memory    # peak resident memory; 20 ViT-L/14, 29 GB
 .venv/bin/pytest benchmarks/engine.py -k sweep     # eleven rank fractions; 8 ViT-B/32, 4 GB
-.venv/bin/pytest benchmarks/engine.py -k gpu       # both routes on a GPU
 
 Every figure is of a whole process, imports included, on two threads. Checkpoints are made on first
 use in FULL_SIZE (a folder; by default in the system's temporary one) and kept. ROUNDS=3 repeats.
+What a GPU does is measured by gpu.py.
 """
 
 import json
@@ -21,7 +21,6 @@ from pathlib import Path
 
 import full_size
 import pytest
-import torch
 
 FOLDER = Path(os.environ.get("FULL_SIZE", Path(tempfile.gettempdir()) / "tsv-bench-full-size"))
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
@@ -146,32 +145,3 @@ def test_sweep(method, benchmark, tmp_path, show):
         )
 
     benchmark.pedantic(pair, rounds=ROUNDS)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize(("name", "num_tasks"), [("vit_b32", 8), ("vit_l14", 20)])
-def test_gpu(name, num_tasks, benchmark, tmp_path, show):
-    """The Gram route against the SVD route on the same GPU, in this process, files included."""
-    from functools import partial
-
-    from tsv_bench import methods
-    from tsv_bench.merging import merge_files
-
-    pretrained, tasks = checkpoints(name, num_tasks)
-    seconds, peaks = {}, {}
-
-    def both():
-        for svd, polar in (("gram", "eigen"), ("svd", "svd")):
-            torch.cuda.reset_peak_memory_stats()
-            merged = merge_files.merge(
-                partial(methods.tsv_merge, svd=svd, polar=polar), pretrained, tasks,
-                tmp_path / f"{svd}.safetensors", device="cuda", overwrite=True, progress=False,
-            )  # fmt: skip
-            seconds[svd], peaks[svd] = merged.seconds, torch.cuda.max_memory_allocated() / 1e9
-        show(
-            f"TSV-M, {num_tasks} x {name} on {torch.cuda.get_device_name()}: gram "
-            f"{seconds['gram']:.1f} s, {peaks['gram']:.2f} GB; svd {seconds['svd']:.1f} s, "
-            f"{peaks['svd']:.2f} GB; ratio {seconds['svd'] / seconds['gram']:.1f}"
-        )
-
-    benchmark.pedantic(both, rounds=ROUNDS)

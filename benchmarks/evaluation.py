@@ -1,7 +1,6 @@
-"""Alpha search on decoded images beside the straightforward loop; a GPU evaluating. On request:
+"""Alpha search on decoded images beside the straightforward loop. On request:
 
 .venv/bin/pytest benchmarks/evaluation.py -k search    # seconds, ratio; Mini ViT and ViT-B/32
-.venv/bin/pytest benchmarks/evaluation.py -k gpu       # images a second beside a bare loop
 
 The straightforward loop opens every file again for every alpha: decode, open_clip's transform, a
 new DataLoader, a new copy of the model, one count fetched for every batch. Both sides use the same
@@ -11,6 +10,7 @@ ROUNDS=3 repeats. ALPHAS=30 evaluates so many; by default 30 with the Mini ViT a
 where 30 take ten minutes a side on one core. WORKERS=2 gives the loader of the straightforward loop
 processes of its own. THREADS=1 sets torch's; by default one for every core that this process may
 use. On a machine that others use too, the ratio of processor seconds is the steadier one.
+What a GPU does is measured by gpu.py.
 """
 
 import copy
@@ -27,9 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from tsv_bench.benchmark.alphas import choose_alpha
 from tsv_bench.benchmark.evaluator import Evaluator
 from tsv_bench.data import Split, embedded
-from tsv_bench.models import Backbone, load_mini, normalize
-from tsv_bench.models.accuracy import correct_images
-from tsv_bench.models.devices import BATCH_SIZES
+from tsv_bench.models import Backbone, load_mini
 from tsv_bench.task_vectors import task_vector
 
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
@@ -181,44 +179,3 @@ def test_search(make, draw, num_alphas, benchmark, tmp_path, show):
 
     benchmark.pedantic(pair, rounds=ROUNDS)
     benchmark.extra_info["ratios"] = ratios
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["bfloat16", "float16", "float32"])
-@pytest.mark.parametrize("architecture", ["ViT-B-32-quickgelu", "ViT-L-14-quickgelu"])
-def test_gpu(architecture, precision, benchmark, tmp_path, show):
-    """From a memory-mapped file to the count, beside a forward loop on images that lie there."""
-    backbone, num_images = full_size_backbone(architecture), 5000
-    path, size = tmp_path / "images.npy", backbone.image_size
-    pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (num_images, 3, size, size))
-    for part in np.array_split(pixels, 20):
-        part[:] = np.random.default_rng(0).integers(0, 256, part.shape, dtype=np.uint8)
-    pixels.flush()
-    images = torch.from_numpy(np.load(path, mmap_mode="c"))
-    split = Split(images, torch.arange(num_images) % 10)
-    visual, batch = backbone.visual.cuda(), BATCH_SIZES["cuda"]
-    head = torch.randn(10, visual.output_dim, device="cuda")
-    resident = normalize(images[:batch].cuda())
-    cast = torch.autocast("cuda", getattr(torch, precision), enabled=precision != "float32")
-
-    @torch.inference_mode()
-    def bare():
-        with cast:
-            for _ in range(num_images // batch):
-                visual(resident)
-        torch.cuda.synchronize()
-
-    def evaluated():
-        return correct_images(visual, head, split, "cuda", precision=precision)
-
-    def pair():
-        bare(), evaluated()  # kernels chosen, memory reserved, the file in the page cache
-        theirs, own = clock(bare)[0], clock(evaluated)[0]
-        theirs, own = min(theirs, clock(bare)[0]), min(own, clock(evaluated)[0])
-        show(
-            f"{architecture}, {precision}, batches of {batch} on {torch.cuda.get_device_name()}: "
-            f"{num_images / own:.0f} images a second from the cache, {num_images / theirs:.0f} "
-            f"in a bare loop: {100 * theirs / own:.0f}%"
-        )
-
-    benchmark.pedantic(pair, rounds=ROUNDS)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from PIL import Image
@@ -49,6 +50,13 @@ class Backbone:
 
 def normalize(pixels: Tensor) -> Tensor:
     """Normalize uint8 pixels [batch, 3, size, size] to float32 by OpenAI CLIP's means and stds."""
-    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN, device=pixels.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(open_clip.OPENAI_DATASET_STD, device=pixels.device).view(1, 3, 1, 1) * 255
+    mean, std = _mean_and_std(pixels.device)
     return (pixels.float() - mean) / std
+
+
+@cache  # a copy of numbers to a GPU waits for all that is queued there
+@torch.inference_mode(False)
+def _mean_and_std(device: torch.device) -> list[Tensor]:
+    """Return the mean and the standard deviation of pixels, each [1, 3, 1, 1]."""
+    both = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    return [torch.tensor(of_channels).view(1, 3, 1, 1).mul(255).to(device) for of_channels in both]

@@ -1,0 +1,193 @@
+"""The sections of benchmarks/gpu.py: each yields the lines of its table, as it measures them."""
+
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import full_size
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gpu_merging import merging
+from gpu_timing import Plan, median, timed
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from tsv_bench.cli.config.search_path import CONF
+from tsv_bench.data import Split
+from tsv_bench.models import normalize
+from tsv_bench.models.accuracy import correct_images
+from tsv_bench.models.devices import BATCH_SIZES
+from tsv_bench.models.finetuning import finetune
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def marked_tests(plan: Plan) -> Iterator[dict]:
+    files = [p for p in (ROOT / "tests").rglob("test_*.py") if "mark" + ".gpu" in p.read_text()]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "--no-header", "-p", "no:cacheprovider",
+         *map(str, sorted(files))],
+        cwd=ROOT, capture_output=True, text=True, timeout=max(5, plan.left()),
+    )  # fmt: skip
+    lines = (done.stdout + done.stderr).splitlines()
+    yield {"result": next((x for x in reversed(lines) if x.strip()), "no word")}
+    for line in [x for x in lines if re.match(r"(FAILED|ERROR) ", x)][:20]:
+        yield {"result": line}
+
+
+def pieces(plan: Plan) -> Iterator[dict]:
+    """What merging is made of, in milliseconds, of one layer of eight tasks of ViT-B/32."""
+    tasks, m, n, k = (2, 48, 32, 4) if plan.small else (8, 3072, 768, 96)
+    wide = torch.randn(tasks, m, n, device=plan.device)
+    gram, thin = wide.mT @ wide, wide[..., :k].double()
+    host = torch.empty(tasks * m * n, pin_memory=torch.cuda.is_available())
+    pageable = torch.empty(tasks * m * n)
+    moved = ("these deltas to the device, pageable", "the same, pinned", "back")
+    runs = {
+        f"{tasks} Gram matrices of {m} x {n}, float32": lambda: wide.mT @ wide,
+        "the same, float64": lambda: wide.double().mT @ wide.double(),
+        f"{tasks} eigh of {n} x {n}, float32": lambda: torch.linalg.eigh(gram),
+        "one, float32": lambda: torch.linalg.eigh(gram[0]),
+        "one, float64": lambda: torch.linalg.eigh(gram[0].double()),
+        "one, float64, on the CPU and back": lambda: [
+            part.to(plan.device) for part in torch.linalg.eigh(gram[0].double().cpu())
+        ],
+        f"{tasks} QR of {m} x {k}, float64": lambda: torch.linalg.qr(thin),
+        "one Cholesky factor, float64": lambda: torch.linalg.cholesky_ex(gram[0].double()),
+        f"one SVD of {m} x {n}, float32": lambda: torch.linalg.svd(wide[0], full_matrices=False),
+        moved[0]: lambda: pageable.to(plan.device),
+        moved[1]: lambda: host.to(plan.device, non_blocking=True),
+        moved[2]: wide.cpu,
+    }
+    for what, run in runs.items():
+        if plan.left() > 2:
+            milliseconds = 1000 * median(plan.device, run, 3)
+            gigabytes = 4 * host.numel() / 1e6 / milliseconds if what in moved else None
+            yield {"piece": what, "ms": milliseconds, "GB/s": gigabytes}
+
+
+def images_in_file(path: Path, number: int, size: int, device: str) -> torch.Tensor:
+    """Random pictures of soft colours, memory-mapped as the cache of decoded pixels is."""
+    pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (number, 3, size, size))
+    for rows in np.array_split(np.arange(number), max(1, number // 250)):
+        coarse = torch.rand(len(rows), 3, 7, 7, device=device)
+        soft = F.interpolate(coarse, size=(size, size), mode="bilinear").mul_(255).byte()
+        pixels[rows[0] : rows[-1] + 1] = soft.cpu().numpy()
+    pixels.flush()
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+@torch.inference_mode()
+def features_of(visual, images, batch, device) -> torch.Tensor:
+    parts = [visual(normalize(part.to(device))).float() for part in images.split(batch)]
+    return F.normalize(torch.cat(parts), dim=-1)
+
+
+def evaluation(plan: Plan) -> Iterator[dict]:
+    sizes = {"tiny": (20, 60)} if plan.small else {"vit_b32": (500, 5000), "vit_l14": (500, 2000)}
+    for name, (batch, number) in sizes.items():
+        visual = full_size.clip(name, plan.device).visual.eval().requires_grad_(False)
+        with TemporaryDirectory(dir=plan.files) as folder:
+            images = images_in_file(
+                Path(folder) / "images.npy", number, visual.image_size[0], plan.device
+            )
+            yield from evaluated(plan, name, visual, images, batch)
+
+
+def evaluated(plan: Plan, name: str, visual, images, batch: int) -> Iterator[dict]:
+    device, number = plan.device, len(images)
+    if not plan.small:
+        assert batch == BATCH_SIZES["cuda"]
+    # As many classes as pictures: which is nearest differs from picture to picture. They are those
+    # that float32 chooses, so that what bfloat16 gets right is where the two agree.
+    features = features_of(visual, images[:1000], batch, device)
+    head = F.normalize(features[:100] - features.mean(dim=0), dim=-1)
+    chosen = (features @ head.T).argmax(dim=-1).cpu()
+    for precision in ("bfloat16", "float32"):
+        count = number if precision == "bfloat16" else min(number, 2 * batch)
+        split = Split(images[:count], torch.zeros(count, dtype=torch.int64))
+        resident = [normalize(part.to(device)) for part in split.images.split(batch)]
+        cast = nullcontext()
+        if precision == "bfloat16":
+            cast = torch.autocast(torch.device(device).type, torch.bfloat16)
+
+        @torch.inference_mode()
+        def bare(resident=resident, cast=cast) -> None:
+            with cast:
+                for part in resident:
+                    visual(part)
+
+        evaluate = partial(
+            correct_images, visual, head, split, device, batch_size=batch, precision=precision
+        )
+        theirs, own = (median(device, run, 3) for run in (bare, evaluate))
+        of_some = Split(images[: len(chosen)], chosen)
+        agreeing = correct_images(
+            visual, head, of_some, device, batch_size=batch, precision=precision
+        ).mean()
+        yield {
+            "backbone": name, "precision": precision, "batch": batch,
+            "images/s from the cache": count / own, "images/s, bare loop": count / theirs,
+            "share": theirs / own, "aim": "0.7", "top-1 as in float32": float(agreeing),
+        }  # fmt: skip
+        del resident
+        if plan.left() < 5 and not plan.small:
+            return
+
+
+def finetuning(plan: Plan) -> Iterator[dict]:
+    name, steps, number = ("tiny", 3, 20) if plan.small else ("vit_b32", 40, 1000)
+    config = OmegaConf.load(CONF / "backbone" / "vit_b32.yaml").finetune
+    recipe_of = instantiate(config)
+    visual = full_size.clip(name, plan.device).visual
+    head = F.normalize(torch.randn(10, visual.output_dim, device=plan.device), dim=-1)
+    with TemporaryDirectory(dir=plan.files) as folder:
+        size = visual.image_size[0]
+        images = images_in_file(Path(folder) / "images.npy", number, size, plan.device)
+        split = Split(images, torch.arange(number) % 10)
+        for precision in ("float32", "bfloat16"):
+
+            def train(count: int, precision: str = precision) -> None:
+                finetune(
+                    visual, head, split, recipe_of.recipe_of_steps(count, number),
+                    shift=recipe_of.shift, seed=0, label=precision, resume=Path(folder) / "none",
+                    save_every=math.inf, device=plan.device, precision=precision,
+                )  # fmt: skip
+
+            train(3)  # kernels chosen, memory reserved
+            begun, _ = timed(plan.device, partial(train, 3))
+            seconds, peak = timed(plan.device, partial(train, 3 + steps))
+            yield {
+                "backbone": name, "precision": precision, "batch": min(config.batch_size, number),
+                "steps/s": steps / max(seconds - begun, 1e-9), "peak, GB": peak,
+            }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    seconds: float
+    run: Callable[[Plan], Iterator[dict]]
+
+
+SECTIONS = {
+    "tests": Section("Tests marked gpu", 80, marked_tests),
+    "pieces": Section("Pieces of a merge", 25, pieces),
+    "merging": Section(
+        "Merging 8 x ViT-B/32", 115, partial(merging, backbone="vit_b32", num_tasks=8)
+    ),
+    "large": Section(
+        "Merging 20 x ViT-L/14", 150,
+        partial(merging, backbone="vit_l14", num_tasks=20, methods=("tsv_merge",), plain_tasks=2),
+    ),
+    "evaluation": Section("Evaluation from cached pixels", 60, evaluation),
+    "finetuning": Section("Fine-tuning", 35, finetuning),
+}  # fmt: skip
