@@ -11,10 +11,11 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import open_clip
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+
+from tsv_bench.models.quick_import import open_clip
 
 OPEN_CLIP_NAMES = {"vit_b32": "ViT-B-32", "vit_b16": "ViT-B-16", "vit_l14": "ViT-L-14"}
 # As small as these are large, to try a benchmark out.

@@ -18,7 +18,7 @@ from tsv_bench.task_vectors.lazy import OtherLayers
 from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.streaming import stream
 
-MERGED = ("tsv_merge", "tsv_compress", "iso_c", "ties", "wudi")
+MERGED = ("tsv_merge", "iso_c", "tsv_compress", "ties", "wudi")
 AIMS = {"vit_b32": "under 5 s, ratio 20", "vit_l14": "ratio 20"}  # of TSV-M
 
 
@@ -95,7 +95,7 @@ def merging(
     backbone: str,
     num_tasks: int,
     methods: tuple[str, ...] = MERGED,
-    plain_tasks: int = 8,
+    plain_tasks: int = 2,
 ) -> Iterator[dict]:
     if plan.small:
         backbone, num_tasks = "tiny", 3

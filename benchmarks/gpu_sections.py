@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from gpu_merging import merging
-from gpu_timing import Plan, median, timed
+from gpu_timing import Plan, median, synchronize, timed
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -47,7 +48,7 @@ def pieces(plan: Plan) -> Iterator[dict]:
     """What merging is made of, in milliseconds, of one layer of eight tasks of ViT-B/32."""
     tasks, m, n, k = (2, 48, 32, 4) if plan.small else (8, 3072, 768, 96)
     wide = torch.randn(tasks, m, n, device=plan.device)
-    gram, thin = wide.mT @ wide, wide[..., :k].double()
+    gram, thin, whole = wide.mT @ wide, wide[..., :k].double(), wide[0].double()
     host = torch.empty(tasks * m * n, pin_memory=torch.cuda.is_available())
     pageable = torch.empty(tasks * m * n)
     moved = ("these deltas to the device, pageable", "the same, pinned", "back")
@@ -61,6 +62,10 @@ def pieces(plan: Plan) -> Iterator[dict]:
             part.to(plan.device) for part in torch.linalg.eigh(gram[0].double().cpu())
         ],
         f"{tasks} QR of {m} x {k}, float64": lambda: torch.linalg.qr(thin),
+        f"{tasks} eigh, float32, each on a stream and a thread of its own": lambda: side_by_side(
+            torch.linalg.eigh, gram
+        ),
+        "one polar factor by 20 Newton-Schulz steps, float64": lambda: newton_schulz(whole),
         "one Cholesky factor, float64": lambda: torch.linalg.cholesky_ex(gram[0].double()),
         f"one SVD of {m} x {n}, float32": lambda: torch.linalg.svd(wide[0], full_matrices=False),
         moved[0]: lambda: pageable.to(plan.device),
@@ -72,6 +77,25 @@ def pieces(plan: Plan) -> Iterator[dict]:
             milliseconds = 1000 * median(plan.device, run, 3)
             gigabytes = 4 * host.numel() / 1e6 / milliseconds if what in moved else None
             yield {"piece": what, "ms": milliseconds, "GB/s": gigabytes}
+
+
+def side_by_side(function: Callable, matrices: torch.Tensor) -> None:
+    def run(matrix: torch.Tensor, stream: torch.cuda.Stream | None) -> None:
+        with torch.cuda.stream(stream):  # None changes nothing
+            function(matrix)
+
+    streams = [torch.cuda.Stream() if matrices.is_cuda else None for _ in matrices]
+    synchronize(matrices.device)
+    with ThreadPoolExecutor(len(matrices)) as pool:
+        list(pool.map(run, matrices, streams))
+
+
+def newton_schulz(a: torch.Tensor) -> torch.Tensor:
+    """Products alone: how near they come to the polar factor depends on the singular values."""
+    x = a / torch.linalg.matrix_norm(a)
+    for _ in range(20):
+        x = torch.addmm(x, x, x.mT @ x, beta=1.5, alpha=-0.5)
+    return x
 
 
 def images_in_file(path: Path, number: int, size: int, device: str) -> torch.Tensor:
@@ -186,7 +210,7 @@ SECTIONS = {
     ),
     "large": Section(
         "Merging 20 x ViT-L/14", 150,
-        partial(merging, backbone="vit_l14", num_tasks=20, methods=("tsv_merge",), plain_tasks=2),
+        partial(merging, backbone="vit_l14", num_tasks=20, methods=("tsv_merge",)),
     ),
     "evaluation": Section("Evaluation from cached pixels", 60, evaluation),
     "finetuning": Section("Fine-tuning", 35, finetuning),

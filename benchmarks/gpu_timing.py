@@ -26,7 +26,7 @@ class Plan:
         return self.until - time.monotonic()
 
 
-def synchronize(device: str) -> None:
+def synchronize(device: str | torch.device) -> None:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
