@@ -1,17 +1,31 @@
 """Every method on a GPU, real or pretended: its tensors stay there, and it gives the same."""
 
+import copy
 from functools import partial
 
+import full_size
 import pytest
 import torch
 from made_up.every_method import LEARNING, METHODS, SEEN, suited
 from made_up.vectors import close, random_vectors, read
+from safetensors.torch import load_file
 from stand_ins.pretended_gpu import pretended_gpu
+from torch import nn
 
+from tsv_bench.data import Split
+from tsv_bench.merging import merge_files
+from tsv_bench.methods.matrixwise.tsv import merge_matrix
+from tsv_bench.models.accuracy import correct_images
 from tsv_bench.observation.statistics_file import StatisticsFile, write_statistics
+from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.task_vectors.statistics import Gathered
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return full_size.make(tmp_path_factory.mktemp("files"), "tiny", 3)
 
 
 def served_there(method, vectors):
@@ -40,6 +54,58 @@ def test_methods_run_where_their_vectors_are(name):
     if "bench" in getattr(method, "keywords", {}):
         method = partial(method, bench=SEEN["bench"].on("cuda"))
     torch.testing.assert_close(served_there(method, vectors), expected, **close)
+
+
+def test_tsv_merge_on_a_gpu_is_as_exact():
+    """All deltas at once, and eigenvectors by torch: another route than the CPU's. Promised: 1e-4.
+
+    Directions that tasks share are what its rounding is multiplied by.
+    """
+    left, right = torch.randn(400, 30), torch.randn(30, 320)
+    deltas = (left + 0.05 * torch.randn(4, 400, 30)) @ right + 0.3 * torch.randn(4, 400, 320)
+    for given in (deltas, deltas.mT.contiguous()):
+        exact = merge_matrix(given.double(), svd="svd", polar="svd")
+        with pretended_gpu():
+            merged = merge_matrix(given.cuda()).cpu()
+        assert (merged - exact).norm() <= 1e-5 * exact.norm()
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("tsv_merge", {}),
+        ("tsv_compress", {"write": "compressed"}),
+        ("emr", {"write": "compressed"}),
+    ],
+)
+def test_files_merged_on_a_gpu_are_the_same(name, how, files, tmp_path):
+    pretrained, tasks = files
+
+    def merged(device, folder):
+        (tmp_path / folder).mkdir()
+        output = tmp_path / folder / ("all.safetensors" if not how else "each")
+        done = merge_files.merge(
+            METHODS[name], pretrained, tasks, output, device=device, progress=False, **how,
+            factors=FactorCache(tmp_path / folder / "cache", 10**9),
+        )  # fmt: skip
+        return {path.name: load_file(path) for path in done.outputs}
+
+    expected = merged("cpu", "cpu")
+    with pretended_gpu():
+        found = merged("cuda", "gpu")
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_images_are_evaluated_on_a_gpu():
+    visual = nn.Sequential(nn.Flatten(), nn.Linear(108, 8)).requires_grad_(False)
+    split = Split(torch.randint(0, 256, (20, 3, 6, 6), dtype=torch.uint8), torch.arange(20) % 4)
+    head = torch.randn(4, 8)
+    expected = correct_images(visual, head, split, "cpu", batch_size=7)
+    assert 0 < expected.sum() < 20
+    with pretended_gpu():
+        moved = copy.deepcopy(visual).to("cuda")
+        found = correct_images(moved, head, split, "cuda", batch_size=7, precision="float32")
+    assert (found == expected).all()
 
 
 def test_statistics_are_written_from_where_they_were_summed(tmp_path):
