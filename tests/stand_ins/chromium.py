@@ -3,8 +3,6 @@
 import contextlib
 import shutil
 
-from playwright.sync_api import sync_playwright
-
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # No sandbox: CI runs as root. The rest: it does nothing but show the page.
 FLAGS = (
@@ -20,6 +18,8 @@ def find():
 
 @contextlib.contextmanager
 def start():
+    from playwright.sync_api import sync_playwright  # here: other tests run where it is missing
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find(), headless=True, args=FLAGS)
         yield browser
