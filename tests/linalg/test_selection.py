@@ -11,17 +11,26 @@ from tsv_bench.linalg.selection import within
 def test_values_within_bounds_and_how_many_are_below(dtype, bounds):
     values = torch.randint(0, 10, (500,), generator=torch.Generator().manual_seed(1)).to(dtype)
     low, high = bounds
-    num_below, inside = within(values, low, high)
+    num_below, _, inside = within(values, low, high)
     assert num_below == sum(value < low for value in values.tolist())
     assert inside.tolist() == [value - low for value in values.tolist() if low <= value <= high]
 
 
 def test_of_no_values_none_is_found():
-    num_below, inside = within(torch.empty(0, dtype=torch.int32), 1, 5)
+    num_below, _, inside = within(torch.empty(0, dtype=torch.int32), 1, 5)
     assert num_below == 0 and inside.tolist() == []
 
 
 def test_the_largest_number_of_a_type_is_one():
     largest = torch.iinfo(torch.int32).max
-    num_below, inside = within(torch.tensor([0, largest], dtype=torch.int32), 1, largest)
+    num_below, _, inside = within(torch.tensor([0, largest], dtype=torch.int32), 1, largest)
     assert (num_below, inside.tolist()) == (1, [largest - 1])
+
+
+@pytest.mark.parametrize("apart", [[4], [7, 4], [5, 6, 4, 7]])
+def test_what_is_apart_is_counted_and_left_out(apart):
+    values = torch.randint(0, 10, (500,), generator=torch.Generator().manual_seed(1))
+    num_below, counts, inside = within(values, 4, 7, apart)
+    all_below, _, everything = within(values, 4, 7)
+    assert num_below == all_below and counts == [values.tolist().count(value) for value in apart]
+    assert inside.tolist() == [v for v in everything.tolist() if v + 4 not in apart]

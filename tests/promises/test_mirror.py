@@ -47,7 +47,7 @@ TESTED_IN = {
     "report/text/test_render.py": "report.text.runs report.text.csv_records report.write_report "
     "columns",
     "state_dicts/test_state_dict.py": "state_dicts.safetensors_file state_dicts.torch_file",
-    "task_vectors/test_order_statistics.py": "task_vectors.largest_values",
+    "task_vectors/test_order_statistics.py": "task_vectors.largest_values task_vectors.magnitudes",
 }
 
 

@@ -22,12 +22,14 @@ from tsv_bench.task_vectors.lazy import (
     stacked_rows,
 )
 
-Rule = Callable[[Tensor], Tensor]  # stacked deltas [tasks, rows, ...] -> values, none negative
+# Stacked deltas [tasks, rows, ...] -> values of this shape in a tensor of their own, none negative.
+Rule = Callable[[Tensor], Tensor]
 
 FEW = 2**22  # entries, of all tasks together, that are gathered and sorted
 SAMPLE, RUNS = 2**18, 4  # entries of a sample at least, and the places of a layer it is taken from
 MARGIN = 0.01  # by how much, as a share of all entries, a sample's ranks may be wrong
 BINS, ALL_BINS = 2**20, 2**24  # that one reading counts into, for one statistic and for all
+MOST_APART, OFTEN = 8, 1 / 256  # values that are only counted, and the share of a sample of each
 MANY = 32  # tensors that wait to be counted, at most: even small ones fragment memory
 
 
@@ -64,7 +66,7 @@ def largest_values(
 
     def values(deltas: Float[Tensor, "tasks ..."]) -> Int[Tensor, "tasks entries"]:
         # abs, as the bits of -0.0 are those of a negative number.
-        found = rule(deltas).to(bits.real).abs()
+        found = rule(deltas).to(bits.real).abs_()
         return found.reshape(len(deltas), -1).view(bits.whole)
 
     def parts(compute: Callable[[Tensor], object]) -> list[Part]:
@@ -88,14 +90,14 @@ def largest_values(
 
         def split(found: Int[Tensor, "tasks entries"], left: list = left) -> list:
             return [
-                [within(own, search.low, search.high) for search in of_task]
+                [within(own, search.low, search.high, search.apart) for search in of_task]
                 for own, of_task in zip(found, left, strict=True)
             ]
 
         for seen in run(parts(split)):
             for of_task, own in zip(left, seen, strict=True):
-                for search, (num_below, inside) in zip(of_task, own, strict=True):
-                    search.see(num_below, inside)
+                for search, found in zip(of_task, own, strict=True):
+                    search.see(*found)
         for search in (search for of_task in left for search in of_task):
             search.narrow()
     lows = [[search.low for search in of_task] for of_task in searches]
@@ -145,28 +147,42 @@ def first_searches(
     together = torch.cat(list(sample), dim=1) if sample else None
 
     def search(task: int, count: int) -> Search:
-        low, high = 0, largest
+        low, high, apart = 0, largest, []
         if together is not None:
             own, size = together[task], together.shape[1]
             first = math.floor((count / num_entries - MARGIN) * size)
             last = math.ceil((count / num_entries + MARGIN) * size)
             low = int(own.kthvalue(first + 1).values) if first >= 0 else low
             high = int(own.kthvalue(last + 1).values) if last < size else high
-        return Search(count, low, high, largest, bins)
+            apart = frequent(own, low, high)
+        return Search(count, low, high, largest, bins, apart)
 
     return [[search(task, count) for count in below] for task in range(num_tasks)]
+
+
+def frequent(sample: Int[Tensor, " n"], low: int, high: int) -> list[int]:
+    """Return the values from low to high that many entries have, of a sample of them.
+
+    Differences of half-precision weights are few distinct numbers.
+    """
+    values, counts = sample[(sample >= low) & (sample <= high)].unique(return_counts=True)
+    order = counts.argsort(descending=True)[:MOST_APART]
+    return values[order][counts[order] >= OFTEN * len(sample)].tolist()
 
 
 class Search:
     """Bounds of one order statistic, and a histogram of the values within them.
 
     ``count``: how many values are below the statistic. ``low`` and ``high`` are bounds to try:
-    `narrow` finds new ones if the statistic is not within them.
+    `narrow` finds new ones if the statistic is not within them. Values ``apart``, within the
+    bounds, are only counted.
     """
 
-    def __init__(self, count: int, low: int, high: int, largest: int, bins: int) -> None:
+    def __init__(
+        self, count: int, low: int, high: int, largest: int, bins: int, apart: Sequence[int] = ()
+    ) -> None:
         self._count, self._largest, self._bins = count, largest, bins
-        self.settled = False
+        self.settled, self.apart = False, list(apart)
         self._begin(low, high)
 
     def _begin(self, low: int, high: int) -> None:
@@ -174,10 +190,13 @@ class Search:
         self._shift = max(0, (high - low).bit_length() - (self._bins.bit_length() - 1))
         self._counts = torch.zeros(((high - low) >> self._shift) + 1, dtype=torch.int64)
         self._below, self._waiting, self._num_waiting = 0, [], 0
+        self.apart = [value for value in self.apart if low <= value <= high]
 
-    def see(self, num_below: int, inside: Int[Tensor, " found"]) -> None:
-        """Count values: how many are below ``low``, and each one within the bounds, less low."""
+    def see(self, num_below: int, apart: list[int], inside: Int[Tensor, " found"]) -> None:
+        """Count values: how many are below ``low``, how many apart, and the others, less low."""
         self._below += num_below
+        for value, count in zip(self.apart, apart, strict=True):
+            self._counts[(value - self.low) >> self._shift] += count
         self._waiting.append(inside)
         self._num_waiting += len(inside)
         if self._num_waiting > BLOCK or len(self._waiting) > MANY:

@@ -14,6 +14,7 @@ from tsv_bench.task_vectors.lazy import (
     blocks,
     lazy_vectors,
 )
+from tsv_bench.task_vectors.magnitudes import above, at_least
 from tsv_bench.task_vectors.order_statistics import LayerStatistics, magnitudes
 
 __all__ = ["breadcrumbs"]
@@ -60,7 +61,6 @@ def band_pass(
     The floor(outlier_fraction * entries) largest of a layer become zero, the next ceil(density *
     entries) stay, the rest becomes zero. Entries as large as one that stays do so too.
     """
-    shape = -1, *[1] * (deltas.ndim - 1)
-    smallest, largest = (end.reshape(shape) for end in bounds.to(deltas).unbind(dim=1))
-    found = deltas.abs()
-    return deltas.masked_fill((found < smallest) | (found > largest), 0)
+    smallest, largest = bounds.unbind(dim=1)
+    # What is too large is in both, and goes exactly.
+    return at_least(deltas, smallest.tolist()).sub_(above(deltas, largest.tolist()))

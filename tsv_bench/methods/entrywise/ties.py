@@ -14,6 +14,7 @@ from tsv_bench.task_vectors.lazy import (
     blocks,
     lazy_vectors,
 )
+from tsv_bench.task_vectors.magnitudes import at_least
 from tsv_bench.task_vectors.order_statistics import (
     LayerStatistics,
     magnitudes,
@@ -79,11 +80,7 @@ def merge_agreeing(
     The elected sign is that of the sum of the entries that trimming kept. Entries that cancel
     exactly elect none and become zero.
     """
-    if any(thresholds):
-        column = deltas.new_tensor(thresholds).reshape(-1, *[1] * (deltas.ndim - 1))
-        kept = deltas.masked_fill(deltas.abs() < column, 0)
-    else:
-        kept = deltas.clone()
+    kept = at_least(deltas, thresholds)
     sign = kept.sum(dim=0).sign_()
     agreeing = kept.mul_(sign).clamp_(min=0)  # magnitudes; in place, as memory is the bottleneck
     merged = agreeing.sum(dim=0).mul_(sign)
