@@ -2,19 +2,18 @@
 
 import pytest
 import torch
-from made_up.vectors import close, randn
+from made_up.vectors import randn
 
 from tsv_bench.linalg import inverse_roots
 from tsv_bench.linalg.inverse_roots import (
-    InverseRootOfMatrix,
     orthonormal_rows,
-    poles,
     row_root,
     times_inverse_root,
 )
-from tsv_bench.linalg.lapack import Tridiagonal, condition
+from tsv_bench.linalg.lapack import condition
 from tsv_bench.linalg.polar import polar_factor
 from tsv_bench.linalg.svd import lower_gram
+from tsv_bench.linalg.tridiagonal_roots import LARGEST_CONDITION, InverseRootOfMatrix
 
 
 def with_condition(m, n, condition):
@@ -22,68 +21,6 @@ def with_condition(m, n, condition):
     u, _, vh = torch.linalg.svd(randn(m, n), full_matrices=False)
     values = torch.logspace(0, -1, m, dtype=torch.float64) ** torch.tensor(condition).log10()
     return u * values @ vh
-
-
-def inverse_root(matrix):
-    values, vectors = torch.linalg.eigh(matrix)
-    return vectors * values.rsqrt() @ vectors.mT
-
-
-@pytest.mark.parametrize("error", [1e-3, 1e-7, 1e-10])
-@pytest.mark.parametrize("condition", [1.0, 1.001, 40.0, 1e4, 1e6])
-def test_poles_are_the_inverse_root_within_the_error(condition, error):
-    x = 0.3 * torch.logspace(0, torch.tensor(condition).log10(), 1001, dtype=torch.float64)
-    total = sum(weight / (x + shift) for shift, weight in poles(0.3, 0.3 * condition, error))
-    assert (total * x.sqrt() - 1).abs().max() <= error
-    assert all(shift > 0 and weight > 0 for shift, weight in poles(0.3, 0.3 * condition, error))
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 64, 130])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_tridiagonal_form_is_a_rotation_of_the_matrix(n, dtype):
-    matrix = randn(n, n).to(dtype)
-    matrix = matrix + matrix.mT
-    torn = matrix.tril() + torch.full_like(matrix, torch.nan).triu(1)  # the lower triangle is read
-    found = Tridiagonal(torn)
-    t = (
-        torch.diag(found.diagonal)
-        + torch.diag(found.off_diagonal, 1)
-        + torch.diag(found.off_diagonal, -1)
-    )
-    q = torch.eye(n, dtype=dtype)
-    found.apply_q(q)  # its rows are those of q^T
-    rounding = {"rtol": 0, "atol": 200 * torch.finfo(dtype).eps}
-    torch.testing.assert_close(q @ q.mT, torch.eye(n, dtype=dtype), **rounding)
-    torch.testing.assert_close(q.mT @ t @ q, matrix, **rounding)
-    back = q.clone()
-    found.apply_q(back, transposed=True)
-    torch.testing.assert_close(back, torch.eye(n, dtype=dtype), **rounding)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 40, 130])
-@pytest.mark.parametrize("rows", [1, 7])
-def test_product_with_the_inverse_root(n, rows):
-    a, x = randn(n, n + 5), randn(rows, n)
-    before = x.clone()
-    found = InverseRootOfMatrix((a @ a.mT).tril()).times(x)
-    torch.testing.assert_close(found, x @ inverse_root(a @ a.mT), **close)
-    torch.testing.assert_close(x, before, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(("squared", "share"), [(1e2, 3e-6), (1e4, 3e-4)])
-def test_float32_loses_digits_by_the_condition_number(squared, share):
-    a = with_condition(300, 300, squared**0.5)
-    matrix, x = a @ a.mT, randn(20, 300)
-    root = InverseRootOfMatrix(matrix.float())
-    assert root.condition == pytest.approx(squared, rel=1e-2)
-    expected = x @ inverse_root(matrix)
-    assert (root.times(x.float()).double() - expected).norm() < share * expected.norm()
-
-
-def test_what_has_no_inverse_root_to_speak_of_is_refused():
-    for matrix in (torch.zeros(4, 4), torch.diag(torch.tensor([1.0, 1e-8])), -torch.eye(3)):
-        with pytest.raises(ArithmeticError, match="condition number of .* is too large"):
-            InverseRootOfMatrix(matrix.double())
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (30, 30), (30, 70)])
@@ -149,4 +86,4 @@ def test_each_way_is_taken_where_it_is_right(monkeypatch):
         monkeypatch.setattr(inverse_roots, "WELL_CONDITIONED", allowed)
         times_inverse_root(rows.float(), rows.float())
         assert tried == dtypes
-    assert limit < inverse_roots.LARGEST_CONDITION
+    assert limit < LARGEST_CONDITION

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tsv_bench.linalg import polar
-from tsv_bench.linalg.polar import polar_factor
+from tsv_bench.linalg.polar import inverse_root, polar_factor
 from tsv_bench.linalg.svd import truncated_svd
 
 # float64 everywhere: SVD rounding is ~1e-14 here, so 1e-10 separates a wrong algorithm from a
@@ -20,13 +20,21 @@ def randn(*shape):
     return torch.randn(shape, dtype=torch.float64)
 
 
+@pytest.fixture(params=["eigenvectors", "tridiagonal form"])
+def way(request, monkeypatch):
+    """Both ways to an inverse root, whatever the size."""
+    if request.param == "tridiagonal form":
+        monkeypatch.setattr(polar, "FEW", 0)
+    return request.param
+
+
 def deficient(m, n, rank):
     return randn(m, rank) @ randn(rank, n)
 
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_polar_factor_leaves_a_symmetric_positive_factor(shape, route):
+def test_polar_factor_leaves_a_symmetric_positive_factor(shape, route, way):
     """a = p h with p orthonormal and h positive semi-definite determines p = a (a^T a)^(-1/2)."""
     a = randn(*shape)
     a = a if shape[0] >= shape[1] else a.mT  # then its columns can be orthonormal
@@ -46,7 +54,7 @@ def test_both_routes_to_the_polar_factor_agree(shape):
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_eigen_route_does_not_square_the_condition_number_in_float32(route):
+def test_eigen_route_does_not_square_the_condition_number_in_float32(route, way):
     # As bad as the worst concatenation measured on fine-tuned CLIPs; a float32 Gram matrix is
     # off by 7% there, and 1e-2 is ten times the 1e-3 that eps * 2e4 allows.
     u, v = torch.linalg.qr(randn(40, 24)).Q, torch.linalg.qr(randn(24, 24)).Q
@@ -60,7 +68,7 @@ def test_eigen_route_does_not_square_the_condition_number_in_float32(route):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_polar_factor_of_a_deficient_matrix_is_the_partial_isometry(shape, route, dtype):
+def test_polar_factor_of_a_deficient_matrix_is_the_partial_isometry(shape, route, dtype, way):
     """Orthonormal on what the matrix spans, zero elsewhere; rounding must not fill the rest."""
     a = deficient(*shape, rank=5)
     u, _, vh = truncated_svd(a, 5)
@@ -78,7 +86,7 @@ def test_polar_factor_of_nothing_is_nothing(shape, route):
 
 @pytest.mark.parametrize("shape", [(90, 40, 50), (50, 40, 90), (40, 40, 40), (30, 60, 80)])
 @pytest.mark.parametrize("condition", [2.0, 1e4])
-def test_polar_product_is_that_of_the_two_polar_factors(shape, condition):
+def test_polar_product_is_that_of_the_two_polar_factors(shape, condition, way):
     m, k, n = shape
     generator = torch.Generator().manual_seed(3)
 
@@ -96,3 +104,20 @@ def test_polar_product_is_that_of_the_two_polar_factors(shape, condition):
     expected = polar_factor(exact[0]) * exact[1] @ polar_factor(exact[2])
     error = (polar.polar_product(*rounded).double() - expected).norm() / expected.norm()
     assert error < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("rank", "taken"), [(24, True), (23, False)])
+def test_what_lacks_rank_is_left_to_eigenvectors(rank, taken, dtype, monkeypatch):
+    asked = []
+    monkeypatch.setattr(polar, "FEW", 0)
+    monkeypatch.setattr(polar, "eigh", lambda gram: asked.append(gram) or torch.linalg.eigh(gram))
+    a = deficient(40, 24, rank).to(dtype)
+    times, condition = inverse_root(a)
+    assert bool(asked) != taken
+    values = torch.linalg.svdvals(a.double())[:rank]
+    if taken:
+        assert condition == pytest.approx(float(values[0] / values[-1]), rel=1e-5)
+    rows = times(a)
+    assert rows.dtype == dtype
+    torch.testing.assert_close(rows, polar_factor(a, "svd"), rtol=0, atol=1e-5)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tsv_bench.linalg import svd
 from tsv_bench.linalg.polar import polar_factor
 from tsv_bench.linalg.svd import LARGE_LEAK, estimate_leak, truncated_svd
 
@@ -103,3 +104,27 @@ def test_equal_or_tiny_eigenvalues_have_no_bound():
     assert estimate_leak(tiny, 20, EPS).isinf().all()
     both = torch.cat([tiny, tiny * 1e32])
     assert estimate_leak(both, 20, EPS).isinf().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("by_columns", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1300, 7), (2, 600, 1), (1, 5, 1100)])
+def test_products_in_float64_are_the_same_however_a_matrix_lies(shape, by_columns):
+    a = torch.randn(*shape)
+    a = a.mT.contiguous().mT if by_columns else a
+    basis = torch.randn(shape[0], shape[2], 4, dtype=torch.float64)
+    for b in (basis, basis.mT.contiguous().mT):
+        torch.testing.assert_close(svd.times_in_float64(a, b), a.double() @ b, rtol=0, atol=1e-12)
+
+
+def test_eigenvectors_are_torchs_where_a_routine_gives_up(monkeypatch, caplog):
+    gram = torch.randn(300, 300, dtype=torch.float64)
+    gram = gram @ gram.mT
+
+    def give_up(*_):
+        raise ArithmeticError("dstedc gave up")
+
+    values, vectors = svd.eigh(gram)
+    torch.testing.assert_close(vectors * values @ vectors.mT, gram)
+    monkeypatch.setattr(svd, "LeadingEigenvectors", give_up)
+    torch.testing.assert_close(svd.eigh(gram)[0], values)
+    assert "by torch: dstedc gave up" in caplog.text

@@ -49,7 +49,7 @@ ALLOWED = {
 }
 # Rooms that see tensors only: torch, jaxtyping's annotations, and what one file is there to know.
 TENSOR_ROOMS = {"linalg", "task_vectors", "methods", "analysis.measures"}
-LIBRARIES = {"linalg.lapack": {"scipy", "threadpoolctl"}, "linalg.inverse_roots": {"scipy"}}
+LIBRARIES = {"linalg.lapack": {"scipy", "threadpoolctl"}, "linalg.tridiagonal_roots": {"scipy"}}
 LIBRARIES |= {"linalg.selection": {"numpy"}}
 LIBRARIES |= {"linalg.quasi_newton": {"scipy"}, "methods.evolved.search": {"pymoo"}}
 ONLY_IN = {

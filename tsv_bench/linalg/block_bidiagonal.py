@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsv_bench.linalg.inverse_roots import poles
+from tsv_bench.linalg.tridiagonal_roots import poles
 
 BLOCK = 32  # columns reduced together: fewer make slower products, more make the systems larger
 COLUMNS = 128  # solved for at a time: with twenty poles they take 60 MB where there are 3072 rows

@@ -39,15 +39,15 @@ class Tridiagonal:
                 f"expected float32 or float64 on the CPU, not {matrix.dtype} on {matrix.device}."
             )
         n = len(matrix)
-        self._letter = LETTERS[matrix.dtype]
-        self._reflectors = matrix.clone(memory_format=torch.contiguous_format)
-        self.diagonal, self._off_diagonal, self._tau = (matrix.new_empty(n) for _ in range(3))
-        self._work = matrix.new_empty(BLOCK * n)
+        reflectors = matrix.clone(memory_format=torch.contiguous_format)
+        self.diagonal, self._off_diagonal, tau = (matrix.new_empty(n) for _ in range(3))
+        work = matrix.new_empty(BLOCK * n)
         # LAPACK goes by columns: our lower triangle is its upper one.
         call(
-            f"{self._letter}sytrd", b"U", n, self._reflectors, n, self.diagonal,
-            self._off_diagonal, self._tau, self._work, len(self._work),
+            f"{LETTERS[matrix.dtype]}sytrd", b"U", n, reflectors, n, self.diagonal,
+            self._off_diagonal, tau, work, len(work),
         )  # fmt: skip
+        self._rotation = reflectors, tau, work
 
     @property
     def off_diagonal(self) -> Float[Tensor, " below"]:
@@ -57,12 +57,13 @@ class Tridiagonal:
     def apply_q(self, rows: Float[Tensor, "count n"], transposed: bool = False) -> None:
         """Rotate rows in place, from t's coordinates to the matrix's: rows @ q^T.
 
-        If ``transposed``, rotate them back: rows @ q.
+        If ``transposed``, rotate them back: rows @ q. Computed in the type of ``rows``.
         """
         count, n = rows.shape
+        reflectors, tau, work = (x.to(rows.dtype) for x in self._rotation)
         call(
-            f"{self._letter}ormtr", b"L", b"U", b"T" if transposed else b"N", n, count,
-            self._reflectors, n, self._tau, rows, n, self._work, len(self._work),
+            f"{LETTERS[rows.dtype]}ormtr", b"L", b"U", b"T" if transposed else b"N", n, count,
+            reflectors, n, tau, rows, n, work, len(work),
         )  # fmt: skip
 
 
@@ -157,6 +158,27 @@ def condition(factor: Float[Tensor, "n n"]) -> float:
     reciprocal, work = factor.new_empty(1), factor.new_empty(3 * n)
     call("dpocon", b"L", n, by_columns, n, trace, reciprocal, work, _integers(n))
     return 3 / float(reciprocal) if reciprocal else math.inf
+
+
+def lowest_and_highest(
+    diagonal: Float[Tensor, " n"], off_diagonal: Float[Tensor, " below"]
+) -> tuple[float, float]:
+    """Return the smallest and the largest eigenvalue of a tridiagonal matrix in float64."""
+    n, values, unused = len(diagonal), diagonal.new_empty(len(diagonal)), diagonal.new_zeros(1)
+    found, blocks, work, iwork = (
+        _integers(2),
+        _integers(2 * n),
+        unused.new_empty(4 * n),
+        _integers(3 * n),
+    )
+    ends = []
+    for index in (1, n):
+        call(
+            "dstebz", b"I", b"E", n, unused, unused, index, index, unused, diagonal, off_diagonal,
+            found[:1], found[1:], values, blocks[:n], blocks[n:], work, iwork,
+        )  # fmt: skip
+        ends.append(float(values[0]))
+    return ends[0], ends[1]
 
 
 def _integers(count: int) -> Tensor:

@@ -1,6 +1,8 @@
 """Polar factors and inverse square roots, for https://arxiv.org/abs/2412.00081."""
 
+import logging
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -8,9 +10,17 @@ from torch import Tensor
 
 from tsv_bench.linalg.precision import at_least_float32, singular_zero
 from tsv_bench.linalg.svd import CHUNK, eigh, lower_gram, times_in_float64, truncated_svd
+from tsv_bench.linalg.tridiagonal_roots import InverseRootOfMatrix
+
+logger = logging.getLogger(__name__)
 
 POLAR_ROUTES = ("eigen", "svd")
 WELL_CONDITIONED = 30  # the most that it multiplies rounding errors by: to 2e-6 in float32
+FEW = 256  # columns up to which eigenvectors cost next to nothing
+# Condition number of a^T a from which eigenvectors tell what is spanned: a singular value at the
+# limit is off by 1e-5 of itself either way.
+LARGEST_CONDITION = 1e11
+POLE_ERROR = 1e-9  # relative, of a root of float32 matrices: their rounding is sixty times as much
 
 
 def polar_factor(a: Float[Tensor, "m n"], via: str = "eigen") -> Float[Tensor, "m n"]:
@@ -39,7 +49,8 @@ def _polar(a: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
     """Return the polar factor in float64, by the Gram matrix of the smaller side."""
     if a.shape[1] > a.shape[0]:
         return _polar(a.mT).mT
-    return InverseRoot(a).times(a.mT.double()).mT
+    times, _ = inverse_root(a)
+    return times(a.double())
 
 
 def polar_product(
@@ -50,14 +61,42 @@ def polar_product(
         return polar_factor(u, via) * s @ polar_factor(vh, via)
     if u.shape[0] < vh.shape[1]:
         return polar_product(vh.mT, s, u.mT).mT.contiguous()
-    # The small matrices are multiplied first, with each other.
-    right = s[:, None] * _polar(vh)
+    # The small matrices are multiplied first, with each other; as rows, which are rotated in place.
+    rows = _polar(vh.mT) * s
     if len(u) < len(s):
-        return InverseRoot(u.mT).times(times_in_float64(u[None], right[None])[0]).to(u.dtype)
+        times, _ = inverse_root(u.mT)
+        return times(times_in_float64(u[None], rows.mT[None])[0].mT).mT.to(u.dtype)
     # The largest is multiplied last, in its own type if its condition number allows that.
-    root = InverseRoot(u)
-    wide = torch.float64 if root.condition > WELL_CONDITIONED else u.dtype
-    return (u.to(wide) @ root.times(right).to(wide)).to(u.dtype)
+    times, condition = inverse_root(u)
+    wide = torch.float64 if condition > WELL_CONDITIONED else u.dtype
+    rows, u_wide = times(rows.to(wide)), u.to(wide)
+    # Never two matrices that lie by columns: some BLAS take four times as long for these.
+    product = u_wide @ rows.mT if u.is_contiguous() else (rows @ u_wide.mT).mT
+    return product.to(u.dtype)
+
+
+def inverse_root(a: Float[Tensor, "m n"]) -> tuple[Callable[[Tensor], Tensor], float]:
+    """Return how to multiply rows by (a^T a)^(-1/2) in their type, and a's condition number.
+
+    ``a`` is at least as tall as wide. As `InverseRoot`, which takes over if the matrix is small or
+    lacks rank, and on a GPU.
+    """
+    gram = gram_in_float64(a)
+    if a.shape[1] > FEW and not a.is_cuda:
+        error = POLE_ERROR if a.dtype == torch.float32 else None
+        try:
+            quick = InverseRootOfMatrix(gram, LARGEST_CONDITION, error)
+        except ArithmeticError as failure:
+            logger.info("inverse root of %s by eigenvectors: %s", a.shape[1], failure)
+        else:
+            return lambda rows: quick.times(rows, rows.dtype), math.sqrt(quick.condition)
+    root = InverseRoot(a, gram)
+    return lambda rows: root.times(rows.mT.double()).mT.to(rows.dtype), root.condition
+
+
+def gram_in_float64(a: Float[Tensor, "m n"]) -> Float[Tensor, "n n"]:
+    """Return the lower triangle of a^T a in float64."""
+    return sum(lower_gram(rows.double()) for rows in a.split(CHUNK))
 
 
 class InverseRoot:
@@ -67,9 +106,9 @@ class InverseRoot:
     `nuclear_norm` the sum of its singular values.
     """
 
-    def __init__(self, a: Float[Tensor, "m n"]) -> None:
-        gram = sum(lower_gram(rows.double()) for rows in a.split(CHUNK))
-        values, self._q = eigh(gram)
+    def __init__(self, a: Float[Tensor, "m n"], gram: Float[Tensor, "n n"] | None = None) -> None:
+        """``gram`` is `gram_in_float64` of ``a``; null: it is computed."""
+        values, self._q = eigh(gram_in_float64(a) if gram is None else gram)
         # The eigenvalues are squares, off by some units in the last place of the largest.
         zero = max(singular_zero(a.dtype) ** 2, 100 * torch.finfo(torch.float64).eps)
         spanned = values > zero * values[-1:]

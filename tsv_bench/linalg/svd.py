@@ -62,8 +62,19 @@ def truncated_svd(
 def _leading_triplets(
     a: Float[Tensor, "batch m n"], rank: int
 ) -> tuple[Float[Tensor, "batch m k"], Float[Tensor, "batch k"], Float[Tensor, "batch k n"]]:
-    """Return the triplets of tall float32 matrices by one Rayleigh-Ritz step in float64."""
-    basis = torch.linalg.qr(_subspace(a, rank)).Q
+    """Return the triplets of tall float32 matrices by one Rayleigh-Ritz step in float64.
+
+    It is left out where the eigenvectors are in float64 already.
+    """
+    basis, exact = _subspace(a, rank)
+    if exact:
+        found = basis[..., -rank:].flip(-1)
+        image = times_in_float64(a, found)
+        s = torch.linalg.vector_norm(image, dim=-2)
+        if (s.amin(-1) > 1e-4 * s.amax(-1)).all():
+            return (image / s[:, None]).to(a.dtype), s.to(a.dtype), found.mT.to(a.dtype)
+    else:
+        basis = torch.linalg.qr(basis).Q
     image = times_in_float64(a, basis)
     squares, rotation = eigh(image.mT @ image)
     if (squares[:, -rank] > 1e-8 * squares[:, -1]).all():
@@ -77,9 +88,12 @@ def _leading_triplets(
     return u.to(a.dtype), s.to(a.dtype), vh.to(a.dtype)
 
 
-def _subspace(a: Float[Tensor, "batch m n"], rank: int) -> Float[Tensor, "batch n width"]:
+def _subspace(
+    a: Float[Tensor, "batch m n"], rank: int
+) -> tuple[Float[Tensor, "batch n width"], bool]:
     """Return the ``rank`` leading eigenvectors of a^T a and `EXTRA` more, as columns in float64.
 
+    And whether all were computed in float64: they ascend then, as their eigenvalues do.
     They are computed in float32 if the leak can be left or corrected, else in float64. Each
     correction multiplies the leak by about itself.
     """
@@ -101,7 +115,7 @@ def _subspace(a: Float[Tensor, "batch m n"], rank: int) -> Float[Tensor, "batch 
     if not correctable.all():
         gram = lower_gram(_chosen(a, ~correctable).double())
         basis[~correctable] = eigh(gram)[1][..., -width:]
-    return basis
+    return basis, not correctable.any()
 
 
 def estimate_leak(
@@ -174,6 +188,13 @@ def times_in_float64(
     a: Float[Tensor, "batch m n"], basis: Float[Tensor, "batch n k"]
 ) -> Float[Tensor, "batch m k"]:
     """Return a @ basis in float64, without a float64 copy of all of ``a``."""
+    if a.shape[-1] > 1 and a.stride(-1) > a.stride(-2):
+        # Where both lie by columns, some BLAS take four times as long; so their transposes do not.
+        rows = basis.new_empty(*a.shape[:-2], basis.shape[-1], a.shape[-2])
+        for i in range(0, a.shape[-2], 512):
+            part = a.mT[..., i : i + 512].double()
+            torch.matmul(basis.mT, part, out=rows[..., i : i + 512])
+        return rows.mT
     product = basis.new_empty(*a.shape[:-1], basis.shape[-1])
     for i in range(0, a.shape[-2], 512):
         torch.matmul(a[..., i : i + 512, :].double(), basis, out=product[..., i : i + 512, :])
@@ -216,6 +237,14 @@ def eigh(gram: Float[Tensor, "*batch n n"]) -> tuple[Tensor, Tensor]:
 
     An SVD in float64 takes over where that does not converge.
     """
+    n = gram.shape[-1]
+    try:
+        if n > SMALL and gram.numel() == n * n and gram.device.type == "cpu":
+            # By SciPy's LAPACK: on some processors torch's takes half as long again.
+            found = LeadingEigenvectors(gram.reshape(n, n), n)
+            return found.values.view(gram.shape[:-1]), found.leading(n).view(gram.shape)
+    except ArithmeticError as error:
+        logger.warning("eigenvectors of %s by torch: %s", tuple(gram.shape), error)
     try:
         return torch.linalg.eigh(gram)
     except torch.linalg.LinAlgError as error:
