@@ -159,3 +159,28 @@ def longest_pause(matrix):
     ticker.join()
     during = [start, *(t for t in ticks if start < t < end), end]
     return max(b - a for a, b in zip(during, during[1:], strict=False)) / (end - start)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("lies", ["by rows", "by columns", "within another"])
+@pytest.mark.parametrize(("m", "n"), [(7, 4), (3, 8), (1, 1), (0, 3)])
+def test_squares_are_the_product_s_lower_triangle(m, n, lies, dtype):
+    a = torch.randn(m, 2 * n, dtype=dtype)[:, :n]
+    a = {"by rows": a.contiguous(), "by columns": a.mT.contiguous().mT, "within another": a}[lies]
+    before = a.clone()
+    found = lapack.lower_squares(a)
+    tolerance = 20 * torch.finfo(dtype).eps
+    torch.testing.assert_close(found, (a.mT @ a).tril(), rtol=0, atol=tolerance)
+    assert torch.equal(a, before)
+
+
+@pytest.mark.parametrize("values", [[3.0], [2.0, -1.0, 5.0, 0.5]])
+def test_lowest_and_highest_are_those_of_all(values):
+    matrix = torch.diag(torch.tensor(values).double())
+    if len(values) > 1:
+        matrix[0, 1] = matrix[1, 0] = 0.7  # and apart from here on
+    found = lapack.lowest_and_highest(
+        matrix.diagonal().contiguous(), matrix.diagonal(1).contiguous()
+    )
+    expected = torch.linalg.eigvalsh(matrix)[[0, -1]].tolist()
+    assert found == pytest.approx(expected, rel=1e-12)

@@ -12,10 +12,11 @@ import ctypes
 import math
 from contextlib import AbstractContextManager
 from functools import cache
+from types import ModuleType
 
 import torch
 from jaxtyping import Float
-from scipy.linalg import cython_lapack
+from scipy.linalg import cython_blas, cython_lapack
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -185,6 +186,21 @@ def _integers(count: int) -> Tensor:
     return torch.zeros(count, dtype=torch.int32)
 
 
+def lower_squares(a: Float[Tensor, "m n"]) -> Float[Tensor, "n n"]:
+    """Return a^T a's lower triangle, zeros above it, of a float32 or float64 matrix on the CPU."""
+    if a.mT.is_contiguous():
+        rows, order = a.shape[0], b"T"
+    else:
+        a = a.contiguous()
+        rows, order = a.shape[1], b"N"
+    m, n = a.shape
+    squares = a.new_zeros(n, n)
+    one, zero = a.new_ones(1), a.new_zeros(1)
+    syrk = _routine(f"{LETTERS[a.dtype]}syrk", 10, cython_blas)
+    syrk(*_passed(b"U", order, n, m, one, a, rows, zero, squares, n))
+    return squares
+
+
 def one_thread() -> AbstractContextManager:
     """Return a context within which this module's LAPACK starts no threads of its own."""
     return threadpool_limits(1, user_api="blas")
@@ -196,27 +212,33 @@ def call(routine: str, *arguments: bytes | int | Tensor) -> None:
     Raises ArithmeticError if info says that the routine gave up.
     """
     info = ctypes.c_int()
-    passed = [
+    found = _routine(routine, len(arguments) + 1)
+    found(*_passed(*arguments), ctypes.byref(info))
+    if info.value:
+        raise ArithmeticError(f"LAPACK's {routine} gave up, info {info.value}.")
+
+
+def _passed(*arguments: bytes | int | Tensor) -> list:
+    return [
         a if isinstance(a, bytes)
         else ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor)
         else ctypes.byref(ctypes.c_int(a))
         for a in arguments
     ]  # fmt: skip
-    _routine(routine, len(passed) + 1)(*passed, ctypes.byref(info))
-    if info.value:
-        raise ArithmeticError(f"LAPACK's {routine} gave up, info {info.value}.")
 
 
 @cache
-def _routine(name: str, num_arguments: int) -> ctypes._CFuncPtr:
-    capsule = cython_lapack.__pyx_capi__[name]
+def _routine(
+    name: str, num_arguments: int, library: ModuleType = cython_lapack
+) -> ctypes._CFuncPtr:
+    capsule = library.__pyx_capi__[name]
     api = ctypes.pythonapi
     api.PyCapsule_GetName.restype = ctypes.c_char_p
     api.PyCapsule_GetName.argtypes = [ctypes.py_object]
     api.PyCapsule_GetPointer.restype = ctypes.c_void_p
     api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
     signature = api.PyCapsule_GetName(capsule)
-    assert signature.endswith(b" int *)"), signature  # info: LAPACK's integers are C's ints
+    assert signature.endswith(b" int *)"), signature  # the last one: integers are C's ints
     assert ctypes.sizeof(ctypes.c_int) == 4  # as in `_integers`
     pointer = api.PyCapsule_GetPointer(capsule, signature)
     # CFUNCTYPE releases Python's lock during the call.

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsv_bench.linalg.lapack import LeadingEigenvectors
+from tsv_bench.linalg.lapack import LETTERS, LeadingEigenvectors, lower_squares
 from tsv_bench.linalg.precision import at_least_float32, unit_roundoff
 
 logger = logging.getLogger(__name__)
@@ -171,7 +171,9 @@ def _corrected(
 
 def lower_gram(a: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch n n"]:
     """Return the lower triangle of a^T a: half the work, and all that `torch.linalg.eigh` reads."""
-    n, block = a.shape[-1], 192
+    (m, n), block = a.shape[-2:], 192
+    if n > SMALL and 0 < a.numel() == m * n and a.device.type == "cpu" and a.dtype in LETTERS:
+        return lower_squares(a.view(m, n)).view(*a.shape[:-2], n, n)
     gram = a.new_zeros(*a.shape[:-2], n, n)
     for i in range(0, n, block):
         rows = slice(i, min(i + block, n))
@@ -240,7 +242,7 @@ def eigh(gram: Float[Tensor, "*batch n n"]) -> tuple[Tensor, Tensor]:
     n = gram.shape[-1]
     try:
         if n > SMALL and gram.numel() == n * n and gram.device.type == "cpu":
-            # By SciPy's LAPACK: on some processors torch's takes half as long again.
+            # SciPy's LAPACK: on some processors torch's takes half as long again.
             found = LeadingEigenvectors(gram.reshape(n, n), n)
             return found.values.view(gram.shape[:-1]), found.leading(n).view(gram.shape)
     except ArithmeticError as error:
