@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tsv_bench.linalg import polar
+from tsv_bench.linalg.block_bidiagonal import LargePolar
 from tsv_bench.linalg.polar import inverse_root, polar_factor
 from tsv_bench.linalg.svd import truncated_svd
 
@@ -121,3 +122,28 @@ def test_what_lacks_rank_is_left_to_eigenvectors(rank, taken, dtype, monkeypatch
     rows = times(a)
     assert rows.dtype == dtype
     torch.testing.assert_close(rows, polar_factor(a, "svd"), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(90, 60, 20), (60, 90, 20), (20, 90, 60)])
+@pytest.mark.parametrize("lacks_rank", [False, True])
+def test_large_factors_are_multiplied_by_block_bidiagonal_form(shape, lacks_rank, monkeypatch):
+    """Unless float32 has too few digits for them; a matrix is large from 30 columns here."""
+    m, k, n = shape
+    u, s, vh = randn(m, k).float(), torch.rand(k), randn(k, n).float()
+    if lacks_rank:
+        u[:, -1], vh[-1] = u[:, 0], vh[0]
+        u[-1], vh[:, -1] = u[0], vh[:, 0]
+    expected = polar_factor(u.double()) * s.double() @ polar_factor(vh.double())
+    asked = []
+
+    class Watched(LargePolar):
+        def __init__(self, a):
+            super().__init__(a)
+            asked.append(a.shape)
+
+    monkeypatch.setattr(polar, "LARGE", 30)
+    monkeypatch.setattr(polar, "LargePolar", Watched)
+    found = polar.polar_product(u, s, vh)
+    assert asked == ([] if lacks_rank else [(90, 60)])
+    assert found.dtype == torch.float32
+    assert (found.double() - expected).norm() < 1e-5 * expected.norm()

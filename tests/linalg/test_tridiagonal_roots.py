@@ -53,7 +53,7 @@ def test_tridiagonal_form_is_a_rotation_of_the_matrix(n, dtype):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 40, 130])
-@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("rows", [1, 7, 90])  # the last: the root is written out for most
 def test_product_with_the_inverse_root(n, rows):
     a, x = randn(n, n + 5), randn(rows, n)
     before = x.clone()
@@ -122,9 +122,10 @@ def test_what_is_not_positive_definite_is_refused():
         )
 
 
-def test_rows_in_float32_are_rounded_as_often_as_float32_is():
+@pytest.mark.parametrize("rows", [20, 200])
+def test_rows_in_float32_are_rounded_as_often_as_float32_is(rows):
     a = with_condition(100, 100, 30)
-    matrix, x = a @ a.mT, randn(20, 100) @ a
+    matrix, x = a @ a.mT, randn(rows, 100) @ a
     expected = x @ inverse_root(matrix)
     found = InverseRootOfMatrix(matrix).times(x.float(), torch.float32)
     assert found.dtype == torch.float32

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tsv_bench.linalg.block_bidiagonal import LargePolar
 from tsv_bench.linalg.precision import at_least_float32, singular_zero
 from tsv_bench.linalg.svd import CHUNK, eigh, lower_gram, times_in_float64, truncated_svd
 from tsv_bench.linalg.tridiagonal_roots import InverseRootOfMatrix
@@ -16,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 POLAR_ROUTES = ("eigen", "svd")
 WELL_CONDITIONED = 30  # the most that it multiplies rounding errors by: to 2e-6 in float32
+# Columns from which a tridiagonal form takes as long as a block bidiagonal one in float32: it goes
+# through the whole matrix again and again, which then is larger than a processor's cache.
+LARGE = 2048
 FEW = 256  # columns up to which eigenvectors cost next to nothing
 # Condition number of a^T a from which eigenvectors tell what is spanned: a singular value at the
 # limit is off by 1e-5 of itself either way.
@@ -63,6 +67,9 @@ def polar_product(
         return polar_product(vh.mT, s, u.mT).mT.contiguous()
     # The small matrices are multiplied first, with each other; as rows, which are rotated in place.
     rows = _polar(vh.mT) * s
+    if (large := _large_polar(u if len(u) >= len(s) else u.mT)) is not None:
+        times = large.times if len(u) >= len(s) else large.transposed_times
+        return times(rows.mT).to(u.dtype)
     if len(u) < len(s):
         times, _ = inverse_root(u.mT)
         return times(times_in_float64(u[None], rows.mT[None])[0].mT).mT.to(u.dtype)
@@ -73,6 +80,17 @@ def polar_product(
     # Never two matrices that lie by columns: some BLAS take four times as long for these.
     product = u_wide @ rows.mT if u.is_contiguous() else (rows @ u_wide.mT).mT
     return product.to(u.dtype)
+
+
+def _large_polar(a: Float[Tensor, "m n"]) -> LargePolar | None:
+    """Return the polar factor if the matrix is large and float32 has enough digits for it."""
+    if a.shape[1] <= LARGE or a.dtype != torch.float32 or a.is_cuda:
+        return None
+    try:
+        return LargePolar(a.clone(memory_format=torch.contiguous_format))
+    except ArithmeticError as failure:
+        logger.info("polar factor of %s not in float32: %s", tuple(a.shape), failure)
+        return None
 
 
 def inverse_root(a: Float[Tensor, "m n"]) -> tuple[Callable[[Tensor], Tensor], float]:

@@ -14,6 +14,9 @@ from torch import Tensor
 from tsv_bench.linalg.lapack import Tridiagonal, call, lowest_and_highest
 
 LARGEST_CONDITION = 1e6  # condition number up to which the inverse root is taken this way
+# Rows for each column from which it pays to write out the root: rotating a row there and back takes
+# three times as long as multiplying it.
+MANY = 1.5
 BLOCK = 64  # rows whose inverse root is written out: fewer take more steps, more take more products
 
 
@@ -49,6 +52,9 @@ class InverseRootOfMatrix:
         Float32 takes half the time; it rounds by 1e-6 where the condition number is below 1000.
         """
         dtype = dtype or self._tridiagonal.diagonal.dtype
+        n = rows.shape[1]
+        if len(rows) > MANY * n:
+            return rows.to(dtype) @ self.times(torch.eye(n)).to(dtype)
         rotated = rows.to(dtype, copy=True, memory_format=torch.contiguous_format)
         self._tridiagonal.apply_q(rotated, transposed=True)
         rotated = self._root.times(rotated.double()).to(dtype)
