@@ -7,7 +7,7 @@ import torch
 from made_up import spectra
 from made_up.spectra import exact_merge
 
-from tsv_bench.linalg import svd
+from tsv_bench.linalg import polar, svd
 from tsv_bench.methods import ranks
 from tsv_bench.methods.matrixwise.tsv import merge_matrix
 
@@ -78,6 +78,21 @@ def test_tasks_that_lack_rank_bring_in_only_what_they_have(shape, route):
     found = merged(deltas, **route)
     assert_near(found, exact_merge(deltas, 3))
     assert torch.linalg.matrix_rank(found, rtol=1e-5) == 15
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_lacks_rank_is_found_without_eigenvectors_too(shape, monkeypatch):
+    """The tridiagonal form of larger matrices, here of all: tasks alike, of few ranks, or idle."""
+    monkeypatch.setattr(polar, "FEW", 0)
+    delta = spectra.lora(1, *shape, size=0)[0]
+    assert_near(merged(delta.expand(4, *shape), 0.1), delta.double())
+    nearly = delta + 1e-5 * delta.std() * torch.randn(4, *shape)
+    merged(nearly, 0.1)
+    deltas = spectra.layers(5, *shape, torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64))
+    deltas[3] = 0
+    found = merged(deltas)
+    assert_near(found, exact_merge(deltas[[0, 1, 2, 4]], 3))
+    assert torch.linalg.matrix_rank(found, rtol=1e-5) == 12
 
 
 @every_route
