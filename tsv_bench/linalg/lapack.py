@@ -166,12 +166,8 @@ def lowest_and_highest(
 ) -> tuple[float, float]:
     """Return the smallest and the largest eigenvalue of a tridiagonal matrix in float64."""
     n, values, unused = len(diagonal), diagonal.new_empty(len(diagonal)), diagonal.new_zeros(1)
-    found, blocks, work, iwork = (
-        _integers(2),
-        _integers(2 * n),
-        unused.new_empty(4 * n),
-        _integers(3 * n),
-    )
+    found, blocks = _integers(2), _integers(2 * n)
+    work, iwork = unused.new_empty(4 * n), _integers(3 * n)
     ends = []
     for index in (1, n):
         call(

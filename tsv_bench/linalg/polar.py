@@ -32,7 +32,8 @@ def polar_factor(a: Float[Tensor, "m n"], via: str = "eigen") -> Float[Tensor, "
 
     Equal to the unitary factor of `scipy.linalg.polar` at full rank. ``via`` "svd" is u @ vh;
     "eigen" is a (a^T a)^(-1/2) with the Gram matrix of the smaller side in float64, because in
-    float32 the square of the condition number ruins it. They differ by rounding only.
+    float32 the square of the condition number ruins it. Where eigenvectors cost much, a tridiagonal
+    form takes their place. They differ by rounding only.
 
     If ``a`` lacks rank, the nearest such matrix is not unique. The partial isometry is returned,
     which is: orthonormal on the directions that ``a`` spans, zero on the others. Singular values
