@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tsv_bench.linalg.selection import within
+from tsv_bench.linalg import selection
+from tsv_bench.linalg.selection import ranked, within
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
@@ -34,3 +35,22 @@ def test_what_is_apart_is_counted_and_left_out(apart):
     all_below, _, everything = within(values, 4, 7)
     assert num_below == all_below and counts == [values.tolist().count(value) for value in apart]
     assert inside.tolist() == [v for v in everything.tolist() if v + 4 not in apart]
+
+
+VALUES = {
+    "all different": torch.arange(3000),
+    "few distinct": torch.arange(3000) % 7,
+    "all equal": torch.full((3000,), 4),
+    "in rows": torch.arange(3000) % 30 * 100,  # whose length the sample's step may fit
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("sample", [8, 64, 2**16])
+def test_values_of_ranks_are_those_of_the_sorted_values(kind, sample, monkeypatch):
+    monkeypatch.setattr(selection, "SAMPLE", sample)
+    shuffled = torch.randperm(3000, generator=torch.Generator().manual_seed(0))
+    values = VALUES[kind] if kind == "in rows" else VALUES[kind][shuffled]
+    for dtype in (torch.int32, torch.int64):
+        places = [0, 1, 299, 1500, 2998, 2999]
+        assert ranked(values.to(dtype), places) == values.sort().values[places].tolist()

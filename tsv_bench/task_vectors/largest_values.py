@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tsv_bench.linalg.selection import within
+from tsv_bench.linalg.selection import MARGIN, ranked, within
 from tsv_bench.task_vectors.lazy import (
     BLOCK,
     LazyMapping,
@@ -25,9 +25,8 @@ from tsv_bench.task_vectors.lazy import (
 # Stacked deltas [tasks, rows, ...] -> values of this shape in a tensor of their own, none negative.
 Rule = Callable[[Tensor], Tensor]
 
-FEW = 2**22  # entries, of all tasks together, that are gathered and sorted
-SAMPLE, RUNS = 2**18, 4  # entries of a sample at least, and the places of a layer it is taken from
-MARGIN = 0.01  # by how much, as a share of all entries, a sample's ranks may be wrong
+FEW = 2**24  # entries, of all tasks together, that are gathered
+SAMPLE, RUNS = 2**16, 4  # entries of a sample at least, and the places of a layer it is taken from
 BINS, ALL_BINS = 2**20, 2**24  # that one reading counts into, for one statistic and for all
 MOST_APART, OFTEN = 8, 1 / 256  # values that are only counted, and the share of a sample of each
 MANY = 32  # tensors that wait to be counted, at most: even small ones fragment memory
@@ -45,9 +44,9 @@ class Bits(NamedTuple):
         return int(torch.tensor(torch.inf, dtype=self.real).view(self.whole))
 
 
-def bits_of(vectors: Sequence[LazyMapping]) -> Bits:
-    """Return float64's bits if any layer has that type, else float32's."""
-    wide = any(vector.dtype(name) == torch.float64 for vector in vectors for name in vector)
+def bits_of(vectors: Sequence[LazyMapping], names: Sequence[str]) -> Bits:
+    """Return float64's bits if any of these layers has that type, else float32's."""
+    wide = any(vector.dtype(name) == torch.float64 for vector in vectors for name in names)
     return Bits(torch.int64, torch.float64) if wide else Bits(torch.int32, torch.float32)
 
 
@@ -62,7 +61,7 @@ def largest_values(
 
     ``run`` yields what each part computes, in order.
     """
-    bits = bits_of(vectors)
+    bits = bits_of(vectors, names)
 
     def values(deltas: Float[Tensor, "tasks ..."]) -> Int[Tensor, "tasks entries"]:
         # abs, as the bits of -0.0 are those of a negative number.
@@ -78,9 +77,12 @@ def largest_values(
     if num_entries == 0:
         return torch.zeros(len(vectors), len(ranks), dtype=bits.real)
     if num_entries * len(vectors) <= FEW:
-        gathered = torch.cat([found.cpu() for found in run(parts(lambda found: found))], dim=1)
-        found = [gathered.kthvalue(count + 1, dim=1).values for count in below]
-        return torch.stack(found, dim=1).view(bits.real)
+        gathered, start = torch.empty(len(vectors), num_entries, dtype=bits.whole), 0
+        for found in run(parts(lambda found: found)):
+            gathered[:, start : start + found.shape[1]] = found
+            start += found.shape[1]
+        found = [ranked(of_task, below) for of_task in gathered]
+        return torch.tensor(found, dtype=bits.whole).view(bits.real)
 
     sample = run(sample_parts(vectors, names, SAMPLE / num_entries, values))
     searches = first_searches(list(sample), below, num_entries, len(vectors), bits.largest)
@@ -147,13 +149,13 @@ def first_searches(
     together = torch.cat(list(sample), dim=1) if sample else None
 
     def search(task: int, count: int) -> Search:
-        low, high, apart = 0, largest, []
+        low, high, apart = 0, largest, ()
         if together is not None:
             own, size = together[task], together.shape[1]
             first = math.floor((count / num_entries - MARGIN) * size)
             last = math.ceil((count / num_entries + MARGIN) * size)
-            low = int(own.kthvalue(first + 1).values) if first >= 0 else low
-            high = int(own.kthvalue(last + 1).values) if last < size else high
+            found = ranked(own, [max(first, 0), min(last, size - 1)])
+            low, high = found[0] if first >= 0 else 0, found[1] if last < size else largest
             apart = frequent(own, low, high)
         return Search(count, low, high, largest, bins, apart)
 
