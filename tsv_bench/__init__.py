@@ -15,6 +15,7 @@ From the bottom up; a package imports only from packages above it in this list:
     escaping       names that become file names; what each format needs escaped
     columns        text in aligned columns
     spelling       the nearest right name to a misspelt one
+    faces          packages whose names are imported when they are wanted
     linalg         matrices only: singular vectors, polar factors
     task_vectors   named layers, read and merged one at a time
     methods        what tasks are served, entrywise or matrixwise, learned, evolved, routed, ...

@@ -3,8 +3,8 @@
 import pytest
 from made_up.merges import files, write_checkpoints
 
-from tsv_bench.analysis import analyze, analyze_files
-from tsv_bench.analysis.figures import figure_names
+from tsv_bench.analysis import analyze, analyze_files, figures
+from tsv_bench.analysis.figure_files import FIGURES, figure_names
 
 
 @pytest.fixture
@@ -38,6 +38,10 @@ def test_the_old_figures_stay_until_the_new_ones_are_whole(folder, monkeypatch):
     assert contents(folder) == before
     analyzed(overwrite=True, figures=False)  # the old figures would not fit its numbers
     assert set(contents(folder / "out")) == {"analysis.json", "notes.txt"}
+
+
+def test_every_figure_has_its_name():
+    assert tuple(figures.FIGURES) == FIGURES
 
 
 @pytest.mark.parametrize("name", figure_names())

@@ -8,7 +8,7 @@ import pytest
 from stand_ins.configurations import composed
 
 from tsv_bench.benchmark.runs import load_run
-from tsv_bench.cli.bench import make_cell
+from tsv_bench.cli.work.bench import make_cell
 
 RESULTS = Path(__file__).parents[2] / "results"
 

@@ -17,20 +17,15 @@ from omegaconf import OmegaConf
 from stand_ins.commands import tsv
 from stand_ins.loopback_hub import LoopbackHub
 
-from tsv_bench.cli import fetch
-from tsv_bench.cli.config import needs
+from tsv_bench.cli.config import needs, selection
 from tsv_bench.cli.config.overrides import CONF
+from tsv_bench.cli.work import fetch
 from tsv_bench.hub.needs import Need
 
 CARS, DTD = "tanganke/stanford_cars", "tanganke/dtd"
 WEIGHTS = "timm/vit_base_patch32_clip_224.openai"
 ARGUMENTS = ("suite=vision8", "suite.tasks=[cars,dtd]", "backbone=vit_b32")
 LARGE = b"weights " * 100_000
-
-
-@pytest.fixture(autouse=True)
-def known(monkeypatch):
-    monkeypatch.setitem(stand_ins.commands.COMMANDS, "fetch", fetch)
 
 
 @pytest.fixture
@@ -247,7 +242,7 @@ def test_a_run_is_told_what_it_lacks_and_the_command_that_fetches_it(hub, tmp_pa
 )
 def test_a_command_line_becomes_that_of_tsv_fetch(choices, overrides, shown):
     choices = {"suite": "s", "backbone": "b", "checkpoints": None, **choices}
-    assert needs.selected(choices, overrides).startswith(shown)
+    assert selection.selected(choices, overrides).startswith(shown)
 
 
 @pytest.mark.slow  # a process of its own

@@ -11,7 +11,7 @@ from stand_ins.configurations import composed
 from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.overrides import options
 from tsv_bench.cli.config.search_path import CONF
-from tsv_bench.cli.merge import chosen_alpha
+from tsv_bench.cli.work.merge import chosen_alpha
 from tsv_bench.files import sha256
 from tsv_bench.merging import merge_files
 from tsv_bench.methods.forms import Shared

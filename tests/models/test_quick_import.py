@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 SLOW = ("timm", "transformers", "torch._dynamo", "wandb", "sklearn", "datasets", "matplotlib")
-IMPORT = "import tsv_bench.models, tsv_bench.cli.bench, sys; print(*sorted(sys.modules))"
+IMPORT = "import tsv_bench.models, tsv_bench.cli.work.bench, sys; print(*sorted(sys.modules))"
 COMPILER = """
 from tsv_bench.models.quick_import import open_clip, torchvision
 import sys

@@ -24,18 +24,19 @@ ALLOWED = {
     "columns": "",
     "spelling": "",
     "cores": "",
+    "faces": "",
     "linalg": "",
-    "task_vectors": "linalg",
+    "task_vectors": "faces linalg",
     "methods": "linalg task_vectors",
     "hub": "files",
     "state_dicts": "files escaping columns linalg task_vectors",
-    "data": "files escaping hub cores",
+    "data": "cores files escaping faces hub",
     "models": "files scores escaping hub state_dicts data",
     "checkpoints": "files scores hub state_dicts task_vectors data models",
     "observation.statistics_file": "task_vectors state_dicts",
     "observation": "files linalg task_vectors state_dicts data models checkpoints "
     "observation.statistics_file",
-    "merging": "files provenance columns linalg task_vectors methods state_dicts "
+    "merging": "files provenance columns faces linalg task_vectors methods state_dicts "
     "observation.statistics_file",
     "benchmark": "files provenance scores escaping task_vectors methods state_dicts data models "
     "checkpoints observation observation.statistics_file",

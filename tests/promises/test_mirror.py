@@ -9,33 +9,38 @@ HELPERS = {"made_up", "stand_ins", "golden"}
 # Modules that have no test file of their own, by the one that tests them: one part of what a
 # neighbour does, or the whole of a command.
 TESTED_IN = {
+    "analysis/test_analyze_files.py": "analysis.figure_files",
     "analysis/test_figures.py": "analysis.depth",
     "benchmark/given/test_image_bench.py": "methods.bench",
     "benchmark/test_evaluator.py": "models.devices scores",
     "benchmark/test_route.py": "methods.routed.routed_vector",
     "checkpoints/test_on_demand.py": "checkpoints.checkpoint",
-    "commands/test_analyze.py": "analysis.records cli.analyze",
+    "commands/test_analyze.py": "analysis.records cli.analyze cli.work.analyze",
     "commands/test_bench.py": "cli.bench cli.multirun cli.launch cli.finetune cli.report "
+    "cli.work.bench cli.work.finetune cli.work.report "
     "cli.config.objects cli.config.checkpoint_files",
-    "commands/test_fetch.py": "cli.fetch cli.config.needs hub.cache",
+    "commands/test_fetch.py": "cli.fetch cli.work.fetch cli.config.needs cli.config.selection "
+    "hub.cache",
     "commands/test_own_method.py": "cli.config.search_path",
-    "commands/test_observe.py": "cli.observe observation.observe_files",
+    "commands/test_observe.py": "cli.observe cli.work.observe observation.observe_files "
+    "task_vectors.kinds",
     "data/test_embedded.py": "data.sources data.embedded.cameras data.embedded.canvas "
     "data.embedded.figures data.embedded.glyphs data.embedded.land data.embedded.textures",
     "data/test_hub.py": "data.folders data.task",
     "linalg/test_svd.py": "linalg.precision",
     "merging/test_low_rank_writer.py": "state_dicts.low_rank",
     "merging/test_masked_writer.py": "state_dicts.masked",
-    "merging/test_merge_files.py": "merging.dense_writer cli.merge",
+    "merging/test_merge_files.py": "merging.dense_writer merging.arguments cli.merge "
+    "cli.work.merge",
     "methods/evolved/test_merge3.py": "methods.evolved.evolution",
     "methods/matrixwise/test_tsv.py": "methods.matrixwise.decomposition",
     "methods/test_served.py": "methods.checked",
     "methods/observed/test_regmean.py": "methods.observed.normal_equations",
     "methods/learned/test_surgery.py": "methods.learned.adapters",
     "models/test_mini.py": "models.backbone",
-    "models/test_pretraining.py": "cli.pretrain",
+    "models/test_pretraining.py": "cli.pretrain cli.work.pretrain",
     "observation/test_gather.py": "observation.statistics_file task_vectors.statistics",
-    "promises/test_conf.py": "cli.config.method",
+    "promises/test_conf.py": "cli.config.method cli.config.method_yaml",
     "report/plots/test_figures.py": "report.plots.accuracies report.plots.alphas "
     "report.plots.labels report.plots.radar report.plots.ranks report.plots.sizes "
     "report.plots.style",
@@ -44,8 +49,8 @@ TESTED_IN = {
     "report/test_page.py": "report.page.packed_runs report.page.sections",
     "report/test_tracking.py": "benchmark.weights",
     "report/text/test_paper.py": "report.text.sheet report.text.numbers",
-    "report/text/test_render.py": "report.text.runs report.text.csv_records report.write_report "
-    "columns",
+    "report/text/test_render.py": "report.text.runs report.text.csv_records report.text.layouts "
+    "report.write_report columns",
     "state_dicts/test_state_dict.py": "state_dicts.safetensors_file state_dicts.torch_file",
     "task_vectors/test_order_statistics.py": "task_vectors.largest_values task_vectors.magnitudes",
 }

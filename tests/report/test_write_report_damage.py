@@ -14,7 +14,8 @@ from tsv_bench.benchmark.runs import save_run
 from tsv_bench.report.page import render_page
 from tsv_bench.report.tables.rank_curves import rank_curves
 from tsv_bench.report.tables.table import build_tables, group_runs, read_tables
-from tsv_bench.report.text.render import LAYOUTS, make_sheets, render_markdown, render_terminal
+from tsv_bench.report.text.layouts import LAYOUTS
+from tsv_bench.report.text.render import make_sheets, render_markdown, render_terminal
 from tsv_bench.report.text.two_methods import write_comparison
 from tsv_bench.report.write_report import write_report
 
@@ -147,7 +148,7 @@ def test_files_are_written_though_nothing_can_be_printed(arguments, folder, monk
     def full_disk(text):
         raise OSError("cannot print")
 
-    monkeypatch.setattr("tsv_bench.cli.report.show", full_disk)
+    monkeypatch.setattr("tsv_bench.cli.work.report.show", full_disk)
     result = tsv(folder, "report", *arguments, "paths.report=again")
     assert result.code == 1 and "tsv-report: error: cannot print" in result.err
     assert {path.name for path in (folder / "again").iterdir()} == names

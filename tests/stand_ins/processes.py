@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-from tsv_bench.cli import bench, finetune, merge
+from tsv_bench.cli.work import bench, finetune, merge
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([module.__name__ for module in (bench, finetune, merge)])

@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tsv_bench import provenance
-from tsv_bench.analysis.figures import figure_names, save_analysis
+from tsv_bench.analysis.figure_files import figure_names
 from tsv_bench.analysis.measures import Settings, chosen_layers, measure
 from tsv_bench.analysis.records import as_text, make_records
 from tsv_bench.files import check_place
@@ -122,6 +122,13 @@ def _check_output(output: Path, overwrite: bool) -> None:
             f"{output / strange[0]} is there, of no analysis, and would be replaced. Move it, or "
             f"name another folder."
         )
+
+
+def save_analysis(records: dict[str, Any], folder: Path) -> tuple[list[Path], list[str]]:
+    """Draw the figures: see `figures.save_analysis`."""
+    from tsv_bench.analysis import figures  # here: it takes matplotlib
+
+    return figures.save_analysis(records, folder)
 
 
 def _write(records: dict[str, Any], output: Path, figures: bool, overwrite: bool) -> list[Path]:

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from tsv_bench.analysis.depth import Range, Records, Value, plot_by_depth
+from tsv_bench.analysis.figure_files import CAPTIONS
 from tsv_bench.report.plots.style import COLORS, GREY, NothingToPlot, clean, new_figure, save_figure
 
 TEXT = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7.5}  # points
 NUMBERS_UP_TO = 10  # tasks; in a heat map of more, numbers would not be legible
-CAPTIONS = "figures.md"
 
 
 def plot_interference(records: Records) -> Figure:
@@ -189,11 +189,6 @@ def save_analysis(records: Records, folder: Path) -> tuple[list[Path], list[str]
     text = "\n\n".join([*texts, *left_out]) + "\n"
     (folder / CAPTIONS).write_text(text, encoding="utf-8")
     return paths, left_out
-
-
-def figure_names() -> list[str]:
-    """Return the names of all files that `save_analysis` may write."""
-    return [CAPTIONS, *(f"{name}.{end}" for name in FIGURES for end in ("svg", "png"))]
 
 
 def _random(records: Records) -> str:

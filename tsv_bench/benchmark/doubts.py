@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tsv_bench.benchmark.runs import Run
-from tsv_bench.state_dicts.inputs import repeated
+from tsv_bench.files.content import repeated
 
 MOST = 1.10  # normalized accuracy; the most of all Runs in results/ is 1.00
 

@@ -1,41 +1,20 @@
 """tsv-finetune: make fine-tuned checkpoints, in one process or in several of torchrun."""
 
-import logging
-from pathlib import Path
-
 from omegaconf import DictConfig
 
-from tsv_bench.cli.config import objects
-from tsv_bench.cli.config.needs import check_fetched
-from tsv_bench.cli.config.tasks import make_tasks
-from tsv_bench.cli.launch import command, set_up_machine
-from tsv_bench.data import SPLITS
-from tsv_bench.files import check_room
-from tsv_bench.models.distributed import join_group, take_own_gpu
-
-log = logging.getLogger(__name__)
+from tsv_bench.cli.config.tasks import check_seed, make_tasks
+from tsv_bench.cli.launch import command
 
 
 @command("finetune")
 def main(config: DictConfig) -> None:
-    take_own_gpu()
-    device = set_up_machine(config)
-    group = join_group(device)
-    tasks = make_tasks(config.task)
-    check_fetched(config)
-    backbone = objects.make_backbone(config)
-    source = objects.make_source(config, device)
-    objects.check_data(config, backbone, tasks, dict.fromkeys(tasks, SPLITS))
-    if needed := source.needed(backbone, list(tasks.values())):
-        check_room(Path(source.folder), needed)
-    load = objects.make_loader(config, backbone)
-    for task in tasks.values():
-        made = source.checkpoint(backbone, task, lambda split, task=task: load(task, split))
-        if group.is_main:
-            log.info(
-                f"{task.label}: {100 * made.scores['val'].accuracy:.1f}% on val, "
-                f"{100 * made.scores['test'].accuracy:.1f}% on test, {made.path}"
-            )
+    """Check the settings, then make a checkpoint of each task."""
+    check_seed(config)
+    make_tasks(config.task)
+
+    from tsv_bench.cli.work.finetune import finetune
+
+    finetune(config)
 
 
 if __name__ == "__main__":

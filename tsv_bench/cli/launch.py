@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import hydra
-import torch
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -35,7 +34,7 @@ NUM_FILES = 8192  # that a process may have open: more than all shards of a merg
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # as Ctrl-C: temporaries are removed
 
 # Errors that a user can cause. Any other is our mistake and keeps its traceback.
-USER_ERRORS = (ValueError, TypeError, OSError, OmegaConfBaseException, torch.OutOfMemoryError)
+USER_ERRORS = (ValueError, TypeError, OSError, OmegaConfBaseException, InstantiationException)
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -128,7 +127,9 @@ def with_messages(program: str, work: Callable[[], Any]) -> Any:
     """
     try:
         return work()
-    except (*USER_ERRORS, InstantiationException) as error:
+    except Exception as error:
+        if not isinstance(error, (*USER_ERRORS, *_out_of_memory())):
+            raise
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         if isinstance(error, InstantiationException):  # Hydra wraps what a target raised
@@ -142,6 +143,11 @@ def with_messages(program: str, work: Callable[[], Any]) -> Any:
             )
         print(f"{program}: error: {message}", file=sys.stderr)
         sys.exit(1)
+
+
+def _out_of_memory() -> tuple[type[Exception], ...]:
+    """Return the error of a GPU whose memory is full, if torch is there to raise it."""
+    return (sys.modules["torch"].OutOfMemoryError,) if "torch" in sys.modules else ()
 
 
 def keep_freed_memory() -> None:
@@ -161,6 +167,8 @@ def set_up_machine(config: DictConfig) -> str:
 
     Raises ValueError if either cannot be.
     """
+    import torch  # here: what is wrong with a command line is said without it
+
     keep_freed_memory()
     if config.threads is not None:
         if not isinstance(config.threads, int) or config.threads < 1:

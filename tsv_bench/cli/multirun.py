@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from tsv_bench.benchmark.runs import read_runs
 from tsv_bench.cli.launch import with_messages
 from tsv_bench.cli.printing import show
 from tsv_bench.files import check_room
-from tsv_bench.report.tables.table import Table, build_tables, with_correctness
-from tsv_bench.report.text.render import render_terminal
-from tsv_bench.report.write_report import write_report
+
+if TYPE_CHECKING:
+    from tsv_bench.report.tables.table import Table
 
 
 class Comparison(Callback):
@@ -39,6 +38,9 @@ class Comparison(Callback):
 
     def show(self, config: DictConfig) -> None:
         """Write the report of the finished jobs and print their table."""
+        from tsv_bench.report.text.render import render_terminal
+        from tsv_bench.report.write_report import write_report
+
         tables = tables_of(self.finished)
         paths = config.paths
         written = write_report(tables, Path(paths.report), config.layout)
@@ -47,6 +49,9 @@ class Comparison(Callback):
         show(f"Runs are in {paths.runs}, fine-tuned checkpoints in {paths.checkpoints}.")
 
 
-def tables_of(paths: Sequence[Path]) -> list[Table]:
+def tables_of(paths: Sequence[Path]) -> "list[Table]":
     """Build the tables of these Runs alone; one that is damaged is left out with a warning."""
+    from tsv_bench.benchmark.runs import read_runs  # here: Hydra makes a `Comparison` at once
+    from tsv_bench.report.tables.table import build_tables, with_correctness
+
     return build_tables(with_correctness(read_runs(dict.fromkeys(paths))))

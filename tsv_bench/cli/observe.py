@@ -1,95 +1,45 @@
 """tsv-observe: write statistics of images or texts through a fine-tuned network."""
 
-import logging
-import time
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from tsv_bench.cli.config import objects
-from tsv_bench.cli.config.needs import check_fetched
+from tsv_bench.cli.config.checkpoint_files import check_there
 from tsv_bench.cli.config.tasks import make_tasks
-from tsv_bench.cli.launch import command, plain, set_up_machine
-from tsv_bench.files import sha256
-from tsv_bench.methods.knobs import check_choice, check_whole
+from tsv_bench.cli.launch import command, plain
+from tsv_bench.methods.knobs import check_choice, check_switch, check_whole
 from tsv_bench.methods.needs import CLASSES
-from tsv_bench.models import zero_shot_heads
-from tsv_bench.observation.gather import drawn
-from tsv_bench.observation.observe_files import observe_images, observe_texts, output_paths
-from tsv_bench.observation.statistics_file import identity
-from tsv_bench.state_dicts.integrity import checked_hashes
-from tsv_bench.state_dicts.state_dict import StateDict, open_state_dict
-
-log = logging.getLogger(__name__)
+from tsv_bench.task_vectors.kinds import check_kinds
 
 EXAMPLE = "tsv-observe backbone=vit_b32 task=cars finetuned=cars.pt output=cars"
 
 
 @command("observe")
 def main(config: DictConfig) -> None:
-    """Write a file for each kind; log where they are."""
-    started = time.monotonic()
-    device = set_up_machine(config)
+    """Check the settings, then write a file for each kind."""
     for key in ("finetuned", "output"):
         if not isinstance(config[key], str):
             raise ValueError(f"{key}={config[key]!r} is not a path. As in: {EXAMPLE}")
+    check_switch("overwrite", config.overwrite)
     check_whole("seed", config.seed, "what draws images and classes", 0)
-    kinds = plain(config)["kinds"]
-    paths = output_paths(
-        Path(config.output), kinds if isinstance(kinds, list) else [kinds], config.overwrite
-    )
-    state = open_state_dict(config.finetuned)
-    about = {"checkpoint": identity(checked_hashes(state)), "seed": config.seed}
+    found = plain(config)["kinds"]
+    kinds = found if isinstance(found, list) else [found]
+    check_kinds(kinds)
+    check_there({"finetuned": config.finetuned})
     if config.texts is None:
-        of_images(config, state, paths, about, device)
+        check_choice("split", config.split, ("train", "val"), "a split that a method may see")
+        check_choice("classes", config.classes, CLASSES, "a way to take the classes of an image")
+        check_whole("images", config.images, "the number of images", 1)
+        make_tasks(config.task)
     else:
-        of_texts(config, state, paths, about, device)
-    total = sum(path.stat().st_size for path in paths.values())
-    log.info(
-        f"statistics of {config.finetuned} -> {', '.join(map(str, paths.values()))} "
-        f"({total / 1e6:.1f} MB) in {time.monotonic() - started:.1f} s"
-    )
+        for key, lowest in (("sequences", 1), ("tokens", 2)):
+            check_whole(key, config[key], f"the number of {key}", lowest)
+        if not Path(str(config.texts)).is_file():
+            raise FileNotFoundError(f"texts={config.texts}: there is no such file.")
 
+    from tsv_bench.cli.work.observe import observe
 
-def of_images(
-    config: DictConfig, state: StateDict, paths: dict[str, Path], about: dict, device: str
-) -> None:
-    """Write statistics of the task's images."""
-    check_choice("split", config.split, ("train", "val"), "a split that a method may see")
-    check_choice("classes", config.classes, CLASSES, "a way to take the classes of an image")
-    check_whole("images", config.images, "the number of images", 1)
-    tasks = make_tasks(config.task)
-    [(name, task)] = tasks.items()
-    check_fetched(config)
-    backbone = objects.make_backbone(config)
-    objects.check_data(config, backbone, tasks, {name: (config.split,)})
-    split = objects.make_loader(config, backbone)(task, config.split)
-    rows = drawn(
-        split, config.images, config.seed, f"the {config.split} images of {name}", "images"
-    )
-    about |= {
-        "backbone": backbone.fingerprint,
-        "data": task.fingerprint,
-        "split": config.split,
-        "images": config.images,
-    }
-    heads = zero_shot_heads(backbone, tasks, Path(config.paths.heads)) if "fisher" in paths else {}
-    observe_images(
-        backbone, state, paths, split.images[rows], heads.get(name), about, config.classes, device
-    )
-
-
-def of_texts(
-    config: DictConfig, state: StateDict, paths: dict[str, Path], about: dict, device: str
-) -> None:
-    """Write statistics of a text file."""
-    for key, lowest in (("sequences", 1), ("tokens", 2)):
-        check_whole(key, config[key], f"the number of {key}", lowest)
-    texts = Path(config.texts)
-    about |= {"data": sha256(texts), "split": "texts", "tokens": config.tokens}
-    observe_texts(
-        Path(config.finetuned), state, paths, texts, config.sequences, config.tokens, about, device
-    )
+    observe(config, kinds)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,21 @@
 """tsv-report: make tables and plots of the Runs in a folder, or compare two of its methods."""
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 
-from tsv_bench.cli.launch import command, plain
-from tsv_bench.cli.printing import show
-from tsv_bench.report.page import write_page
-from tsv_bench.report.tables.table import build_tables, read_evaluated
-from tsv_bench.report.tables.two_methods import compare
-from tsv_bench.report.text.render import make_sheets, render_terminal
-from tsv_bench.report.text.two_methods import comparison_terminal, write_comparison
-from tsv_bench.report.write_report import write_report
+from tsv_bench.cli.launch import command
+from tsv_bench.methods.knobs import check_switch
+from tsv_bench.report.text.layouts import check_layout
 
 
 @command("report")
 def main(config: DictConfig) -> None:
-    evaluated, out_folder = read_evaluated(Path(config.paths.runs)), Path(config.paths.report)
-    if config.compare is not None:
-        compared, refused = compare(evaluated, plain(config)["compare"])
-        text = comparison_terminal(compared, refused)
-        paths = write_comparison(compared, refused, out_folder)
-    else:
-        tables = build_tables(evaluated)
-        text = render_terminal(tables, layout=config.layout)
-        paths = write_report(tables, out_folder, config.layout)
-        if config.html:
-            sheets = make_sheets(tables, config.layout)
-            paths.append(write_page(evaluated, tables, sheets, out_folder))
-    show("\n".join([text, *(f"wrote {path}" for path in paths)]))
+    """Check the settings, then write the report."""
+    check_layout(config.layout)
+    check_switch("html", config.html)
+
+    from tsv_bench.cli.work.report import report
+
+    report(config)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import hashlib
 import stat
+from collections.abc import Hashable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -55,3 +56,11 @@ def remembered_sha256(path: Path) -> str:
 @cache
 def _sha256_of(path: Path, _: Stamp) -> str:
     return sha256(path)
+
+
+def repeated(contents: Mapping[str, Hashable]) -> list[list[str]]:
+    """Return the tasks whose files have the same content, those of one content together."""
+    tasks_of: dict[Hashable, list[str]] = {}
+    for task, content in contents.items():
+        tasks_of.setdefault(content, []).append(task)
+    return [tasks for tasks in tasks_of.values() if len(tasks) > 1]

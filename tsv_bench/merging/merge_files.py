@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from tqdm import tqdm
 
 from tsv_bench import __version__, provenance
 from tsv_bench.files import check_place
 from tsv_bench.files.claim import claimed
+from tsv_bench.merging.arguments import check_arguments
 from tsv_bench.merging.dense_writer import DenseWriter
 from tsv_bench.merging.low_rank_writer import LowRankWriter
 from tsv_bench.merging.masked_writer import MaskedDenseWriter, MaskWriter
-from tsv_bench.merging.outputs import WRITES, Metadata, check_outputs, output_paths
+from tsv_bench.merging.outputs import Metadata, check_outputs, output_paths
 from tsv_bench.merging.read_once import hashed_reading, reads_once
 from tsv_bench.merging.scoring import CommandExaminer, ScoringCommand
 from tsv_bench.methods.entrywise.lata_published import WeightedVector, Weighting
@@ -39,7 +39,6 @@ from tsv_bench.state_dicts.inputs import (
     open_inputs,
     warn_of_repeated,
 )
-from tsv_bench.state_dicts.low_rank import PRECISIONS
 from tsv_bench.state_dicts.writer import MADE_BY, Shards
 from tsv_bench.task_vectors.streaming import observer
 
@@ -123,7 +122,8 @@ def merge(
     work.
     """
     started = time.monotonic()
-    _check_arguments(alpha, write, precision, finetuned)
+    check_arguments(alpha, write, precision)
+    check_tasks(finetuned)
     given = {
         kind: open_statistics(kind, paths, finetuned) for kind, paths in (statistics or {}).items()
     }
@@ -241,19 +241,6 @@ def how_made(
         return about | own | stored
 
     return {task: {MADE_BY: json.dumps(of_task(task))} for task in tasks}
-
-
-def _check_arguments(
-    alpha: float, write: str, precision: str, finetuned: Mapping[str, Path | str]
-) -> None:
-    number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
-    if not number or not abs(alpha) <= torch.finfo(torch.float32).max:
-        raise ValueError(f"alpha={alpha!r} is not a number that float32 holds.")
-    if write not in WRITES:
-        raise ValueError(f"write={write!r} is unknown. There are: {', '.join(WRITES)}.")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r} is unknown. There are: {', '.join(PRECISIONS)}.")
-    check_tasks(finetuned)
 
 
 @contextmanager

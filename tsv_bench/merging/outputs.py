@@ -8,8 +8,6 @@ from tsv_bench.files.atomic import sweep
 from tsv_bench.state_dicts.state_dict import StateDict
 from tsv_bench.state_dicts.writer import Shards, owned, written_by_merge
 
-WRITES = ("model", "vector", "compressed")
-
 
 class Metadata(Protocol):
     """What a writer asks for the metadata of its outputs."""

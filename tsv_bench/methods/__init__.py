@@ -26,19 +26,34 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
-from tsv_bench.methods import entrywise, evolved, learned, masked, matrixwise, observed, routed
-from tsv_bench.task_vectors.lazy import ServedVectors
-
 if TYPE_CHECKING:
+    from tsv_bench.task_vectors.lazy import ServedVectors
 
-    def __getattr__(name: str) -> Callable[..., ServedVectors]: ...
+FOLDERS = ("entrywise", "matrixwise", "masked", "observed", "learned", "evolved", "routed")
 
 
-# What the files of the folders name in __all__: a new method needs no line here.
-__all__ = []
-for _folder in (entrywise, matrixwise, masked, observed, learned, evolved, routed):
-    for _file in iter_modules(_folder.__path__, f"{_folder.__name__}."):
-        _module = import_module(_file.name)
-        for _name in getattr(_module, "__all__", ()):
-            globals()[_name] = getattr(_module, _name)
-            __all__.append(_name)
+def __getattr__(name: str) -> "Callable[..., ServedVectors]":
+    """Import the methods when the first is asked for: knobs and needs are checked without torch."""
+    if name != "__all__" and (name.startswith("__") or name in _modules()):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if "__all__" not in globals():
+        _import_methods()
+    if name not in globals():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals()[name]
+
+
+def _modules() -> set[str]:
+    """Return the names of the files and folders beside this one."""
+    return {module.name for module in iter_modules(__path__)}
+
+
+def _import_methods() -> None:
+    """Import what the files of the folders name in __all__: a new method needs no line here."""
+    found = {}
+    for folder in FOLDERS:
+        package = import_module(f"{__name__}.{folder}")
+        for file in iter_modules(package.__path__, f"{package.__name__}."):
+            module = import_module(file.name)
+            found |= {name: getattr(module, name) for name in getattr(module, "__all__", ())}
+    globals().update(found, __all__=list(found))

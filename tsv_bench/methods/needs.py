@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tsv_bench.methods.knobs import check_choice, check_whole, is_number
-from tsv_bench.task_vectors.statistics import KINDS
+from tsv_bench.task_vectors.kinds import KINDS
 
 BENCH = "bench"  # the argument of methods that learn or search
 SPLITS = ("train", "val", "test")

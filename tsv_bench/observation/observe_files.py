@@ -17,7 +17,8 @@ from tsv_bench.observation import language
 from tsv_bench.observation.gather import Observatory, Shown, statistic_shape
 from tsv_bench.observation.statistics_file import StatisticsFile, write_statistics
 from tsv_bench.state_dicts.state_dict import StateDict
-from tsv_bench.task_vectors.statistics import KINDS, Gathered
+from tsv_bench.task_vectors.kinds import check_kinds
+from tsv_bench.task_vectors.statistics import Gathered
 
 
 def output_paths(output: Path, kinds: Sequence[str], overwrite: bool) -> dict[str, Path]:
@@ -25,8 +26,7 @@ def output_paths(output: Path, kinds: Sequence[str], overwrite: bool) -> dict[st
 
     Raises ValueError for an unknown kind, or if a file is there already and is not to be replaced.
     """
-    if not kinds or len(set(kinds)) < len(kinds) or set(kinds) - set(KINDS):
-        raise ValueError(f"kinds={list(kinds)} is not a list of some of {', '.join(KINDS)}.")
+    check_kinds(kinds)
     paths = {kind: output.with_name(f"{output.name}.{kind}.safetensors") for kind in kinds}
     for path in paths.values():
         if path.exists() and not overwrite:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from tsv_bench.state_dicts.state_dict import open_state_dict
 from tsv_bench.state_dicts.writer import Shards, StateDictWriter
+from tsv_bench.task_vectors.kinds import KINDS
 from tsv_bench.task_vectors.lazy import LazyMapping
-from tsv_bench.task_vectors.statistics import KINDS, Gathered, Statistics
+from tsv_bench.task_vectors.statistics import Gathered, Statistics
 
 STATISTICS = "tsv_bench.statistics"  # the metadata's key
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tsv_bench.files import replace_text
 from tsv_bench.report.tables.table import Table
-from tsv_bench.report.text.render import LAYOUTS, render_csv, render_latex, render_markdown
+from tsv_bench.report.text.layouts import LAYOUTS
+from tsv_bench.report.text.render import render_csv, render_latex, render_markdown
 
 
 def write_report(tables: Sequence[Table], out_folder: Path, layout: str = "runs") -> list[Path]:

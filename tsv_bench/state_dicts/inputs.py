@@ -1,13 +1,14 @@
 """The checkpoints that a command is given: opened, compared and checked before any work."""
 
 import logging
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from tsv_bench.escaping import check_name
+from tsv_bench.files.content import repeated
 from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.integrity import Hashes, check_contents
 from tsv_bench.state_dicts.open_vectors import cache_key, open_task_vector
@@ -152,14 +153,6 @@ def check_tasks(finetuned: Mapping[str, Path | str]) -> None:
         if task == "pretrained":
             raise ValueError("the task's name 'pretrained' is taken. Choose another.")
         check_name(task, "the task's name")
-
-
-def repeated(contents: Mapping[str, Hashable]) -> list[list[str]]:
-    """Return the tasks whose checkpoints have the same content, those of one content together."""
-    tasks_of: dict[Hashable, list[str]] = {}
-    for task, content in contents.items():
-        tasks_of.setdefault(content, []).append(task)
-    return [tasks for tasks in tasks_of.values() if len(tasks) > 1]
 
 
 def check_changes(vectors: Mapping[str, LazyMapping], pretrained: str) -> None:

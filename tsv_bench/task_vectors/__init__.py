@@ -4,18 +4,23 @@ A task vector is any mapping from layer name to delta (fine-tuned minus pretrain
 each access reads or computes, and nothing is kept. Task vectors map a task's name to its own.
 """
 
-from tsv_bench.task_vectors.lazy import (
-    LazyMapping,
-    LazyVector,
-    Part,
-    TaskVectors,
-    as_lazy,
-    blocks,
-    lazy_vectors,
-)
-from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
-from tsv_bench.task_vectors.merge import map_layers, mean, merge_entries, merge_layers
-from tsv_bench.task_vectors.task_vector import TaskVector, apply, is_changed
+from typing import TYPE_CHECKING
+
+from tsv_bench.faces import late
+
+if TYPE_CHECKING:
+    from tsv_bench.task_vectors.lazy import (
+        LazyMapping,
+        LazyVector,
+        Part,
+        TaskVectors,
+        as_lazy,
+        blocks,
+        lazy_vectors,
+    )
+    from tsv_bench.task_vectors.matrices import NOT_MERGED, Matrices
+    from tsv_bench.task_vectors.merge import map_layers, mean, merge_entries, merge_layers
+    from tsv_bench.task_vectors.task_vector import TaskVector, apply, is_changed
 
 __all__ = [
     "NOT_MERGED",
@@ -35,3 +40,4 @@ __all__ = [
     "merge_entries",
     "merge_layers",
 ]
+__getattr__ = late(__name__, "lazy", "matrices", "merge", "task_vector")

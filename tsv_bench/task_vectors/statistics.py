@@ -8,13 +8,6 @@ from tsv_bench.task_vectors.lazy import OtherLayers
 # Task -> its statistics. The inner type has no parameters, as checking them would read a layer.
 TaskStatistics = Mapping[str, Mapping]
 
-# Kind, which is the name of the argument that a method receives -> what it holds of a layer.
-KINDS = {
-    "inputs": "x^T x of a linear layer's inputs x [count, n], as [n, n]",
-    "means": "the mean of a linear layer's inputs, as [n]",
-    "fisher": "the diagonal of the Fisher information matrix, in the parameter's shape",
-}
-
 
 @dataclass(frozen=True)
 class Gathered:

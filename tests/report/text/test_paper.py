@@ -12,8 +12,8 @@ from tsv_bench.benchmark import published
 from tsv_bench.benchmark.runs import save_run
 from tsv_bench.cli import report
 from tsv_bench.report.tables.table import build_tables
+from tsv_bench.report.text.layouts import LAYOUTS
 from tsv_bench.report.text.render import (
-    LAYOUTS,
     render_csv,
     render_latex,
     render_markdown,

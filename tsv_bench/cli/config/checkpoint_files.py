@@ -1,29 +1,44 @@
 """Checkpoint files named on a command line, and the factor cache beside them."""
 
 import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from tsv_bench.cli.launch import plain
-from tsv_bench.state_dicts.factor_cache import FactorCache
+
+if TYPE_CHECKING:
+    from tsv_bench.state_dicts.factor_cache import FactorCache
 
 GB = 10**9  # bytes
 
 
-def make_cache(config: DictConfig) -> FactorCache | None:
+def make_cache(config: DictConfig) -> "FactorCache | None":
     """Return the factor cache, or None if there is no folder for it.
 
     Raises ValueError if its bound is not a number above zero.
     """
+    check_cache(config)
     if config.cache.folder is None:
         return None
+    from tsv_bench.state_dicts.factor_cache import FactorCache  # here: it takes torch
+
+    num_bytes = int(config.cache.max_gb * GB)
+    return FactorCache(config.cache.folder, num_bytes, largest_fraction(sys.argv[1:]))
+
+
+def check_cache(config: DictConfig) -> None:
+    """Raise ValueError if there is a folder of factors whose bound is not a number above zero."""
+    if config.cache.folder is None:
+        return
     bound = config.cache.max_gb
     if isinstance(bound, bool) or not isinstance(bound, int | float) or not bound > 0:
         raise ValueError(
             f"cache.max_gb={bound!r} is not a number above zero. cache.folder=null goes without."
         )
-    return FactorCache(config.cache.folder, int(bound * GB), largest_fraction(sys.argv[1:]))
 
 
 def largest_fraction(arguments: list[str]) -> float:
@@ -60,3 +75,13 @@ def checkpoint_paths(config: DictConfig, example: str) -> dict[str, str]:
             f"finetuned='{{cars: cars.pt, dtd: dtd.pt}}'"
         )
     return {str(task): path for task, path in finetuned.items()}
+
+
+def check_there(paths: Mapping[str, str], what: str = "checkpoint") -> None:
+    """Raise FileNotFoundError for the first path, by its name, where there is nothing."""
+    for name, path in paths.items():
+        if not Path(path).exists():
+            raise FileNotFoundError(
+                f"{name}: no {what} at {path}. Paths are taken from the current folder, "
+                f"{Path.cwd()}."
+            )

@@ -1,31 +1,25 @@
-"""The method that a configuration describes, and what is wrong with one that describes none.
+"""The method that a configuration describes: its function, bound to its knobs and checked.
 
 Apart from objects.py, so that tsv-merge need not import networks.
 """
 
 import hashlib
-import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError
+from omegaconf import DictConfig
 
 from tsv_bench import methods
+from tsv_bench.cli.config.method_yaml import WITH_BASE, described, find_function
 from tsv_bench.cli.config.search_path import options
-from tsv_bench.escaping import check_line, check_name
 from tsv_bench.methods.method import Choice, Method
-from tsv_bench.methods.needs import KEYS, SHOWN, needs_of
+from tsv_bench.methods.needs import SHOWN
 from tsv_bench.spelling import nearest
 
-REQUIRED = ("name", "label", "alphas", "serve")
 CHOOSE = {"knob", "candidates", "default", "serve"}
-# What a method is where base= names the model that the pretrained one was instruction-tuned from.
-WITH_BASE = "with_base"
-NOT_KNOBS = {*REQUIRED, "paper", "only_if", "choose", "num_tasks", WITH_BASE, *KEYS}
 
 
 def make_method(config: DictConfig, *, with_base: bool = False) -> Method:
@@ -34,9 +28,9 @@ def make_method(config: DictConfig, *, with_base: bool = False) -> Method:
     ``with_base``: in the form that takes an instruction vector. Raises ValueError if the yaml is
     not a method's, has no such form, or does not fit its function.
     """
-    settings = _settings(config.method, with_base)
+    found = described(config, with_base=with_base)
+    settings, knobs, needs = found.settings, found.knobs, found.needs
     name, serve = settings["name"], settings["serve"]
-    knobs = {key: value for key, value in settings.items() if key not in NOT_KNOBS}
     function = find_function(name, serve["_target_"])
     own = not function.__module__.startswith(methods.__name__)
     if own and name in options("method"):
@@ -44,7 +38,6 @@ def make_method(config: DictConfig, *, with_base: bool = False) -> Method:
             f"the method of {serve['_target_']} calls itself {name}, as a packaged one does: give "
             f"it a name of its own, or their Runs are taken for each other."
         )
-    needs = needs_of(settings)
     given = [*(needs.arguments if needs else ()), *(["instruction"] if with_base else [])]
     _check_signature(name, serve, function, given)
     method = Method(
@@ -61,11 +54,7 @@ def make_method(config: DictConfig, *, with_base: bool = False) -> Method:
         instructed=with_base,
     )
     method.check()
-    if odd := set(knobs) ^ set(method.serve.keywords):
-        raise ValueError(
-            f"the knob {min(odd)!r} of {name} does not reach its function, or comes from "
-            f"nowhere: method.<knob> and method.serve.<knob> must name the same knobs."
-        )
+    found.check_knobs()
     return method
 
 
@@ -89,80 +78,6 @@ def _choice(node: DictConfig, knobs: Mapping[str, Any]) -> Choice | None:
         default=node.choose.default,
         serve=instantiate(node.choose.serve),
     )
-
-
-def _settings(node: DictConfig, with_base: bool) -> dict[str, Any]:
-    """Return a method's yaml as plain data, that of its form with a base over it if so asked.
-
-    Raises ValueError if it lacks what every method has, or if its name or label may not be one.
-    """
-    name = node.get("name") or "the method"
-    try:
-        settings = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
-    except InterpolationKeyError as error:
-        raise ValueError(
-            f"the yaml of {name} passes on what it does not set: {error.full_key} is "
-            f"{OmegaConf.to_container(node)['serve'].get(str(error.key))!r}."
-        ) from error
-    if with_base:
-        own = settings.pop(WITH_BASE, None)
-        if not isinstance(own, dict) or "serve" not in own:
-            raise ValueError(
-                f"base= has no effect on method={name}: it needs no model from before instruction "
-                f"tuning. method=lata takes one."
-            )
-        settings |= own
-    if missing := [key for key in REQUIRED if key not in settings]:
-        raise ValueError(
-            f"the yaml of {name} has no {missing[0]!r}; a method has {', '.join(REQUIRED)} and its "
-            f"knobs."
-        )
-    check_name(settings["name"], "method.name")
-    check_line(settings["label"], "method.label")
-    serve = settings["serve"]
-    if not isinstance(serve, dict) or "_target_" not in serve or serve.get("_partial_") is not True:
-        raise ValueError(
-            f"the yaml of {name} says under serve which function it is and that it is not to be "
-            f"called yet: _target_: module.function and _partial_: true."
-        )
-    return settings
-
-
-def find_function(name: str, target: str) -> Callable:
-    """Return the function that ``_target_`` names.
-
-    Raises ValueError that says which part of the name does not exist.
-    """
-    module_name, _, function_name = str(target).rpartition(".")
-    found = f"the method {name} is {target}"
-    try:
-        module = importlib.import_module(module_name) if module_name else None
-    except ModuleNotFoundError as error:
-        if "is not a package" in str(error):
-            raise ValueError(f"{found}: {error}. It is module.function.") from error
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise ValueError(
-                f"{found}, and {module_name} imports {error.name}, which is not installed."
-            ) from error
-        module = None
-    except Exception as error:  # importing a user's module may raise anything
-        raise ValueError(
-            f"{found}, and {module_name} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    if module is None:
-        raise ValueError(
-            f"{found}, and there is no module {module_name or target}: neither in the current "
-            f"folder, {Path.cwd()}, nor installed. Start the command where "
-            f"{(module_name or 'my_method').split('.')[0]}.py is, or set PYTHONPATH to that folder."
-        )
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        there = [key for key, value in vars(module).items() if callable(value)]
-        raise ValueError(
-            f"{found}, and {module_name} has no function {function_name!r}"
-            f"{nearest(function_name, there)}"
-        )
-    return function
 
 
 def _check_signature(

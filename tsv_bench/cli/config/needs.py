@@ -1,15 +1,14 @@
 """What a configured run needs from the hub, and a refusal to start without it."""
 
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, get_method
 from omegaconf import DictConfig
 
 from tsv_bench import hub
 from tsv_bench.cli.config import objects
+from tsv_bench.cli.config.selection import selection
 from tsv_bench.cli.config.tasks import make_tasks
 from tsv_bench.cli.launch import plain
 from tsv_bench.models import clip_needs, load_clip
@@ -17,7 +16,6 @@ from tsv_bench.models import clip_needs, load_clip
 # For each loader of a backbone, the function that tells what it reads from the hub. Others read
 # nothing.
 NEEDS = {load_clip: clip_needs}
-GROUPS = ("suite", "backbone", "checkpoints")  # which decide what is needed
 
 
 def needs_of(config: DictConfig) -> list[hub.Need]:
@@ -66,23 +64,3 @@ def lacking(states: Sequence[hub.State]) -> str:
         size = "size not known" if state.num_bytes is None else hub.amount(state.num_bytes)
         lines.append(f"  {state.need}, {size}: {state}")
     return "\n".join(lines)
-
-
-def selection() -> str:
-    """Return this command line's suite, backbone and checkpoints as arguments of tsv-fetch."""
-    settings = HydraConfig.get()
-    return selected(settings.runtime.choices, settings.overrides.task)
-
-
-def selected(choices: Mapping[str, str], overrides: Iterable[str]) -> str:
-    """Return Hydra's choices of suite, backbone and checkpoints, and the changes made to them."""
-    arguments = [f"{group}={choices[group]}" for group in GROUPS if choices.get(group)]
-    for override in overrides:
-        key = override.lstrip("+~").partition("=")[0]
-        if key.partition(".")[0] in GROUPS and "." in key:
-            arguments.append(override)
-        elif key.startswith("task@suite.tasks"):
-            arguments.append(override.replace("task@suite.tasks", "suite.tasks", 1))
-        elif key == "task":  # of tsv-finetune
-            arguments.append(f"suite.tasks=[{override.partition('=')[2]}]")
-    return shlex.join(arguments)

@@ -3,17 +3,20 @@
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from tsv_bench.benchmark import published
-from tsv_bench.benchmark.evaluate import Accuracies
 from tsv_bench.benchmark.normalizer import find_normalizer
-from tsv_bench.benchmark.record import Cell
-from tsv_bench.checkpoints.checkpoint import Checkpoint
-from tsv_bench.cli.config.needs import selection
-from tsv_bench.data import Task
+from tsv_bench.cli.config.selection import selection
+from tsv_bench.data.task import Task
+
+if TYPE_CHECKING:  # they take torch
+    from tsv_bench.benchmark.evaluate import Accuracies
+    from tsv_bench.benchmark.record import Cell
+    from tsv_bench.checkpoints.checkpoint import Checkpoint
 
 CHOICES = ("own", "published")
 
@@ -30,8 +33,8 @@ def check_normalizer(config: DictConfig, tasks: Mapping[str, Task]) -> None:
 
 
 def make_normalizer(
-    config: DictConfig, cell: Cell, checkpoints: Mapping[str, Checkpoint]
-) -> tuple[Accuracies | None, str]:
+    config: DictConfig, cell: "Cell", checkpoints: "Mapping[str, Checkpoint]"
+) -> "tuple[Accuracies | None, str]":
     """Return the normalizer and where it is from; None: the cell's own accuracies.
 
     A task's own model was evaluated when it was fine-tuned here, or by method=individual. Raises

@@ -12,6 +12,7 @@ from torch import Tensor
 from tsv_bench.benchmark.alphas import check_patience
 from tsv_bench.benchmark.evaluator import Evaluation
 from tsv_bench.checkpoints.source import Source
+from tsv_bench.cli.config.tasks import check_seed
 from tsv_bench.data import Split, Task, bytes_to_write, check_source, load_split
 from tsv_bench.files import check_room
 from tsv_bench.models import Backbone, zero_shot_heads
@@ -46,8 +47,7 @@ def make_finetuning(config: DictConfig) -> Finetuning | None:
 
 def make_source(config: DictConfig, device: str) -> Source:
     """Return the source of checkpoints. Raises ValueError if the seed is no whole number."""
-    if not isinstance(config.seed, int):
-        raise ValueError(f"seed={config.seed!r} is not a whole number.")
+    check_seed(config)
     node = config.checkpoints
     extra = {"device": device} if "finetuning" in node else {}
     return instantiate(node, **extra)

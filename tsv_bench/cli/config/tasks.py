@@ -40,6 +40,12 @@ def make_tasks(nodes: DictConfig) -> dict[str, Task]:
     return tasks
 
 
+def check_seed(config: DictConfig) -> None:
+    """Raise ValueError unless the seed of fine-tuning is a whole number."""
+    if not isinstance(config.seed, int):
+        raise ValueError(f"seed={config.seed!r} is not a whole number.")
+
+
 @cache
 def _make_task(text: str) -> Task:
     return instantiate(switched(OmegaConf.create(text)))

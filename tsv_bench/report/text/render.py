@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from tsv_bench.columns import align
 from tsv_bench.report.tables.table import Table
 from tsv_bench.report.text.csv_records import row_record, to_csv
+from tsv_bench.report.text.layouts import check_layout
 from tsv_bench.report.text.leaderboard import leaderboard_csv, leaderboard_sheet
 from tsv_bench.report.text.paper import blocks, build_grids, paper_csv, paper_sheet
 from tsv_bench.report.text.runs import runs_parts, runs_sheet
 from tsv_bench.report.text.sheet import Sheet, latex, markdown, notes, terminal, wrap, wrap_label
-
-LAYOUTS = {"runs": "table", "paper": "paper", "leaderboard": "leaderboard"}  # -> file name
 
 
 def make_sheets(tables: Sequence[Table], layout: str = "runs") -> list[Sheet]:
@@ -26,8 +25,7 @@ def make_sheets(tables: Sequence[Table], layout: str = "runs") -> list[Sheet]:
 
     Raises ValueError for an unknown layout.
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout={layout!r} is unknown; there are: {', '.join(LAYOUTS)}.")
+    check_layout(layout)
     if layout == "paper":
         return [paper_sheet(grid) for grid in build_grids(tables)]
     if layout == "leaderboard":

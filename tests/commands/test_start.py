@@ -1,0 +1,90 @@
+"""How commands start: what is wrong is said before torch is imported, and all import little."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from made_up.merges import files, write_checkpoints
+from made_up.runs import make_run
+
+from tsv_bench.benchmark.runs import save_run
+
+ROOT = Path(__file__).resolve().parents[2]
+# Command line -> what is said; None: it ends well.
+LINES = {
+    "analyze --help": None,
+    "fetch --cfg job": None,
+    "analyze pretrained=a finetuned={b:b} output=c": "pretrained: no checkpoint at a. Paths are",
+    "bench metod=ties": "unknown key 'metod'; did you mean 'method'",
+    "bench method.alphas=[]": "method.alphas is empty",
+    "bench layout=x": "layout='x' is unknown; there are: runs, paper, leaderboard",
+    "finetune task=signs seed=one": "seed='one' is not a whole number",
+    "merge": "pretrained= is missing. As in: tsv-merge method=tsv_merge pretrained=",
+    "merge method=tiees": "unknown method 'tiees'; did you mean 'ties'",
+    "merge pretrained=a finetuned={b:b} output=c write=all": "write='all' is unknown",
+    "observe finetuned=a output=b kinds=[input]": "kinds=['input'] is not a list of some of",
+    "pretrain num_threads=0": "num_threads=0 is not a whole number from 1 on",
+    "report paths.runs=nowhere": "no Run in nowhere: looked for json files in",
+}
+# Prints of each command line of the standard input what came of it, and what was imported by then.
+RUN = """
+import contextlib, importlib, io, json, sys
+from stand_ins import composing
+
+composing.read_once()
+composing.compose_once()
+for line in json.load(sys.stdin):
+    command, *arguments = line.split()
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    sys.argv = [f"tsv-{command}", *arguments]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            importlib.import_module(f"tsv_bench.cli.{command}").main()
+        except SystemExit as end:
+            code = end.code or 0
+    print(json.dumps([line, code, out.getvalue(), err.getvalue(), sorted(sys.modules)]))
+"""
+
+
+def run(lines, folder):
+    """Run command lines one after another in one interpreter of their own."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(
+        [sys.executable, "-c", RUN], cwd=folder, input=json.dumps(list(lines)),
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_help_and_mistakes_need_no_torch(tmp_path):
+    for line, code, out, err, modules in run(LINES, tmp_path):
+        wanted = LINES[line]
+        assert "torch" not in modules, line
+        assert code == (wanted is not None) and (wanted or "") in err, (line, err)
+        assert (out == "") == (wanted is not None), line
+
+
+OTHERS = {"open_clip", "torchvision", "transformers", "datasets", "sklearn", "wandb", "pandas"}
+OTHERS |= {"pyarrow", "timm", "torch._dynamo"}
+
+
+def test_a_report_takes_no_torch(tmp_path):
+    save_run(*make_run("ties"), tmp_path / "runs")
+    [(_, code, _, err, modules)] = run(["report html=true"], tmp_path)
+    assert code == 0 and not {"torch", *OTHERS} & set(modules), err
+
+
+def test_merging_and_analysing_take_torch_alone(tmp_path):
+    write_checkpoints(tmp_path)
+    named = ",".join(f"{task}:{path}" for task, path in files().items())
+    given = f"pretrained=base.safetensors finetuned={{{named}}} cache.folder=null"
+    lines = [
+        f"merge method=ties {given} output=out.safetensors",
+        f"analyze {given} output=analysis figures=false",
+    ]
+    for line, code, _, err, modules in run(lines, tmp_path):
+        assert code == 0, err
+        assert not {"matplotlib", *OTHERS} & set(modules), line
