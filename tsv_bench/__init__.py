@@ -16,6 +16,7 @@ From the bottom up; a package imports only from packages above it in this list:
     columns        text in aligned columns
     spelling       the nearest right name to a misspelt one
     faces          packages whose names are imported when they are wanted
+    bars           progress bars, and the lines that they are in a file
     linalg         matrices only: singular vectors, polar factors
     task_vectors   named layers, read and merged one at a time
     methods        what tasks are served, entrywise or matrixwise, learned, evolved, routed, ...

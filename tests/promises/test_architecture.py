@@ -25,28 +25,29 @@ ALLOWED = {
     "spelling": "",
     "cores": "",
     "faces": "",
+    "bars": "",
     "linalg": "",
     "task_vectors": "faces linalg",
     "methods": "linalg task_vectors",
-    "hub": "files",
+    "hub": "files bars",
     "state_dicts": "files escaping columns linalg task_vectors",
-    "data": "cores files escaping faces hub",
-    "models": "files scores escaping hub state_dicts data",
+    "data": "cores files escaping faces bars hub",
+    "models": "files scores escaping bars hub state_dicts data",
     "checkpoints": "files scores hub state_dicts task_vectors data models",
     "observation.statistics_file": "task_vectors state_dicts",
     "observation": "files linalg task_vectors state_dicts data models checkpoints "
     "observation.statistics_file",
-    "merging": "files provenance columns faces linalg task_vectors methods state_dicts "
+    "merging": "files provenance columns faces bars linalg task_vectors methods state_dicts "
     "observation.statistics_file",
-    "benchmark": "files provenance scores escaping task_vectors methods state_dicts data models "
-    "checkpoints observation observation.statistics_file",
+    "benchmark": "files provenance scores escaping bars task_vectors methods state_dicts data "
+    "models checkpoints observation observation.statistics_file",
     "report.tables": "files scores escaping spelling benchmark",
     "report.plots": "files scores escaping benchmark report.tables",
     "report.text": "files scores escaping columns benchmark report.tables",
     "report": "files scores escaping columns benchmark report.tables report.plots report.text",
     "analysis.measures": "linalg task_vectors methods",
-    "analysis": "files provenance columns linalg task_vectors methods state_dicts report.plots "
-    "analysis.measures",
+    "analysis": "files provenance columns bars linalg task_vectors methods state_dicts "
+    "report.plots analysis.measures",
     "cli": "*",
 }
 # Rooms that see tensors only: torch, jaxtyping's annotations, and what one file is there to know.
@@ -58,6 +59,7 @@ ONLY_IN = {
     "hydra": {"cli"},
     "omegaconf": {"cli"},
     "wandb": {"report.tracking"},
+    "tqdm": {"bars", "cli.launch"},
     # The embedded suite is drawn with the fonts and photographs that matplotlib ships.
     "matplotlib": {"report.plots", "analysis", "data"},
 }

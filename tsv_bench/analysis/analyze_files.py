@@ -12,9 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from tsv_bench import provenance
+from tsv_bench import bars, provenance
 from tsv_bench.analysis.figure_files import figure_names
 from tsv_bench.analysis.measures import Settings, chosen_layers, measure
 from tsv_bench.analysis.records import as_text, make_records
@@ -76,9 +74,11 @@ def analyze(
     with claimed(output.resolve() / FILE):
         _check_output(output, overwrite)
         total = len(inputs.states)
-        with tqdm(total=total, desc="checking", unit="file", disable=not progress) as bar:
+        with bars.bar(total=total, desc="checking", unit="file", disable=not progress) as bar:
             inputs, hashes = check_inputs(inputs, factors, bar.update)
-        bar = partial(tqdm, total=len(layers), desc="measuring", unit="layer", disable=not progress)
+        bar = partial(
+            bars.bar, total=len(layers), desc="measuring", unit="layer", disable=not progress
+        )
         measured = list(bar(measure(inputs.vectors, settings)))
         if not any(layer.matrices for layer in measured):
             raise ValueError(

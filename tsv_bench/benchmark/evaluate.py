@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from tqdm import tqdm
 
+from tsv_bench import bars
 from tsv_bench.benchmark.alphas import choose_alpha, choose_by_task
 from tsv_bench.benchmark.evaluator import Evaluator
 from tsv_bench.benchmark.route import Routes, route_images
@@ -81,9 +81,9 @@ def in_memory(served: Served, label: str) -> Served:
     Vectors that each task has for itself stay lazy.
     """
     total = len(next(iter(served.values())))
-    token = observer.set(lambda s, n, what: tqdm(s, total=n, desc=what, leave=False, delay=2))
+    token = observer.set(lambda s, n, what: bars.bar(s, total=n, desc=what, leave=False, delay=2))
     try:
-        with tqdm(total=total, desc=f"{label}: layers", unit="layer", leave=False) as bar:
+        with bars.bar(total=total, desc=f"{label}: layers", unit="layer", leave=False) as bar:
             return served.in_memory(bar.update)
     finally:
         observer.reset(token)
@@ -136,7 +136,7 @@ def evaluate_method(
 
     with stage("alpha", seconds):
         total = len(method.alphas) * len(validation)
-        with tqdm(
+        with bars.bar(
             total=total, desc=f"{method.label}: alpha", leave=False, disable=not total
         ) as bar:
             if normalizer is None:
@@ -150,7 +150,7 @@ def evaluate_method(
 
     before = served.seconds
     with stage("test", seconds):
-        with tqdm(total=len(testing), desc=f"{method.label}: test", leave=False) as bar:
+        with bars.bar(total=len(testing), desc=f"{method.label}: test", leave=False) as bar:
             if isinstance(served, Routed):
                 routes = route_images(evaluator, served, testing, bar.update)
                 test = routes.correct
@@ -194,7 +194,7 @@ def choose_knob(
     """
     choice = method.choice
     total = len(choice.candidates) * len(validation)
-    with tqdm(total=total, desc=f"{method.label}: {choice.knob}", leave=False) as bar:
+    with bars.bar(total=total, desc=f"{method.label}: {choice.knob}", leave=False) as bar:
 
         def score(value: float) -> dict[str, float]:
             serve = partial(choice.serve, **{choice.knob: value})

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
-from tsv_bench import provenance
+from tsv_bench import bars, provenance
 from tsv_bench.benchmark.doubts import doubts
 from tsv_bench.benchmark.evaluate import (
     Accuracies,
@@ -256,7 +255,9 @@ def make_checkpoints(
                 for split in splits[name]:
                     load(task, split)
     with stage("checkpoints", seconds):
-        bar = tqdm(tasks.items(), desc="checkpoints", unit="task", leave=False, disable=not missing)
+        bar = bars.bar(
+            tasks.items(), desc="checkpoints", unit="task", leave=False, disable=not missing
+        )
         return {
             name: source.checkpoint(backbone, task, lambda split, task=task: load(task, split))
             for name, task in bar

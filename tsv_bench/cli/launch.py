@@ -21,9 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from tsv_bench import bars
 from tsv_bench.cli.config.overrides import checked
 from tsv_bench.cli.config.search_path import CONF, names_own_folder
 from tsv_bench.cli.config.void_settings import warn_of_void_settings
+from tsv_bench.methods.knobs import check_switch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters in malloc.h
 LARGE_BLOCK = 64 * 2**20  # bytes; larger blocks go back to the system when they are freed
@@ -46,8 +48,11 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         @functools.wraps(run)
         def guarded(config: DictConfig) -> Any:
             def warn_and_run() -> Any:
+                progress = config.get("progress", True)
+                check_switch("progress", progress)
                 warn_of_void_settings(config)
-                return run(config)  # Hydra hands it to its callbacks
+                with bars.showing(progress):
+                    return run(config)  # Hydra hands it to its callbacks
 
             with logging_redirect_tqdm():  # prints messages above the progress bars
                 return with_messages(program, warn_and_run)

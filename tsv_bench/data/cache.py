@@ -18,8 +18,8 @@ from pathlib import Path
 from filelock import FileLock
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
+from tsv_bench import bars
 from tsv_bench.data.images import decode
 from tsv_bench.data.pixels import Split, Undecoded, pixel_damage, read_pixels, write_pixels
 from tsv_bench.data.task import SPLITS, Task
@@ -198,7 +198,7 @@ def build_dataset(task: Task, home: Path) -> None:
     )
     splits = {}
     for split in SPLITS:
-        bar = tqdm(task.source(split), desc=f"{task.label}: {split} images", leave=False)
+        bar = bars.bar(task.source(split), desc=f"{task.label}: {split} images", leave=False)
         pairs = list(bar)
         if not pairs:
             raise ValueError(f"the source of {task.name} yields no {split} images.")

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
+from tsv_bench import bars
 from tsv_bench.files import replace_atomically, sha256
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def write_pixels(
         with temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             start = file.tell()
-            bar = tqdm(total=num_images, desc=title, unit="image", leave=False)
+            bar = bars.bar(total=num_images, desc=title, unit="image", leave=False)
             with bar:
                 for image, pixels in in_threads(decode, images):
                     file.seek(start + image.index * pixels.nbytes)

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import httpx2
 from huggingface_hub import constants, hf_hub_url
-from tqdm import tqdm
 
+from tsv_bench.bars import Bar
 from tsv_bench.files.atomic import sync
 from tsv_bench.hub.answers import BUSY, OK, Refused, answered, explained, read_listing
 from tsv_bench.hub.cache import Repository, intact, size
@@ -62,7 +62,7 @@ def list_revision(repository: Repository, what: str, revision: str) -> Listing:
     return listing
 
 
-def download(repository: Repository, what: str, commit: str, file: File, bar: tqdm) -> None:
+def download(repository: Repository, what: str, commit: str, file: File, bar: Bar) -> None:
     """Download a file's content and verify its hash; continue an interrupted download.
 
     huggingface_hub's own download starts anew in every process. ``bar`` counts bytes. Raises
@@ -106,7 +106,7 @@ def check_size(path: Path, what: str, file: File) -> None:
         )
 
 
-def append_rest(url: str, part: Path, num_bytes: int, bar: tqdm) -> None:
+def append_rest(url: str, part: Path, num_bytes: int, bar: Bar) -> None:
     """Append to ``part`` what it lacks of the ``num_bytes`` at ``url``; resume a cut connection.
 
     What comes beyond them is not read. Raises httpx2.TransportError after TRIES, Refused if the hub

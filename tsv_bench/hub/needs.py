@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
-from tqdm import tqdm
 
+from tsv_bench import bars
 from tsv_bench.hub.cache import Repository, intact, size
 from tsv_bench.hub.download import download, link, list_files
 from tsv_bench.hub.listing import File
@@ -187,7 +187,7 @@ def fetch(need: Need, *, progress: bool = True) -> Path:
     with FileLock(repository.home / ".tsv_bench.lock"):  # a second process waits for the first
         found = look_up(need)
         listing, lacking = repository.listing(), [*found.missing, *found.damaged]
-        with tqdm(
+        with bars.bar(
             total=found.num_bytes,
             initial=found.num_bytes - found.missing_bytes,
             desc=need.what,
@@ -211,7 +211,9 @@ def fetch(need: Need, *, progress: bool = True) -> Path:
 def reading(what: str, files: Sequence[File]) -> Iterator[File]:
     """Yield the files one by one, with a progress bar that counts their bytes."""
     total = sum(file.size for file in files)
-    with tqdm(total=total, desc=f"checking {what}", unit="B", unit_scale=True, leave=False) as bar:
+    with bars.bar(
+        total=total, desc=f"checking {what}", unit="B", unit_scale=True, leave=False
+    ) as bar:
         for file in files:
             yield file
             bar.update(file.size)

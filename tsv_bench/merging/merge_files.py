@@ -9,9 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from tqdm import tqdm
-
-from tsv_bench import __version__, provenance
+from tsv_bench import __version__, bars, provenance
 from tsv_bench.files import check_place
 from tsv_bench.files.claim import claimed
 from tsv_bench.merging.arguments import check_arguments
@@ -143,7 +141,7 @@ def merge(
     form = form_by_trial(serve, finetuned)
     writer = make_writer(form, inputs, Path(output), write, precision, alpha, overwrite)
     check_place(writer.outputs[0].parent, writer.num_bytes())
-    bar = partial(tqdm, disable=not progress)
+    bar = partial(bars.bar, disable=not progress)
     with ExitStack() as stack:
         for path in writer.outputs:
             stack.enter_context(claimed(path.resolve()))
@@ -159,7 +157,7 @@ def merge(
         for kind, of_kind in given.items():
             for task, file in of_kind.items():
                 check_owner(file, kind, task, identity(hashes[task]))
-        stack.enter_context(bars(progress))
+        stack.enter_context(watching(progress))
         served = served_by(serve, inputs.vectors, name)
         writer.plan(inputs, served)
         check_place(writer.outputs[0].parent, writer.num_bytes())
@@ -223,7 +221,7 @@ def write_candidate(inputs: Inputs, vector: Mapping, folder: Path) -> Path:
     path = folder / ("model" if inputs.base.path.is_dir() else "model.safetensors")
     writer = DenseWriter({None: path}, inputs.base, "model", 1.0, False)
     served = Shared(dict.fromkeys(inputs.vectors, vector), inputs.vectors, "a candidate")
-    writer.write(inputs, served, lambda final: {None: {}}, partial(tqdm, disable=True))
+    writer.write(inputs, served, lambda final: {None: {}}, partial(bars.bar, disable=True))
     return path
 
 
@@ -244,12 +242,12 @@ def how_made(
 
 
 @contextmanager
-def bars(progress: bool) -> Iterator[None]:
+def watching(progress: bool) -> Iterator[None]:
     """Show a progress bar for the steps that a method takes before its first layer."""
 
     def bar(steps: Iterable, total: int, label: str) -> Iterable:
         # leave=None: tqdm removes a bar within another's at its end.
-        return tqdm(steps, total=total, desc=label, disable=not progress, leave=None)
+        return bars.bar(steps, total=total, desc=label, disable=not progress, leave=None)
 
     token = observer.set(bar)
     try:

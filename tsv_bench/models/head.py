@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
+from tsv_bench import bars
 from tsv_bench.data import Task
 from tsv_bench.files import replace_atomically
 from tsv_bench.models.backbone import Backbone
@@ -40,7 +40,7 @@ def zero_shot_heads(
     freed afterwards.
     """
     try:
-        bar = tqdm(tasks.items(), desc="heads", unit="task", leave=False, delay=2)
+        bar = bars.bar(tasks.items(), desc="heads", unit="task", leave=False, delay=2)
         return {name: find_head(backbone, task, folder) for name, task in bar}
     finally:
         backbone.release_text()

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from tsv_bench import bars
 from tsv_bench.data.embedded import GENERATORS, image_rng
 from tsv_bench.models.training import batch_rows, step_generator
 
@@ -66,7 +66,9 @@ def draw_corpus(
     """Draw ``num_images`` of every subject: uint8 [images, 3, 30, 30], and as many captions."""
     jobs = [(subject, num_images, shares, seed) for subject in subjects]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        drawn = list(tqdm(pool.imap(draw_subject, jobs), total=len(jobs), desc="draw the corpus"))
+        drawn = list(
+            bars.bar(pool.imap(draw_subject, jobs), total=len(jobs), desc="draw the corpus")
+        )
     images = torch.from_numpy(np.concatenate([images for images, _ in drawn]))
     return images.permute(0, 3, 1, 2).contiguous(), [c for _, captions in drawn for c in captions]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from tsv_bench import bars
 from tsv_bench.files import replace_atomically
 from tsv_bench.models.distributed import ALONE, Group
 
@@ -92,7 +92,7 @@ def train(
 
     model.train()
     saved = time.monotonic()
-    bar = tqdm(
+    bar = bars.bar(
         range(first, recipe.steps),
         desc=label,
         initial=first,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
+from tsv_bench import bars
 from tsv_bench.benchmark.evaluate import unseen
 from tsv_bench.benchmark.evaluator import Evaluator
 from tsv_bench.benchmark.given.image_bench import ImageBench
@@ -96,7 +96,7 @@ def observe(
     arguments: dict[str, Any] = {kind: {} for kind in needs.statistics}
     observatory = Observatory(backbone.visual, folder / backbone.name, device)
     spent = dict.fromkeys(("forward_passes", "backward_passes", "seconds"), 0.0)
-    bar = tqdm(tasks.items(), desc=f"{method.label}: statistics", unit="task", leave=False)
+    bar = bars.bar(tasks.items(), desc=f"{method.label}: statistics", unit="task", leave=False)
     for name, task in bar if needs.statistics else ():
         state = image_tower(open_state_dict(checkpoints[name].path), backbone.pretrained)
         about = {
