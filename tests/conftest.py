@@ -43,9 +43,10 @@ import torch  # noqa: E402
 from filelock import FileLock  # noqa: E402
 from stand_ins import chromium, composing  # noqa: E402
 
-# Before a test module imports open_clip, which would take all that it can use with it.
-import tsv_bench.models.quick_import  # noqa: E402, F401
+from tsv_bench.models import quick_import  # noqa: E402
 
+# Before a test module imports open_clip, which would take all that it can use with it.
+quick_import.imported()
 composing.read_once()
 composing.compose_once()
 torch.set_num_threads(1)

@@ -4,10 +4,16 @@ import subprocess
 import sys
 
 SLOW = ("timm", "transformers", "torch._dynamo", "wandb", "sklearn", "datasets", "matplotlib")
-IMPORT = "import tsv_bench.models, tsv_bench.cli.work.bench, sys; print(*sorted(sys.modules))"
+IMPORT = """
+import tsv_bench.models, tsv_bench.cli.work.bench, sys
+print(*sorted(sys.modules))
+tsv_bench.models.build_mini("mini", 9)
+print(*sorted(sys.modules))
+"""
 COMPILER = """
 from tsv_bench.models.quick_import import open_clip, torchvision
 import sys
+assert open_clip.CLIP and torchvision.ops and "open_clip" in sys.modules
 assert not any(name in sys.modules for name in ("timm", "torch._dynamo", "torch._dynamo.utils"))
 import torch, torch._dynamo, timm
 print(torch._dynamo.utils.is_compile_supported("cpu"), torch.compile, timm.create_model)
@@ -21,9 +27,9 @@ def output_of(code):
 
 
 def test_a_benchmark_starts_without_them():
-    modules = output_of(IMPORT).stdout.split()
-    assert "open_clip" in modules
-    assert not [name for name in SLOW if name in modules]
+    before, after = (line.split() for line in output_of(IMPORT).stdout.splitlines())
+    assert "open_clip" not in before and "open_clip" in after
+    assert not [name for name in SLOW if name in after]
 
 
 def test_they_can_be_imported_afterwards():

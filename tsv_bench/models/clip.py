@@ -109,7 +109,7 @@ def clip_needs(
     return [need]
 
 
-def build_clip(architecture: str) -> open_clip.CLIP:
+def build_clip(architecture: str) -> "open_clip.CLIP":
     """Build an open_clip model without weights, on torch's meta device.
 
     Raises ValueError if there is no such architecture, or if it is not of OpenAI's kind.
@@ -142,7 +142,7 @@ def open_clip_file(path: Path) -> StateDict:
     return open_state_dict(path)
 
 
-def check_parameters(clip: open_clip.CLIP, state: StateDict, architecture: str) -> None:
+def check_parameters(clip: "open_clip.CLIP", state: StateDict, architecture: str) -> None:
     """Check that ``state`` has the parameters of both towers of ``clip``, and no others.
 
     Raises ValueError that names the first difference, and whose weights they are if that is known.
@@ -213,9 +213,9 @@ class TextTower:
 
     def __init__(self, architecture: str, path: Path) -> None:
         self.architecture, self.path = architecture, path
-        self._clip: open_clip.CLIP | None = None
+        self._clip: "open_clip.CLIP | None" = None
 
-    def _load(self) -> open_clip.CLIP:
+    def _load(self) -> "open_clip.CLIP":
         clip = build_clip(self.architecture)
         del clip.visual
         state = open_state_dict(self.path)
@@ -233,7 +233,7 @@ class TextTower:
         return digest.hexdigest()
 
     @cached_property
-    def _tokenizer(self) -> open_clip.SimpleTokenizer:
+    def _tokenizer(self) -> "open_clip.SimpleTokenizer":
         return open_clip.get_tokenizer(self.architecture)
 
     @torch.no_grad()

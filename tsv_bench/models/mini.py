@@ -13,7 +13,6 @@ from tsv_bench.models.backbone import Backbone
 from tsv_bench.models.quick_import import open_clip
 
 FOLDER = Path(__file__).parent
-open_clip.add_model_config(FOLDER)
 
 # The file holds only those rows of the token embedding that pretraining has seen, and their ids.
 TOKENS, ROWS = "token_embedding.ids", "token_embedding.rows"

@@ -1,19 +1,34 @@
-"""Import open_clip and torchvision quickly, without libraries that no tower here needs.
+"""Import open_clip and torchvision when they are first used, without what no tower here needs.
 
+A Run that is found finished needs neither, and both take a second.
 open_clip tries to import timm and transformers for towers of theirs, and does without where they
 are not installed. torchvision imports torch's compiler for one question that nobody asks here.
 """
 
 import importlib
 import sys
+from functools import cache
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 OPTIONAL = ("timm", "transformers")  # for open_clip
 COMPILER = ("torch._dynamo", "torch._dynamo.utils")
 
 
-def imported() -> tuple[ModuleType, ModuleType]:
-    """Return open_clip and torchvision; modules that are imported already are used as they are."""
+class Later(ModuleType):
+    """A module that is imported when something of it is first asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(imported()[self.__name__], name)
+
+
+@cache
+def imported() -> dict[str, ModuleType]:
+    """Return open_clip, which then knows the architectures of this folder, and torchvision.
+
+    Modules that are imported already are used as they are.
+    """
     hidden = [name for name in OPTIONAL if name not in sys.modules]
     stubs = COMPILER if not any(name in sys.modules for name in COMPILER) else ()
     sys.modules.update(dict.fromkeys(hidden))  # None makes an import fail as if not installed
@@ -22,7 +37,8 @@ def imported() -> tuple[ModuleType, ModuleType]:
         import open_clip
         import torchvision
 
-        return open_clip, torchvision
+        open_clip.add_model_config(Path(__file__).parent)
+        return {"open_clip": open_clip, "torchvision": torchvision}
     finally:
         for name in (*hidden, *stubs):
             del sys.modules[name]
@@ -39,4 +55,4 @@ def _stub(name: str) -> ModuleType:
     return module
 
 
-open_clip, torchvision = imported()
+open_clip, torchvision = Later("open_clip"), Later("torchvision")

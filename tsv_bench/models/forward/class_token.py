@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from tsv_bench.models.quick_import import open_clip
 
-transformer = open_clip.transformer
-
 
 @contextmanager
 def class_token_only(visual: nn.Module) -> Iterator[None]:
@@ -20,7 +18,7 @@ def class_token_only(visual: nn.Module) -> Iterator[None]:
     blocks 20%. A tower that pools in another way is left as it is.
     """
     block = visual.transformer.resblocks[-1] if pools_class_token(visual) else None
-    if type(block) is not transformer.ResidualAttentionBlock:
+    if type(block) is not open_clip.transformer.ResidualAttentionBlock:
         yield
         return
     block.forward = partial(_first_token, block)
@@ -33,7 +31,7 @@ def class_token_only(visual: nn.Module) -> Iterator[None]:
 def pools_class_token(visual: nn.Module) -> bool:
     """Return whether the tower is open_clip's ViT and its features are the class token's."""
     return (
-        isinstance(visual, transformer.VisionTransformer)
+        isinstance(visual, open_clip.transformer.VisionTransformer)
         and visual.attn_pool is None
         and visual.pool_type == "tok"
         and not visual.output_tokens
@@ -42,13 +40,13 @@ def pools_class_token(visual: nn.Module) -> bool:
 
 
 def _first_token(
-    block: transformer.ResidualAttentionBlock,
+    block: nn.Module,
     x: Tensor,
     k_x: None = None,
     v_x: None = None,
     attn_mask: None = None,
 ) -> Tensor:
-    """Return the first token of the block's output, [batch, 1, width].
+    """Return the first token of the output of an open_clip block, [batch, 1, width].
 
     ``x`` is the block's input, [batch, tokens, width].
     """
