@@ -60,7 +60,7 @@ def test_a_comparison_prints_its_table_and_says_where_all_is(comparison):
     assert {f"{p}.{end}" for p in ("methods", "tasks", "alpha") for end in ends} <= plots
     assert all(f"runs/report/{name}" in result.out for name in written)
     for bar in ("fine-tune Signs", "fine-tune Shapes", "TSV-M: alpha", "TSV-M: test"):
-        assert f"{bar}:   0%" in result.err
+        assert f"{bar}: 0/" in result.err
 
 
 def test_a_comparison_leaves_nothing_else(folder):

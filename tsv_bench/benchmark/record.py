@@ -32,7 +32,7 @@ from tsv_bench.escaping import check_name, visible
 from tsv_bench.files import check_room
 from tsv_bench.methods.forms import Served
 from tsv_bench.methods.method import Method
-from tsv_bench.models import Backbone
+from tsv_bench.models.backbone import Named
 from tsv_bench.models.finetuning import Finetuning
 from tsv_bench.scores import score
 from tsv_bench.state_dicts.factor_cache import FactorCache
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 class Cell:
     """One cell of the benchmark: a method on a suite, a backbone and a source of checkpoints."""
 
-    backbone: Backbone
+    backbone: Named  # a `Backbone` once the Run is to be made
     suite: str
     tasks: Mapping[str, Task]
     method: Method

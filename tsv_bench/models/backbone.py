@@ -13,21 +13,27 @@ from tsv_bench.models.quick_import import open_clip, torchvision
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backbone:
-    """A pretrained CLIP: its image tower, and what makes heads for it."""
+class Named:
+    """What a backbone is known by before it is built: by these a finished Run is found."""
 
     name: str
     label: str
+    fingerprint: str  # sha256 of the weights
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "the backbone's name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone(Named):
+    """A pretrained CLIP: its image tower, and what makes heads for it."""
+
     image_size: int  # pixels
     visual: nn.Module  # makes normalized images [batch, 3, size, size] features [batch, dim]
-    fingerprint: str  # sha256 of the weights
     logit_scale: float  # exp of the learned log scale
     encode_text: Callable[[list[str]], Tensor]  # makes prompts features [prompts, dim]
     release_text: Callable[[], None] = lambda: None  # frees the text tower, until it is used again
     text_fingerprint: Callable[[], str] = lambda: ""  # "": `fingerprint` is of both towers
-
-    def __post_init__(self) -> None:
-        check_name(self.name, "the backbone's name")
 
     @property
     def pretrained(self) -> dict[str, Tensor]:

@@ -213,7 +213,7 @@ class TextTower:
 
     def __init__(self, architecture: str, path: Path) -> None:
         self.architecture, self.path = architecture, path
-        self._clip: "open_clip.CLIP | None" = None
+        self._clip: open_clip.CLIP | None = None
 
     def _load(self) -> "open_clip.CLIP":
         clip = build_clip(self.architecture)

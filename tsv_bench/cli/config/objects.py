@@ -16,9 +16,13 @@ from tsv_bench.cli.config.tasks import check_seed
 from tsv_bench.data import Split, Task, bytes_to_write, check_source, load_split
 from tsv_bench.files import check_room
 from tsv_bench.models import Backbone, zero_shot_heads
+from tsv_bench.models.backbone import Named
 from tsv_bench.models.devices import batch_sizes, chosen_precision
 from tsv_bench.models.finetuning import Finetuning
 from tsv_bench.report.tracking import Tracker
+
+LOADERS = ("tsv_bench.models.load_clip", "tsv_bench.models.load_mini")
+SOURCES = tuple(f"tsv_bench.checkpoints.{file}" for file in ("on_demand", "source", "released"))
 
 
 def make_tracker(config: DictConfig) -> Tracker:
@@ -27,6 +31,19 @@ def make_tracker(config: DictConfig) -> Tracker:
     chosen = HydraConfig.get().runtime.choices.get("experiment")
     named = "experiment" not in node or node.experiment is not None
     return instantiate(node, **({} if named else {"experiment": chosen}))
+
+
+def name_backbone(config: DictConfig) -> Named:
+    """Return the backbone's name and hash without building it, if the configuration has the hash.
+
+    Else the backbone. Only our own loaders compare the weights with this hash, and only our own
+    sources of checkpoints ask for no more.
+    """
+    load = config.backbone.load
+    targets = {load._target_, config.checkpoints._target_.rpartition(".")[0]}
+    if not load.get("sha256") or not targets <= {*LOADERS, *SOURCES}:
+        return make_backbone(config)
+    return Named(name=load.name, label=load.label, fingerprint=load.sha256)
 
 
 def make_backbone(config: DictConfig) -> Backbone:

@@ -1,6 +1,7 @@
 """The work of tsv-bench."""
 
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -38,14 +39,15 @@ def bench(config: DictConfig) -> Path:
     if HydraConfig.get().mode == RunMode.MULTIRUN or not isinstance(tracker, NoTracker):
         check_room(Path(config.paths.report), 1_000_000)
 
-    label, backbone = cell.method.label, cell.backbone
+    label = cell.method.label
     path = None if config.overwrite else cell.finished()
     if path:
         log.info(f"{label}: already there, {path} (overwrite=true evaluates it again)")
         run, weights = load_run(path), None
     else:
+        backbone = objects.make_backbone(config)
         path, run, served = make_run(
-            cell,
+            replace(cell, backbone=backbone),
             load=objects.make_loader(config, backbone),
             check_data=partial(objects.check_data, config, backbone, cell.tasks),
             make_heads=partial(objects.make_heads, config, backbone, cell.tasks, cell.source),
@@ -77,7 +79,7 @@ def make_cell(config: DictConfig, device: str) -> Cell:
     check_fetched(config)
     fine_tunes = method.needs is not None and method.needs.fine_tunes
     return Cell(
-        backbone=objects.make_backbone(config),
+        backbone=objects.name_backbone(config),
         suite=suite_name(config),
         tasks=tasks,
         method=method,
