@@ -20,6 +20,7 @@ LINES = {
     "bench metod=ties": "unknown key 'metod'; did you mean 'method'",
     "bench method.alphas=[]": "method.alphas is empty",
     "bench layout=x": "layout='x' is unknown; there are: runs, paper, leaderboard",
+    "bench progress=no_bars": "progress='no_bars' is neither true nor false",
     "finetune task=signs seed=one": "seed='one' is not a whole number",
     "merge": "pretrained= is missing. As in: tsv-merge method=tsv_merge pretrained=",
     "merge method=tiees": "unknown method 'tiees'; did you mean 'ties'",

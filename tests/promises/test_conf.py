@@ -20,7 +20,8 @@ from stand_ins.configurations import composed
 from tsv_bench import methods
 from tsv_bench.cli import analyze, bench, fetch, finetune, merge, observe, pretrain, report
 from tsv_bench.cli.config import tasks
-from tsv_bench.cli.config.method import NOT_KNOBS, make_method
+from tsv_bench.cli.config.method import make_method
+from tsv_bench.cli.config.method_yaml import NOT_KNOBS
 from tsv_bench.cli.config.search_path import CONF, groups, options
 from tsv_bench.cli.config.tasks import switched
 

@@ -28,9 +28,6 @@ GENERATORS: dict[str, Draw] = {
     **LETTERS,
 }
 
-# Raised whenever a generator draws something else for the same seed: caches are then rebuilt.
-VERSION = 2
-
 
 def image_rng(*key: int | str) -> Rng:
     """Return a generator for one image, so that images do not depend on how many are drawn."""
