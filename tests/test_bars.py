@@ -1,6 +1,7 @@
 """Bars in a file: a line at the start, one at the end, and one each half minute between."""
 
 import contextlib
+import gc
 import io
 import logging
 import os
@@ -68,6 +69,16 @@ def test_a_bar_that_is_told_says_where_it_was_when_an_error_ended_it(clock):
         raise RuntimeError
     assert [line.split(" [")[0] for line in lines(text)] == ["data: 0/2000", "data: 1000/2000"]
     assert text.getvalue().endswith(", loss=0.1]\n")
+
+
+def test_a_bar_that_was_left_says_no_more():
+    """After Ctrl-C the last line is the one that says how to go on."""
+    with standard_error() as text:
+        for step in bars.bar(range(3), desc="count"):
+            if step == 1:
+                break
+        gc.collect()
+    assert len(lines(text)) == 1
 
 
 def test_messages_bring_no_line_of_a_bar_with_them(clock):

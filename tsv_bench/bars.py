@@ -61,6 +61,16 @@ class Lines(Bar):
     monitor_interval = 0  # no thread that draws bars which have stalled
     _said: float | None = None  # when the last line was written
 
+    def __iter__(self) -> Iterator:
+        """Count the steps. One that is left says no last line: an error or Ctrl-C has its own."""
+        for step in self.iterable:
+            yield step
+            self.update()
+        self.close()
+
+    def __del__(self) -> None:
+        self._end()
+
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Write a line if it is the first, or if the last one was `mininterval` ago."""
         now = self._time()
@@ -78,8 +88,12 @@ class Lines(Bar):
         now = self._time()
         if now - self.start_t >= self.delay:
             self._write(now)
-        self.disable = True
-        self._decr_instances(self)
+        self._end()
+
+    def _end(self) -> None:
+        if not getattr(self, "disable", True):  # not there if its settings were refused
+            self.disable = True
+            self._decr_instances(self)
 
     def _write(self, now: float) -> None:
         self._said = now

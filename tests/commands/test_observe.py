@@ -199,12 +199,16 @@ def broken(folder):
         (["inputs={a: a.inputs.safetensors, c: c}"], "inputs has 'c', and there is no such"),
         (["inputs={a: none, b: none}"], "inputs of a: "),
         (
-            ["inputs={a: a.fisher.safetensors, b: b}"],
+            ["inputs={a: a.fisher.safetensors, b: b.inputs.safetensors}"],
             "inputs of a: a.fisher.safetensors holds fish",
         ),
         (["inputs={a: b.inputs.safetensors, b: b.inputs.safetensors}"], "is of another checkpoint"),
-        (["inputs={a: cut.safetensors, b: b}"], "is not a whole safetensors file"),
-        (["inputs={a: plain.safetensors, b: b}"], "plain.safetensors holds no statistics"),
+        (["inputs={a: cut.safetensors, b: cut.safetensors}"], "is not a whole safetensors file"),
+        (["inputs={a: plain.safetensors, b: a}"], "inputs of b: no statistics at a."),
+        (
+            ["inputs={a: plain.safetensors, b: plain.safetensors}"],
+            "plain.safetensors holds no statistics",
+        ),
         (
             ["inputs={a: layers.safetensors, b: b.inputs.safetensors}"],
             "has 4 layers that the checkpoint has not, first 'transformer.resblocks.4",

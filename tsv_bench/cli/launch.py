@@ -152,7 +152,8 @@ def with_messages(program: str, work: Callable[[], Any]) -> Any:
 
 def _out_of_memory() -> tuple[type[Exception], ...]:
     """Return the error of a GPU whose memory is full, if torch is there to raise it."""
-    return (sys.modules["torch"].OutOfMemoryError,) if "torch" in sys.modules else ()
+    error = getattr(sys.modules.get("torch"), "OutOfMemoryError", None)
+    return (error,) if error else ()
 
 
 def keep_freed_memory() -> None:

@@ -35,7 +35,8 @@ def main(config: DictConfig) -> None:
     base = {} if config.base is None else {"base": config.base}
     check_there({"pretrained": config.pretrained, **base, **finetuned})
     for kind, paths in statistics.items():
-        check_there({f"{kind} of {task}": path for task, path in paths.items()}, "statistics")
+        if set(paths) == set(finetuned):
+            check_there({f"{kind} of {task}": path for task, path in paths.items()}, "statistics")
 
     from tsv_bench.cli.work.merge import merge
 
