@@ -13,11 +13,14 @@ import signal
 import sys
 import threading
 import time
+from multiprocessing import forkserver
+from pathlib import Path
+from unittest import mock
 
-from tsv_bench.cli.work import bench, finetune, merge
-
+TESTS = Path(__file__).resolve().parents[1]
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([module.__name__ for module in (bench, finetune, merge)])
+SERVER.set_forkserver_preload(["stand_ins.preloaded"])
+PATHS = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
 COUNT = itertools.count()
 LONGEST = 600  # seconds that a held process waits if its test is killed
 
@@ -40,6 +43,8 @@ class Started:
         files = (self._out, self._err, self._held)
         given = (folder, files, dict(os.environ), hold, function, arguments)
         self._process = SERVER.Process(target=begin, args=given)
+        with mock.patch.dict(os.environ, PYTHONPATH=PATHS):  # the server knows no other sys.path
+            forkserver.ensure_running()
         self._process.start()
 
     def __enter__(self):
