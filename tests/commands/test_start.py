@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from made_up.merges import files, write_checkpoints
 from made_up.runs import make_run
 
@@ -26,7 +27,6 @@ LINES = {
     "merge method=tiees": "unknown method 'tiees'; did you mean 'ties'",
     "merge pretrained=a finetuned={b:b} output=c write=all": "write='all' is unknown",
     "observe finetuned=a output=b kinds=[input]": "kinds=['input'] is not a list of some of",
-    "pretrain num_threads=0": "num_threads=0 is not a whole number from 1 on",
     "report paths.runs=nowhere": "no Run in nowhere: looked for json files in",
 }
 # Prints of each command line of the standard input what came of it, and what was imported by then.
@@ -78,6 +78,7 @@ def test_a_report_takes_no_torch(tmp_path):
     assert code == 0 and not {"torch", *OTHERS} & set(modules), err
 
 
+@pytest.mark.slow  # it imports torch
 def test_merging_and_analysing_take_torch_alone(tmp_path):
     write_checkpoints(tmp_path)
     named = ",".join(f"{task}:{path}" for task, path in files().items())
