@@ -21,7 +21,7 @@ import torch
 
 from tsv_bench import methods
 from tsv_bench.benchmark.given.image_bench import ImageBench
-from tsv_bench.cli.launch import keep_freed_memory
+from tsv_bench.cli.work.machine import keep_freed_memory
 from tsv_bench.models import Backbone
 from tsv_bench.provenance import peak_memory
 from tsv_bench.state_dicts.steps.unfinished import Unfinished

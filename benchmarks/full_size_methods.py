@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.overrides import CONF, options
-from tsv_bench.cli.launch import keep_freed_memory
+from tsv_bench.cli.work.machine import keep_freed_memory
 from tsv_bench.methods.masked.masked_vector import MaskedVector, masked_rows
 from tsv_bench.methods.matrixwise.wudi import interference, merge_matrix
 from tsv_bench.provenance import peak_memory

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from tsv_bench import methods
 from tsv_bench.cli.config.search_path import CONF, options
-from tsv_bench.cli.launch import keep_freed_memory
+from tsv_bench.cli.work.machine import keep_freed_memory
 from tsv_bench.provenance import peak_memory
 from tsv_bench.state_dicts.state_dict import open_state_dict
 from tsv_bench.task_vectors.lazy import LazyMapping

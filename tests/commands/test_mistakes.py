@@ -36,7 +36,7 @@ MISTAKES = {
     "tracker=wandb tracker.mode=onlin": "tracker.mode='onlin' is unknown",
     "method=ties method.density=0": "density=0 is not in (0, 1]",
     "method=ties method.merge=max": "merge='max'",
-    "device=cuda": "device=cuda asks for a GPU and torch finds none",
+    "device=cuda": "device=cuda: 'cuda' is none that torch can use here. There are: cpu",
     "~suite.tasks.signs ~suite.tasks.shapes suite.tasks=[signs,shapes]": "the suite has no tasks",
     "suite.tasks=[signs] suite.tasks.signs.templates=[a sign]": "needs templates with {}",
     "backbone.load.sha256=abc": "mini.safetensors has sha256",

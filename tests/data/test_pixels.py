@@ -11,6 +11,7 @@ import torch
 from made_up.hub_data import encoded, hub_data, image, write_folders, write_parquet
 from torchvision.transforms.v2 import functional
 
+from tsv_bench.cores import num_cores
 from tsv_bench.data import cache, hub, load_split, pixels
 from tsv_bench.data.pixels import Undecoded
 from tsv_bench.data.task import SPLITS
@@ -118,8 +119,7 @@ def test_few_images_are_held_at_a_time_however_many_there_are(tmp_path):
     pixels.write_pixels(
         tmp_path / "x.npz", images(), to_pixels, num_images=400, image_size=4, title="x"
     )
-    num_threads = len(os.sched_getaffinity(0))
-    assert most[0] <= pixels.NUM_WAITING * num_threads + 2
+    assert most[0] <= pixels.NUM_WAITING * num_cores() + 2
     assert torch.equal(pixels.read_pixels(tmp_path / "x.npz").images[399], to_pixels(image(99)))
 
 

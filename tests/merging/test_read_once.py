@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from made_up.merges import TASKS, files, made, write_checkpoints
+from made_up.merges import TASKS, files, made, same, write_checkpoints
 from made_up.state_dicts import save
 
 from tsv_bench import methods
@@ -147,3 +147,12 @@ def test_methods_that_decompose_check_their_files_before(tmp_path, monkeypatch):
     assert checked == [True]
     merge(methods.task_arithmetic, output=tmp_path / "entries.safetensors")
     assert checked == [True]
+
+
+def test_two_devices_give_what_one_gives(tmp_path):
+    """Two names of the CPU stand for two GPUs."""
+    write_checkpoints(tmp_path)
+    for name, knobs in {"tsv_merge": {}, "ties": {"density": 0.2}, "task_arithmetic": {}}.items():
+        [one] = made(tmp_path, name, f"{name}1.safetensors", knobs=knobs)
+        [two] = made(tmp_path, name, f"{name}2.safetensors", knobs=knobs, device="cpu,cpu:0")
+        same(two, one)

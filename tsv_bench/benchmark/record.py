@@ -190,20 +190,23 @@ def make_run(
     make_heads: Callable[[], Mapping[str, Tensor]],
     find_normalizer: Callable[[Mapping[str, Checkpoint]], tuple[Accuracies | None, str]],
     factors: FactorCache | None = None,
+    merged_on: str | None = None,
 ) -> tuple[Path, Run, Served]:
     """Evaluate a cell and save its Run; return its file, the Run and what was served.
 
     ``load`` returns a task's images of a split. ``check_data`` gets task -> splits before any is
     decoded and raises if data are missing. ``make_heads`` returns task -> head.
     ``find_normalizer`` gets the checkpoints and returns the normalizer (see `evaluate_method`) and
-    where it is from.
+    where it is from. ``merged_on``: devices of a method that sees weights alone, if there are
+    several; a network has one.
     """
     provenance.forget_peak_memory()
     evaluation, seconds = cell.evaluation, {}
     checkpoints = make_checkpoints(cell, load, check_data, seconds)
     normalizer, origin = find_normalizer(checkpoints)
     with stage("open", seconds):
-        vectors = open_task_vectors(cell.backbone, checkpoints, evaluation.device, factors)
+        device = evaluation.device if cell.method.needs else merged_on or evaluation.device
+        vectors = open_task_vectors(cell.backbone, checkpoints, device, factors)
     with stage("heads", seconds):
         heads = make_heads()
     given, unfinished = Given(cell.method), cell.unfinished(checkpoints)

@@ -1,10 +1,8 @@
-"""What all commands share: the configuration, messages for mistakes, and the machine's settings."""
+"""What all commands share: the configuration, and messages for mistakes."""
 
-import ctypes
 import errno
 import functools
 import os
-import platform
 import resource
 import shlex
 import shutil
@@ -25,11 +23,8 @@ from tsv_bench import bars
 from tsv_bench.cli.config.overrides import checked
 from tsv_bench.cli.config.search_path import CONF, names_own_folder
 from tsv_bench.cli.config.void_settings import warn_of_void_settings
+from tsv_bench.cli.work.machine import check_threads
 from tsv_bench.methods.knobs import check_switch
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters in malloc.h
-LARGE_BLOCK = 64 * 2**20  # bytes; larger blocks go back to the system when they are freed
-NEVER = 2**31 - 1  # the largest int: freed memory at the end of the heap is never given back
 
 NUM_FILES = 8192  # that a process may have open: more than all shards of a merge
 
@@ -50,6 +45,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             def warn_and_run() -> Any:
                 progress = config.get("progress", True)
                 check_switch("progress", progress)
+                if "threads" in config:
+                    check_threads(config.threads)
                 warn_of_void_settings(config)
                 with bars.showing(progress):
                     return run(config)  # Hydra hands it to its callbacks
@@ -154,46 +151,6 @@ def _out_of_memory() -> tuple[type[Exception], ...]:
     """Return the error of a GPU whose memory is full, if torch is there to raise it."""
     error = getattr(sys.modules.get("torch"), "OutOfMemoryError", None)
     return (error,) if error else ()
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for the next tensor of that size.
-
-    By default it returns blocks above 128 kB to the system, which hands them out again page by
-    page, zeroed. That was a twelfth of the time of a merge. Other allocators are left as they are.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
-        mallopt(M_TRIM_THRESHOLD, NEVER)
-
-
-def set_up_machine(config: DictConfig) -> str:
-    """Apply ``threads`` and return the device that ``device`` means.
-
-    Raises ValueError if either cannot be.
-    """
-    import torch  # here: what is wrong with a command line is said without it
-
-    keep_freed_memory()
-    if config.threads is not None:
-        if not isinstance(config.threads, int) or config.threads < 1:
-            raise ValueError(
-                f"threads={config.threads!r} is not a whole number of at least 1. Leave it null "
-                f"for torch's choice."
-            )
-        torch.set_num_threads(config.threads)
-    found = "cuda" if torch.cuda.is_available() else "cpu"
-    device = str(config.device or found)
-    if device.startswith("cuda") and found == "cpu":
-        raise ValueError(f"device={device} asks for a GPU and torch finds none; use device=cpu.")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, ImportError) as error:
-        raise ValueError(
-            f"device={device} is none that torch can use here; use device=cpu, cuda or mps."
-        ) from error
-    return device
 
 
 def plain(node: DictConfig) -> dict:

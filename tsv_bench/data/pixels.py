@@ -18,13 +18,13 @@ from PIL import Image
 from torch import Tensor
 
 from tsv_bench import bars
+from tsv_bench.cores import num_cores
 from tsv_bench.files import replace_atomically, sha256
 
 log = logging.getLogger(__name__)
 
 NUM_WAITING = 4  # images that are read ahead for each thread
 BLOCK = 2**22  # bytes of a file that have a checksum of their own
-NUM_THREADS = 4  # where the system does not say how many cores this process may use
 # Python names it since 3.13. The number is Linux's, on x86 and ARM.
 NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
@@ -116,11 +116,11 @@ def in_threads(
 ) -> Iterator[tuple[Undecoded, np.ndarray]]:
     """Yield each image with its pixels, in order. PIL releases Python's lock meanwhile."""
     waiting: deque = deque()
-    with ThreadPoolExecutor(num_threads()) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         try:
             for image in images:
                 waiting.append((image, pool.submit(decode, image)))
-                if len(waiting) == NUM_WAITING * num_threads():
+                if len(waiting) == NUM_WAITING * num_cores():
                     first, pixels = waiting.popleft()
                     yield first, pixels.result()
             while waiting:
@@ -129,11 +129,6 @@ def in_threads(
         finally:
             for _, pixels in waiting:
                 pixels.cancel()
-
-
-def num_threads() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else NUM_THREADS
 
 
 def record(path: Path, labels: np.ndarray) -> None:
@@ -152,7 +147,7 @@ def checksums(path: Path) -> np.ndarray:
 
     Blocks are read in threads, without Python's lock.
     """
-    with path.open("rb") as file, ThreadPoolExecutor(num_threads()) as pool:
+    with path.open("rb") as file, ThreadPoolExecutor(num_cores()) as pool:
 
         def checksum(start: int) -> int:
             return zlib.crc32(os.pread(file.fileno(), BLOCK, start))

@@ -9,15 +9,16 @@ from omegaconf import DictConfig
 from tsv_bench import analysis
 from tsv_bench.analysis.measures import Settings
 from tsv_bench.cli.config.checkpoint_files import make_cache
-from tsv_bench.cli.launch import plain, set_up_machine
+from tsv_bench.cli.launch import plain
 from tsv_bench.cli.printing import show
+from tsv_bench.cli.work.machine import set_up_machine
 
 log = logging.getLogger(__name__)
 
 
 def analyze(config: DictConfig, finetuned: Mapping[str, str]) -> None:
     """Measure the checkpoints, print blocks and log where the analysis is."""
-    device = set_up_machine(config)
+    device = set_up_machine(config).all_devices
     settings = Settings(**{field.name: plain(config)[field.name] for field in fields(Settings)})
     analyzed = analysis.analyze(
         config.pretrained,

@@ -18,9 +18,9 @@ from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.needs import check_fetched
 from tsv_bench.cli.config.normalizer import make_normalizer
 from tsv_bench.cli.config.tasks import make_tasks, suite_name
-from tsv_bench.cli.launch import set_up_machine
 from tsv_bench.cli.multirun import tables_of
 from tsv_bench.cli.printing import show
+from tsv_bench.cli.work.machine import set_up_machine
 from tsv_bench.files import check_room
 from tsv_bench.report.text.render import render_terminal
 from tsv_bench.report.tracking import NoTracker
@@ -31,10 +31,10 @@ log = logging.getLogger(__name__)
 
 def bench(config: DictConfig) -> Path:
     """Make one Run, or find it finished; return its file."""
-    device = set_up_machine(config)
+    machine = set_up_machine(config)
     tracker = objects.make_tracker(config)
     factors = make_cache(config)
-    cell = make_cell(config, device)
+    cell = make_cell(config, machine.device)
     check_room(cell.runs, 10_000_000)
     if HydraConfig.get().mode == RunMode.MULTIRUN or not isinstance(tracker, NoTracker):
         check_room(Path(config.paths.report), 1_000_000)
@@ -53,6 +53,7 @@ def bench(config: DictConfig) -> Path:
             make_heads=partial(objects.make_heads, config, backbone, cell.tasks, cell.source),
             find_normalizer=partial(make_normalizer, config, cell),
             factors=factors,
+            merged_on=machine.all_devices,
         )
         log.info(
             f"{label}: {100 * run.absolute:.1f}% absolute, {100 * run.normalized:.1f}% "

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from tsv_bench.cli.config import objects
 from tsv_bench.cli.config.needs import check_fetched
 from tsv_bench.cli.config.tasks import make_tasks
-from tsv_bench.cli.launch import set_up_machine
+from tsv_bench.cli.work.machine import one_device, set_up_machine
 from tsv_bench.data import SPLITS
 from tsv_bench.files import check_room
 from tsv_bench.models.distributed import join_group, take_own_gpu
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def finetune(config: DictConfig) -> None:
     """Make the checkpoint of each task, or find it; log its accuracies."""
     take_own_gpu()
-    device = set_up_machine(config)
+    device = one_device(set_up_machine(config))
     group = join_group(device)
     tasks = make_tasks(config.task)
     check_fetched(config)

@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 
 from tsv_bench.cli.config.checkpoint_files import make_cache
 from tsv_bench.cli.config.method import make_method
-from tsv_bench.cli.launch import set_up_machine
 from tsv_bench.cli.printing import show
+from tsv_bench.cli.work.machine import set_up_machine
 from tsv_bench.merging import merge_files
 from tsv_bench.merging.scoring import ScoringCommand
 from tsv_bench.merging.weighting_table import render_weighting
@@ -29,7 +29,7 @@ def merge(
 
     ``statistics``: kind -> task -> file.
     """
-    device = set_up_machine(config)
+    device = set_up_machine(config).all_devices
     method = make_method(config, with_base=config.base is not None)
     alpha = chosen_alpha(config.alpha, method)
     if method.knob_is_open:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from tsv_bench.cli.config import objects
 from tsv_bench.cli.config.needs import check_fetched
 from tsv_bench.cli.config.tasks import make_tasks
-from tsv_bench.cli.launch import set_up_machine
+from tsv_bench.cli.work.machine import one_device, set_up_machine
 from tsv_bench.files import sha256
 from tsv_bench.models import zero_shot_heads
 from tsv_bench.observation.gather import drawn
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 def observe(config: DictConfig, kinds: Sequence[str]) -> None:
     """Write a file for each kind; log where they are."""
     started = time.monotonic()
-    device = set_up_machine(config)
+    device = one_device(set_up_machine(config))
     paths = output_paths(Path(config.output), kinds, config.overwrite)
     state = open_state_dict(config.finetuned)
     about = {"checkpoint": identity(checked_hashes(state)), "seed": config.seed}
