@@ -236,3 +236,13 @@ def test_the_leaderboard_compares_every_method_for_any_number_of_tasks():
     compared = config.hydra.sweeper.params.method.replace(" ", "").split(",")
     # Methods for a certain number of tasks are not for its suite.
     assert sorted(compared) == sorted(set(options("method")) - set(NUM_TASKS))
+
+
+def test_a_knob_that_was_added_is_recorded_where_it_is_not_what_it_was_before():
+    """Or Runs from before would not be found again, and stand in rows of their own."""
+
+    def recorded(*overrides):
+        return make_method(composed("merge", "method=ties", *overrides)).knobs
+
+    assert recorded() == recorded("method.scope=vector") == {"density": 0.2, "merge": "mean"}
+    assert recorded("method.scope=tensor")["scope"] == "tensor"

@@ -38,6 +38,7 @@ VALUES = {
     "penalty": (0, 1e12),  # beside a learning rate of 1e7
     "confidence": (0.5, 5),
     "factor": (2, 9),
+    "scope": ("vector", "tensor"),
 }
 UNMET = {
     "solver": "closed_form", "drop": "linear", "relative_learning_rate": 0.05,

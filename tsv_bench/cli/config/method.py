@@ -45,7 +45,7 @@ def make_method(config: DictConfig, *, with_base: bool = False) -> Method:
         label=settings["label"],
         alphas=settings["alphas"],
         # Tables show what it sees as they show its knobs.
-        knobs=knobs | {key: settings[key] for key in SHOWN if needs and key in settings},
+        knobs=found.recorded | {key: settings[key] for key in SHOWN if needs and key in settings},
         serve=instantiate(config.method[WITH_BASE].serve if with_base else config.method.serve),
         choice=_choice(config.method, knobs),
         num_tasks=settings.get("num_tasks"),

@@ -21,7 +21,7 @@ PACKAGED = "tsv_bench."
 REQUIRED = ("name", "label", "alphas", "serve")
 # What a method is where base= names the model that the pretrained one was instruction-tuned from.
 WITH_BASE = "with_base"
-NOT_KNOBS = {*REQUIRED, "paper", "only_if", "choose", "num_tasks", WITH_BASE, *KEYS}
+NOT_KNOBS = {*REQUIRED, "paper", "only_if", "added", "choose", "num_tasks", WITH_BASE, *KEYS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,15 @@ class Described:
     @property
     def knobs(self) -> dict[str, Any]:
         return {key: value for key, value in self.settings.items() if key not in NOT_KNOBS}
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The knobs that a Run records: not those that were added later, at what it was before.
+
+        So a Run from before is found, and stands in one row with others.
+        """
+        added = self.settings.get("added", {})
+        return {k: value for k, value in self.knobs.items() if k not in added or added[k] != value}
 
     @property
     def num_tasks(self) -> int | None:
