@@ -15,6 +15,7 @@ From the bottom up; a package imports only from packages above it in this list:
     escaping       names that become file names; what each format needs escaped
     columns        text in aligned columns
     spelling       the nearest right name to a misspelt one
+    cores          how many cores this process may use
     faces          packages whose names are imported when they are wanted
     bars           progress bars, and the lines that they are in a file
     linalg         matrices only: singular vectors, polar factors

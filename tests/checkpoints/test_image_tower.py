@@ -186,7 +186,7 @@ def test_a_tower_is_a_mapping_like_a_state_dict(opened):
     assert isinstance(found, ImageTower) or found is state
     assert list(found) == list(whole) and set(found) == set(shapes_of(SMALL))
     assert len(found) == len(whole) and "conv1.weight" in found and "nothing" not in found
-    assert found.path == state.path and found.files == state.files and found.fresh
+    assert found.path == state.path and found.files == state.files
     with pytest.raises(KeyError):
         found["nothing"]
 

@@ -87,8 +87,10 @@ def test_streaming_is_access_by_name_in_order(name, block, monkeypatch):
     rows = list(stream(vector))
     streamed = gather(rows)
     assert list(streamed) == list(vector)
+    # BLAS may round otherwise with another number of threads: a place of float32.
+    rounding = 1e-6 if name == "tsv_merge" else 0
     for layer, tensor in streamed.items():
-        assert torch.equal(tensor, vector[layer]), layer
+        torch.testing.assert_close(tensor, vector[layer], rtol=rounding, atol=rounding, msg=layer)
     for layer in vector:
         own = [(start, tensor) for name, start, tensor in rows if name == layer]
         lengths = [len(tensor) if tensor.ndim else 1 for _, tensor in own]

@@ -8,7 +8,6 @@ import math
 
 import torch
 from jaxtyping import Float
-from scipy.special import ellipj, ellipkm1
 from torch import Tensor
 
 from tsv_bench.linalg.lapack import Tridiagonal, call, lowest_and_highest
@@ -163,6 +162,8 @@ def poles(lowest: float, highest: float, error: float) -> list[tuple[float, floa
     an integral by the trapezoidal rule, which converges geometrically: Hale, Higham and Trefethen
     2008, doi:10.1137/070700607, method 3.
     """
+    from scipy.special import ellipj, ellipkm1  # here: its import takes a fifth of a second
+
     ratio = lowest / highest
     quarter = float(ellipkm1(ratio))  # of the elliptic functions' period, at 1 - ratio
     count = math.ceil(math.log(4 / error) * math.log(4 / math.sqrt(ratio)) / math.pi**2)

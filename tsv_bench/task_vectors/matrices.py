@@ -101,5 +101,5 @@ class Matrices:
         """Return the layer of ``shape`` that these matrices make up: the inverse of `split`."""
         side = self.fused_side(name, shape)
         if side is None:
-            return parts[0]
+            return parts[0].contiguous()
         return torch.cat(tuple(parts), dim=side)
