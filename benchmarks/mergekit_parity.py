@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from plain_merges import TASKS, make, ours, theirs, timed
+from plain_merges import TASKS, check_mergekit, make, ours, theirs, timed
 from safetensors.torch import load_file, save_file
 
 from tsv_bench.methods.entrywise.dare import dropped
@@ -75,6 +75,7 @@ def keep_ours(models, path):
 
 
 def main(python, golden=None):
+    check_mergekit(python)
     worst, tensors = 0.0, {}
     sizes = SMALLER if golden else SIZES
     with tempfile.TemporaryDirectory() as temporary:

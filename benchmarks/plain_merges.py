@@ -6,8 +6,8 @@ Makes a pretrained and four fine-tuned models of 0.39 billion parameters (random
 Qwen2's names, two shards each) in FOLDER, or a temporary one, once. Prints wall time, CPU time and
 peak memory of each merge by `tsv-merge` and by mergekit, one after the other, and their ratio.
 ``--busy``: beside a process that keeps one core busy. ``--mergekit``: a Python that has mergekit
-installed (``pip install 'tsv_bench[mergekit]'`` in an environment of its own, as its pins differ
-from ours); without it only our own times are printed.
+installed, the extra ``tsv_bench[mergekit]``, in an environment of its own, as its pins differ from
+ours; without it only our own times are printed.
 """
 
 import argparse
@@ -144,6 +144,17 @@ def theirs(models, merge, output, python, dtype="bfloat16"):
     return [python, "-c", run, str(path), str(output), "--no-copy-tokenizer"]
 
 
+def check_mergekit(python):
+    """End with a message that says how to install it unless a Python has mergekit."""
+    found = subprocess.run([python, "-c", "import mergekit"], capture_output=True)
+    if found.returncode:
+        raise SystemExit(
+            f"{python} cannot import mergekit. Its pins differ from ours, so give it an "
+            f"environment of its own: python3 -m venv mk && mk/bin/pip install mergekit==0.1.5, "
+            f"and name mk/bin/python here."
+        )
+
+
 def timed(command, output, keep=False):
     """Run a process that writes ``output``; return wall and CPU seconds, peak resident GB."""
     shutil.rmtree(output, ignore_errors=True)
@@ -181,7 +192,9 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--threads", default=None)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary, busy_core(False):
+    if args.mergekit:
+        check_mergekit(args.mergekit)
+    with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         models = make(folder)
         output = folder / "merged"

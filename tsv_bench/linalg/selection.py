@@ -9,6 +9,7 @@ from torch import Tensor
 
 SAMPLE = 2**16  # values, of which bounds for a rank are taken
 PIECE = 2**18
+MOST_APART, OFTEN = 8, 1 / 256  # values that are only counted, and the share of a sample of each
 MARGIN = 0.01  # by how much, as a share of all values, a sample's ranks may be wrong
 
 
@@ -26,15 +27,30 @@ def _ranked(values: Int[Tensor, " n"], sample: Int[Tensor, " m"], place: int) ->
     share, last = place / len(values), len(sample) - 1
     ends = [round((share - MARGIN) * last), round((share + MARGIN) * last)]
     low, high = _partitioned(sample, [min(max(end, 0), last) for end in ends])
-    # Of half-precision weights many differences are equal: then these are not even selected.
-    apart = [low] if low == high else []
+    apart = sorted(frequent(sample, low, high))
     found = [within(piece, low, high, apart) for piece in values.split(PIECE)]  # for the cache
-    num_below, inside = sum(below for below, *_ in found), torch.cat([rest for *_, rest in found])
-    if apart and 0 <= place - num_below < sum(counts[0] for _, counts, _ in found):
-        return low
-    if 0 <= place - num_below < len(inside):
-        return low + _partitioned(inside, [place - num_below])[0]
-    return _partitioned(values, [place])[0]  # the sample misled, or had no place so far out
+    rest = torch.cat([inside for *_, inside in found])
+    left = place - sum(num_below for num_below, *_ in found)
+    counts = [sum(of_piece) for of_piece in zip(*(own for _, own, _ in found), strict=True)]
+    if not 0 <= left < len(rest) + sum(counts):
+        return _partitioned(values, [place])[0]  # the sample misled, or had no place so far out
+    for value, count in zip(apart, counts, strict=True):
+        if left < (num_smaller := int(np.count_nonzero(rest.numpy() < value - low))):
+            break
+        if left < num_smaller + count:
+            return value
+        left -= count
+    return low + _partitioned(rest, [left])[0]
+
+
+def frequent(sample: Int[Tensor, " n"], low: int, high: int) -> list[int]:
+    """Return the values from low to high that many entries have, of a sample of them.
+
+    Differences of half-precision weights are few distinct numbers.
+    """
+    values, counts = sample[(sample >= low) & (sample <= high)].unique(return_counts=True)
+    order = counts.argsort(descending=True)[:MOST_APART]
+    return values[order][counts[order] >= OFTEN * len(sample)].tolist()
 
 
 def _partitioned(values: Int[Tensor, " n"], places: Sequence[int]) -> list[int]:

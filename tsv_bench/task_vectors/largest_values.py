@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tsv_bench.linalg.selection import MARGIN, ranked, within
+from tsv_bench.linalg.selection import MARGIN, frequent, ranked, within
 from tsv_bench.task_vectors.lazy import (
     BLOCK,
     LazyMapping,
@@ -28,7 +28,6 @@ Rule = Callable[[Tensor], Tensor]
 FEW = 2**24  # entries, of all tasks together, that are gathered
 SAMPLE, RUNS = 2**16, 4  # entries of a sample at least, and the places of a layer it is taken from
 BINS, ALL_BINS = 2**20, 2**24  # that one reading counts into, for one statistic and for all
-MOST_APART, OFTEN = 8, 1 / 256  # values that are only counted, and the share of a sample of each
 MANY = 32  # tensors that wait to be counted, at most: even small ones fragment memory
 
 
@@ -160,16 +159,6 @@ def first_searches(
         return Search(count, low, high, largest, bins, apart)
 
     return [[search(task, count) for count in below] for task in range(num_tasks)]
-
-
-def frequent(sample: Int[Tensor, " n"], low: int, high: int) -> list[int]:
-    """Return the values from low to high that many entries have, of a sample of them.
-
-    Differences of half-precision weights are few distinct numbers.
-    """
-    values, counts = sample[(sample >= low) & (sample <= high)].unique(return_counts=True)
-    order = counts.argsort(descending=True)[:MOST_APART]
-    return values[order][counts[order] >= OFTEN * len(sample)].tolist()
 
 
 class Search:
