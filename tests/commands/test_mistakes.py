@@ -135,3 +135,13 @@ def test_a_message_about_open_files_says_how_to_raise_their_number(capsys, few_f
     message = capsys.readouterr().err
     assert "Too many open files: 'a.safetensors'. This process may have 64 open" in message
     assert "Raise the limit with ulimit -n 8192, or give checkpoints in fewer shards." in message
+
+
+def test_torchs_threads_wait_without_spinning_for_long_unless_a_user_says_how(monkeypatch):
+    monkeypatch.setattr(os, "environ", {})
+    launch.wait_politely()
+    assert os.environ == {"GOMP_SPINCOUNT": launch.SPINS}
+    for own in ({"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}):
+        monkeypatch.setattr(os, "environ", dict(own))
+        launch.wait_politely()
+        assert os.environ == own

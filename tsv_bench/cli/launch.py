@@ -26,6 +26,8 @@ from tsv_bench.cli.config.void_settings import warn_of_void_settings
 from tsv_bench.cli.work.machine import check_threads
 from tsv_bench.methods.knobs import check_switch
 
+SPINS = "500"  # of a thread that waits, about 10 microseconds
+
 NUM_FILES = 8192  # that a process may have open: more than all shards of a merge
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # as Ctrl-C: temporaries are removed
@@ -70,6 +72,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 )()
 
             raise_file_limit()
+            wait_politely()
             try:
                 with ended_by_signals():
                     with_messages(program, compose_and_run)
@@ -110,6 +113,16 @@ def ended_by_signals() -> Iterator[None]:
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
+
+
+def wait_politely() -> None:
+    """Let torch's threads give their cores away soon while they wait; before torch is imported.
+
+    By default they spin for long, and beside another process on the same cores they wait for each
+    other's turn: training of a small network took 10 times as long. results/engine.md has numbers.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:  # what a user has chosen stays
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def raise_file_limit() -> None:
