@@ -51,6 +51,9 @@ TESTED_IN = {
     "report/text/test_paper.py": "report.text.sheet report.text.numbers",
     "report/text/test_render.py": "report.text.runs report.text.csv_records report.text.layouts "
     "report.write_report columns",
+    "state_dicts/entries/test_agree.py": "state_dicts.entries.choices state_dicts.entries.pairing "
+    "state_dicts.entries.ties state_dicts.entries.views",
+    "state_dicts/entries/test_quantized.py": "state_dicts.entries.kinds",
     "state_dicts/test_state_dict.py": "state_dicts.safetensors_file state_dicts.torch_file",
     "task_vectors/test_order_statistics.py": "task_vectors.largest_values task_vectors.magnitudes",
 }

@@ -18,6 +18,7 @@ from tsv_bench.methods.learned.adapters import AdaptedVector
 from tsv_bench.methods.learned.rounds import Kept
 from tsv_bench.methods.routed.routed_vector import RoutedVector
 from tsv_bench.observation.statistics_file import StatisticsFile, write_statistics
+from tsv_bench.state_dicts.entries.views import Layout, View
 from tsv_bench.state_dicts.inputs import open_inputs
 from tsv_bench.state_dicts.low_rank import CompressedStateDict, OnPretrained, StoredTaskVector
 from tsv_bench.state_dicts.masked import MaskedStateDict
@@ -66,6 +67,8 @@ def every(tmp_path_factory):
         PlainLayers(finetuned(0)),
         state,
         CachedReads(state),
+        View(state, {"again": "visual.proj"} | {name: name for name in state}, {"frozen": 3}),
+        Layout(state, View(base, {"frozen": "frozen"})),
         ImageTower(open_state_dict(folder / "moved.safetensors"), places, base),
         factors,
         masks,

@@ -164,7 +164,10 @@ def undo(temporary: Path) -> Path | None:
     output = temporary.parent / journal["output"]
     # In this order, so that a kill in between can be taken back again.
     for name in journal["added"]:
-        (output / name).unlink(missing_ok=True)
+        if (output / name).is_dir():
+            shutil.rmtree(output / name)
+        else:
+            (output / name).unlink(missing_ok=True)
     for path in (temporary / OLD).iterdir():
         os.replace(path, output / path.name)
     sync(output)

@@ -1,6 +1,7 @@
 """Write merged models or vectors, block by block, with the pretrained checkpoint's shards."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,12 +10,16 @@ from torch import Tensor
 
 from tsv_bench.merging.outputs import Metadata
 from tsv_bench.methods.forms import Served
+from tsv_bench.state_dicts.entries.kinds import is_running
+from tsv_bench.state_dicts.entries.quantized import named
 from tsv_bench.state_dicts.inputs import Inputs
-from tsv_bench.state_dicts.other_files import own_files
+from tsv_bench.state_dicts.other_files import check_sub_folders, own_files
 from tsv_bench.state_dicts.overflow import fitted
 from tsv_bench.state_dicts.state_dict import StateDict
 from tsv_bench.state_dicts.writer import Shards, StateDictWriter
 from tsv_bench.task_vectors.streaming import stream
+
+log = logging.getLogger(__name__)
 
 
 class DenseWriter:
@@ -23,17 +28,23 @@ class DenseWriter:
     def __init__(
         self,
         paths: Mapping[str | None, Path],
-        base: StateDict,
+        inputs: Inputs,
         write: str,
         alpha: float,
         overwrite: bool,
     ) -> None:
+        base = inputs.base
+        self.infinite: set[str] = set()  # entries with infinities that all checkpoints have
         self.paths, self.write_what, self.alpha, self.overwrite = paths, write, alpha, overwrite
         self.outputs = list(paths.values())
         folders = any(path.suffix != ".safetensors" for path in self.outputs)
         beside = own_files(base.path, base.other_files) if folders else []
+        if write == "model":
+            tuned = {task: state.path for task, state in inputs.finetuned.items()}
+            check_sub_folders(base.path, beside, tuned)
         self.shards = {
-            task: dense_shards(path, base, write, beside) for task, path in paths.items()
+            task: dense_shards(path, base, write, beside, inputs.pretrained)
+            for task, path in paths.items()
         }
         self.folders = {paths[t]: shards for t, shards in self.shards.items() if shards.folder}
 
@@ -58,37 +69,75 @@ class DenseWriter:
                 StateDictWriter(path, shards, about[task], overwrite=self.overwrite) as writer,
                 bar(total=shards.num_layers, desc=task or "merging") as layers,
             ):
-                for name, start, rows in stream(vector, partial(self._finish, inputs.base)):
-                    writer.write(name, start, rows, fits=True)
-                    layers.update(start == 0)
+                for name, start, rows in stream(vector, partial(self._finish, inputs, task)):
+                    for each in (name, *copies(inputs, name)):
+                        writer.write(each, start, rows, fits=True)
+                        layers.update(start == 0)
                 for name in inputs.base if self.write_what == "model" else ():
-                    if name not in vector:  # integer buffers
+                    if (
+                        name not in vector and name not in inputs.tied
+                    ):  # integers, what not all have
                         writer.write(name, 0, inputs.base[name])
                         layers.update()
                 writer.restate(metadata(final=True)[task])
+        self.say(inputs)
         return ""
 
-    def _finish(self, base: StateDict, name: str, start: int, rows: Tensor) -> Tensor:
+    def say(self, inputs: Inputs) -> None:
+        """Log which entries are not what the method and alpha make of them."""
+        if self.write_what == "model" and (running := list(filter(is_running, inputs.pretrained))):
+            whose = "averaged over the tasks" if None in self.paths else "each task's own"
+            log.info(f"{named(running)}: running statistics are {whose}, whatever the method.")
+        if self.infinite:
+            log.info(
+                f"{named(sorted(self.infinite))}: NaN or infinity that all checkpoints have alike "
+                f"stays."
+            )
+
+    def _finish(
+        self, inputs: Inputs, task: str | None, name: str, start: int, rows: Tensor
+    ) -> Tensor:
         """Return what the file holds of a vector's rows: weights or rows, in the base's type."""
-        if self.write_what == "model":
-            stop = start + (len(rows) if rows.ndim else 1)
-            weights = base.wide_rows(name, start, stop, rows.device)
+        if self.write_what != "model":
+            return fitted(name, rows, inputs.base.dtype(name)).cpu()
+        stop = start + (len(rows) if rows.ndim else 1)
+        weights = inputs.base.wide_rows(name, start, stop, rows.device)
+        if is_running(name):  # a variance below zero, as alpha * a sum gives, makes NaN
+            vectors = inputs.vectors.values() if task is None else [inputs.vectors[task]]
+            deltas = [vector.rows(name, start, stop) for vector in vectors]
+            rows = weights + sum(delta.to(weights) for delta in deltas) / len(deltas)
+        else:
             rows = weights.add(rows, alpha=self.alpha)
-        return fitted(name, rows, base.dtype(name)).cpu()
+        dtype = inputs.base.dtype(name)
+        try:
+            return fitted(name, rows, dtype).cpu()
+        except ValueError:
+            stays = ~weights.isfinite()
+            fitted(name, rows.masked_fill(stays, 0), dtype)
+            self.infinite.add(name)
+            return weights.where(stays, rows).to(dtype).cpu()
 
 
-def dense_shards(path: Path, pretrained: StateDict, write: str, beside: Sequence[Path]) -> Shards:
+def copies(inputs: Inputs, name: str) -> list[str]:
+    """Return the names of the entries that are tied to this one."""
+    return [other for other, first in inputs.tied.items() if first == name]
+
+
+def dense_shards(
+    path: Path, pretrained: StateDict, write: str, beside: Sequence[Path], merged: Collection[str]
+) -> Shards:
     """Return the files of one output, with the pretrained checkpoint's order, dtypes and shards.
 
-    ``beside``: what is copied into an output that is a folder. A vector has no entry for integer
-    buffers; a model has the pretrained ones. Raises ValueError if two shards would have one name.
+    ``beside``: what is copied into an output that is a folder. A vector has entries for what is
+    ``merged``, and none for integer buffers; a model has the pretrained ones. Raises ValueError if
+    two shards would have one name.
     """
 
     def specs(names: Iterable[str]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         return {
             name: (pretrained.dtype(name), tuple(pretrained.shape(name)))
             for name in names
-            if write == "model" or pretrained.dtype(name).is_floating_point
+            if write == "model" or (name in merged and pretrained.dtype(name).is_floating_point)
         }
 
     if path.suffix == ".safetensors":

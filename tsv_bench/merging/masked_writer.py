@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tsv_bench.columns import align
-from tsv_bench.merging.dense_writer import DenseWriter
+from tsv_bench.merging.dense_writer import DenseWriter, copies
 from tsv_bench.merging.outputs import Metadata
 from tsv_bench.methods.forms import Masked, Served
 from tsv_bench.state_dicts.inputs import Inputs
@@ -124,7 +124,7 @@ class MaskedDenseWriter(DenseWriter):
         bar: Callable,
     ) -> str:
         about = metadata(final=False)
-        base, model = inputs.base, self.write_what == "model"
+        model = self.write_what == "model"
         with ExitStack() as files:
             writers = {
                 task: files.enter_context(
@@ -137,20 +137,25 @@ class MaskedDenseWriter(DenseWriter):
 
             def finish(name: str, start: int, found: tuple[Tensor, Tensor]) -> list[Tensor]:
                 rows, kept = found
-                each = zip(kept, scales, strict=True)
-                return [self._finish(base, name, start, rows * own * scale) for own, scale in each]
+                each = zip(writers, kept, scales, strict=True)
+                return [
+                    self._finish(inputs, task, name, start, rows * own * scale)
+                    for task, own, scale in each
+                ]
 
             for name, start, each in served.rows(pack=False, finish=finish):
                 for writer, rows in zip(writers.values(), each, strict=True):
-                    writer.write(name, start, rows, fits=True)
+                    for copy in (name, *copies(inputs, name)):
+                        writer.write(copy, start, rows, fits=True)
                 layers.update(start == 0)
-            for name in base if model else ():
-                if name not in served.masks.names:  # integer buffers
+            for name in inputs.base if model else ():
+                if name not in served.masks.names and name not in inputs.tied:  # integer buffers
                     for writer in writers.values():
-                        writer.write(name, 0, base[name])
+                        writer.write(name, 0, inputs.base[name])
             about = metadata(final=True)
             for task, writer in writers.items():
                 writer.restate(about[task])
+        self.say(inputs)
         return ""
 
 

@@ -28,6 +28,7 @@ from tsv_bench.observation.statistics_file import (
     identity,
     open_statistics,
 )
+from tsv_bench.state_dicts.entries.choices import Choices
 from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.inputs import (
     Inputs,
@@ -37,6 +38,7 @@ from tsv_bench.state_dicts.inputs import (
     open_inputs,
     warn_of_repeated,
 )
+from tsv_bench.state_dicts.other_files import size_of
 from tsv_bench.state_dicts.writer import MADE_BY, Shards
 from tsv_bench.task_vectors.streaming import observer
 
@@ -100,6 +102,7 @@ def merge(
     factors: FactorCache | None = None,
     statistics: Mapping[str, Mapping[str, Path | str]] | None = None,
     base: Path | str | None = None,
+    choices: Choices = Choices(),  # noqa: B008, it is frozen
     scoring: ScoringCommand | None = None,
     name: str | None = None,
     knobs: Mapping[str, Any] | None = None,
@@ -113,8 +116,8 @@ def merge(
     ``output``/<task>.safetensors. ``factors``: a cache of singular triplets.
     ``statistics``: kind -> task -> file, what the method needs beside task vectors. ``base``: what
     the instruct model ``pretrained`` was made from, for a method that takes the difference as
-    ``instruction``. ``scoring``: a command that asks models, for a method that searches. ``name``
-    and ``knobs`` go into the metadata.
+    ``instruction``. ``choices``: of entries that not all have. ``scoring``: a command that asks
+    models, for a method that searches. ``name`` and ``knobs`` go into the metadata.
 
     Raises ValueError or OSError for anything wrong with the arguments or the files, before long
     work.
@@ -122,6 +125,7 @@ def merge(
     started = time.monotonic()
     check_arguments(alpha, write, precision)
     check_tasks(finetuned)
+    check_choices(choices, finetuned, write)
     given = {
         kind: open_statistics(kind, paths, finetuned) for kind, paths in (statistics or {}).items()
     }
@@ -132,13 +136,14 @@ def merge(
     serve = partial(serve, bench=examiner) if examiner else serve
     serve({}, **{argument: {} for argument in needed})  # raises ValueError for a wrong knob
 
-    inputs = open_inputs(pretrained, finetuned, device, base)
+    inputs = open_inputs(pretrained, finetuned, device, base, choices)
     for kind, of_kind in given.items():
         for task, file in of_kind.items():
             check_layers(file, kind, task, inputs.vectors[task])
     serve = partial(serve, **given) if given else serve
     serve = partial(serve, instruction=inputs.instruction) if base is not None else serve
     form = form_by_trial(serve, finetuned)
+    inputs = inputs if write == "compressed" else inputs.once_each()
     writer = make_writer(form, inputs, Path(output), write, precision, alpha, overwrite)
     check_place(writer.outputs[0].parent, writer.num_bytes())
     bar = partial(bars.bar, disable=not progress)
@@ -148,7 +153,7 @@ def merge(
         check_outputs(writer.outputs, writer.folders, inputs.states, overwrite)
         reading = None
         if examiner is None and not given and reads_once(serve, writer, inputs):
-            reading = stack.enter_context(hashed_reading(inputs.states))
+            reading = stack.enter_context(hashed_reading(inputs))
             check_deltas(inputs)
             hashes = reading.unknown()
         else:
@@ -181,7 +186,7 @@ def merge(
     vector = next(iter(served.vectors.values()))
     return Merged(
         outputs=writer.outputs,
-        num_bytes=sum(_size(path) for path in writer.outputs),
+        num_bytes=sum(map(size_of, writer.outputs)),
         seconds=time.monotonic() - started,
         peak_memory=provenance.peak_memory(),
         stored=table,
@@ -213,13 +218,23 @@ def make_writer(
     paths = output_paths(output, inputs.base, inputs.finetuned, form is Shared, write)
     if write == "compressed":
         return COMPRESSED[form](paths, precision, overwrite)
-    return DENSE.get(form, DenseWriter)(paths, inputs.base, write, alpha, overwrite)
+    return DENSE.get(form, DenseWriter)(paths, inputs, write, alpha, overwrite)
+
+
+def check_choices(choices: Choices, tasks: Iterable[str], write: str) -> None:
+    """Raise ValueError for a choice that is unknown, or that a compressed file cannot hold."""
+    choices.check(list(tasks))
+    if write == "compressed" and (choices.rest_from or choices.embeddings):
+        raise ValueError(
+            "write=compressed stores what is added to the pretrained checkpoint as it is: without "
+            "rest_from= and embeddings=."
+        )
 
 
 def write_candidate(inputs: Inputs, vector: Mapping, folder: Path) -> Path:
     """Write the model that a vector makes, in the form of the pretrained one; return its path."""
     path = folder / ("model" if inputs.base.path.is_dir() else "model.safetensors")
-    writer = DenseWriter({None: path}, inputs.base, "model", 1.0, False)
+    writer = DenseWriter({None: path}, inputs, "model", 1.0, False)
     served = Shared(dict.fromkeys(inputs.vectors, vector), inputs.vectors, "a candidate")
     writer.write(inputs, served, lambda final: {None: {}}, partial(bars.bar, disable=True))
     return path
@@ -254,8 +269,3 @@ def watching(progress: bool) -> Iterator[None]:
         yield
     finally:
         observer.reset(token)
-
-
-def _size(path: Path) -> int:
-    files = path.iterdir() if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)

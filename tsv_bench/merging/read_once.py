@@ -8,7 +8,6 @@ from tsv_bench.merging.masked_writer import MaskedDenseWriter
 from tsv_bench.methods.served import is_entrywise
 from tsv_bench.state_dicts.inputs import Inputs
 from tsv_bench.state_dicts.integrity import HashedReading, check_contents
-from tsv_bench.state_dicts.state_dict import StateDict
 from tsv_bench.task_vectors.task_vector import NotFiniteError, TaskVector
 
 
@@ -27,13 +26,13 @@ def reads_once(serve: Callable[[Mapping], Mapping], writer: object, inputs: Inpu
 
 
 @contextmanager
-def hashed_reading(states: Mapping[str, StateDict]) -> Iterator[HashedReading]:
+def hashed_reading(inputs: Inputs) -> Iterator[HashedReading]:
     """Hash the checkpoints while they are read; name the one that holds NaN or infinity.
 
     Raises ValueError in place of `NotFiniteError`.
     """
     try:
-        yield HashedReading(states)
+        yield HashedReading(inputs.states)
     except NotFiniteError:
-        check_contents(states, lambda: None)  # raises ValueError that names it
+        check_contents(inputs.states, lambda: None, inputs.alike)  # raises ValueError that names it
         raise

@@ -2,19 +2,28 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from torch import Tensor
+
 from tsv_bench.escaping import check_name
 from tsv_bench.files.content import repeated
+from tsv_bench.state_dicts.entries.agree import agree
+from tsv_bench.state_dicts.entries.choices import Choices
+from tsv_bench.state_dicts.entries.quantized import check_integers, check_unscaled, named
+from tsv_bench.state_dicts.entries.ties import tied_pairs
+from tsv_bench.state_dicts.entries.views import View
 from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.integrity import Hashes, check_contents
+from tsv_bench.state_dicts.low_rank import is_compressed
+from tsv_bench.state_dicts.masked import is_masked
 from tsv_bench.state_dicts.open_vectors import cache_key, open_task_vector
 from tsv_bench.state_dicts.state_dict import CachedReads, StateDict, open_state_dict
 from tsv_bench.task_vectors.lazy import LazyMapping
-from tsv_bench.task_vectors.task_vector import TaskVector, is_changed
+from tsv_bench.task_vectors.task_vector import TaskVector, infinite_alike, is_changed
 
 log = logging.getLogger(__name__)
 
@@ -30,18 +39,60 @@ class Inputs:
     ``instruction``: the instruct model minus this ancestor.
     """
 
-    base: StateDict
-    finetuned: Mapping[str, StateDict]
+    base: StateDict  # with the layout of outputs, and what they hold of entries not merged
+    finetuned: Mapping[str, StateDict]  # under the names of ``base``
+    pretrained: StateDict  # the entries of ``base`` that vectors have, and integers
     vectors: Mapping[str, TaskVector]
     device: str
     ancestor: StateDict | None = None
     instruction: TaskVector | None = None
+    how: tuple[str, ...] = ()  # what else than their files makes the values of ``finetuned``
+    tied: Mapping[str, str] = field(default_factory=dict)  # name -> the one that it is a copy of
 
     @property
     def states(self) -> dict[str, StateDict]:
-        """Every checkpoint by its task, the pretrained one as "pretrained", its ancestor "base"."""
+        """Every checkpoint by its task, the pretrained one as "pretrained", its ancestor "base".
+
+        They are as their files have them.
+        """
         ancestor = {} if self.ancestor is None else {ANCESTOR: self.ancestor}
-        return {"pretrained": self.base, **ancestor, **self.finetuned}
+        states = {"pretrained": self.base, **ancestor, **self.finetuned}
+        return {key: state.stored for key, state in states.items()}
+
+    def once_each(self) -> "Inputs":
+        """Return the inputs whose vectors have each entry once, of those that are tied.
+
+        What is drawn at random for an entry is then drawn once, and tied entries stay tied.
+        """
+        plain = [task for task, vector in self.vectors.items() if type(vector) is TaskVector]
+        if len(plain) < len(self.vectors):
+            return self
+        tied = tied_pairs([self.pretrained, *self.finetuned.values()], self.pretrained)
+        if not tied:
+            return self
+        log.info(f"{named(tied)}: tied to {named(set(tied.values()))}, and stay so.")
+        pretrained = View(self.pretrained, {n: n for n in self.pretrained if n not in tied})
+        return with_vectors(replace(self, pretrained=pretrained, tied=tied))
+
+    def alike(self, key: str, stored: str, start: int, rows: Tensor) -> bool:
+        """Return whether rows of a file that are not finite are the same in the others.
+
+        Those of a task are compared with the pretrained ones, and these with all tasks.
+        """
+        own = self.base if key == "pretrained" else self.finetuned.get(key)
+        name = own.seen_as(stored) if own is not None else None
+        if name is None or name not in self.pretrained:
+            return False
+        others = (
+            [self.pretrained]
+            if key != "pretrained"
+            else [state for state in self.finetuned.values() if name in state]
+        )
+        stop = start + (len(rows) if rows.ndim else 1)
+        return all(
+            bool((infinite_alike(rows, other.rows(name, start, stop)) | rows.isfinite()).all())
+            for other in others
+        )
 
 
 def open_inputs(
@@ -49,12 +100,15 @@ def open_inputs(
     finetuned: Mapping[str, Path | str],
     device: str = "cpu",
     ancestor: Path | str | None = None,
+    choices: Choices = Choices(),  # noqa: B008, it is frozen
 ) -> Inputs:
-    """Open the checkpoints and compare their names, shapes and dtypes; nothing else is read.
+    """Open the checkpoints and compare their names, shapes and dtypes.
 
-    ``ancestor``: see `Inputs`. Raises ValueError or OSError that names the checkpoint.
+    Of values only those are read that may be copies of others in their file. ``ancestor``: see
+    `Inputs`. Raises ValueError or OSError that names the checkpoint.
     """
     check_tasks(finetuned)
+    choices.check(finetuned)
     if ancestor is not None and ANCESTOR in finetuned:
         raise ValueError(
             f"the task's name {ANCESTOR!r} is taken by the checkpoint that {ANCESTOR}= names. "
@@ -64,16 +118,70 @@ def open_inputs(
     states = {
         task: _named(task, partial(open_state_dict, path)) for task, path in finetuned.items()
     }
-    vectors = {
-        task: _named(task, partial(open_task_vector, base, state, device))
-        for task, state in states.items()
-    }
-    inputs = Inputs(base=base, finetuned=states, vectors=vectors, device=device)
-    if ancestor is None:
-        return inputs
-    own = _named(ANCESTOR, partial(open_state_dict, ancestor))
-    check_ancestor(own, base)
-    return replace(inputs, ancestor=own, instruction=TaskVector(own, base, device))
+    packed = [task for task, state in states.items() if is_compressed(state) or is_masked(state)]
+    for name, state in {"pretrained": base, **states}.items():
+        if name not in packed:
+            _named(name, partial(check_unscaled, state))
+    own = None
+    if ancestor is not None:
+        if choices.rest_from or choices.embeddings:
+            raise ValueError(
+                f"{ANCESTOR}= goes with neither rest_from= nor embeddings=: its entries are those "
+                f"of the pretrained checkpoint."
+            )
+        own = _named(ANCESTOR, partial(open_state_dict, ancestor))
+        check_ancestor(own, base)
+    agreed = agree(base, states, packed, choices)
+    inputs = Inputs(
+        base=agreed.base,
+        finetuned=agreed.finetuned,
+        pretrained=agreed.pretrained,
+        vectors={},
+        device=device,
+        ancestor=own,
+        how=agreed.how,
+    )
+    return with_vectors(inputs)
+
+
+def with_vectors(
+    inputs: Inputs,
+    factors: FactorCache | None = None,
+    hashes: Mapping[str, Hashes] | None = None,
+) -> Inputs:
+    """Return the inputs with the vectors of their ``pretrained`` entries, lazily.
+
+    ``factors``: a cache of their triplets, found by the ``hashes``. Raises ValueError that names
+    the task.
+    """
+    pretrained = inputs.pretrained
+    packed = [
+        t for t, state in inputs.finetuned.items() if is_compressed(state) or is_masked(state)
+    ]
+    if packed and (len(pretrained) < len(inputs.base) or inputs.how):
+        raise ValueError(
+            f"{packed[0]} is compressed against all of the pretrained checkpoint, of which another "
+            f"checkpoint has only a part, {len(pretrained)} of {len(inputs.base)} entries, or with "
+            f"other rows. Give {packed[0]} uncompressed."
+        )
+
+    def vector(task: str) -> TaskVector:
+        state = inputs.finetuned[task]
+        if task not in packed and len(state) > len(pretrained):
+            state = View(state, {name: name for name in pretrained})
+        key = (
+            ""
+            if factors is None
+            else cache_key(*hashes["pretrained"].values(), *hashes[task].values(), *inputs.how)
+        )
+        return open_task_vector(pretrained, state, inputs.device, factors, key)
+
+    vectors = {task: _named(task, partial(vector, task)) for task in inputs.finetuned}
+    instruction = None
+    if inputs.ancestor is not None:
+        own = View(inputs.ancestor, {name: name for name in pretrained})
+        instruction = TaskVector(own, pretrained, inputs.device)
+    return replace(inputs, vectors=vectors, instruction=instruction)
 
 
 def check_ancestor(ancestor: StateDict, instruct: StateDict) -> None:
@@ -110,26 +218,20 @@ def check_inputs(
     ``done`` is called after each checkpoint. Raises ValueError for a value that is not finite, and
     if no task changed anything; logs a warning for a task that did not.
     """
-    hashes = check_contents(inputs.states, done)
+    hashes = check_contents(inputs.states, done, inputs.alike)
     check_deltas(inputs)
     warn_of_repeated(inputs, hashes)
-    vectors = inputs.vectors
     if factors is not None:
-        own = hashes["pretrained"].values()
-        vectors = {
-            task: open_task_vector(
-                inputs.base, state, inputs.device, factors, cache_key(*own, *hashes[task].values())
-            )
-            for task, state in inputs.finetuned.items()
-        }
-    return replace(inputs, vectors=vectors), hashes
+        inputs = with_vectors(inputs, factors, hashes)
+    return inputs, hashes
 
 
 def check_deltas(inputs: Inputs) -> None:
-    """Raise ValueError if no task changed anything, or if an ancestor equals the instruct model.
+    """Raise ValueError if integers differ, no task changed anything, or an ancestor changed none.
 
     Logs a warning for a task that changed nothing.
     """
+    check_integers(inputs.pretrained, inputs.finetuned)
     check_changes(inputs.vectors, f"the pretrained one at {inputs.base.path}")
     if inputs.instruction is not None and not _changed(inputs.instruction):
         raise ValueError(

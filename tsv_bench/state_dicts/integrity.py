@@ -7,6 +7,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,13 +47,21 @@ BLOCK = 2**18  # entries that are checked and hashed at once: few enough for a c
 Hashes = dict[str, str]  # file name -> sha256
 
 
-def check_finite(state: StateDict) -> None:
-    """Raise ValueError that names the first parameter with NaN or infinity."""
+# Whether rows that are not finite may be: called with an entry's name, the first row, the rows.
+Alike = Callable[[str, int, Tensor], bool]
+
+
+def _never(name: str, start: int, rows: Tensor) -> bool:
+    return False
+
+
+def check_finite(state: StateDict, alike: Alike = _never) -> None:
+    """Raise ValueError that names the first parameter with NaN or infinity, but for ``alike``."""
     for shard in state.shards:
-        _check_shard(state, shard, lambda rows: None)
+        _check_shard(state, shard, lambda rows: None, alike)
 
 
-def checked_hashes(state: StateDict) -> Hashes:
+def checked_hashes(state: StateDict, alike: Alike = _never) -> Hashes:
     """Return the sha256 of each file of a checkpoint, after the check of `check_finite`.
 
     A file is read again only if it has changed. Raises ValueError, too, for a file that changed
@@ -62,7 +71,7 @@ def checked_hashes(state: StateDict) -> Hashes:
     for path in state.files:
         key = path, state.stamps[path.name]
         if key not in _checked:
-            _checked[key] = _check_and_hash(state, path)
+            _checked[key] = _check_and_hash(state, path, alike)
         hashes[path.name] = _checked[key]
     return hashes
 
@@ -70,13 +79,13 @@ def checked_hashes(state: StateDict) -> Hashes:
 _checked: dict[tuple[Path, Stamp], str] = {}
 
 
-def _check_and_hash(state: StateDict, path: Path) -> str:
+def _check_and_hash(state: StateDict, path: Path, alike: Alike) -> str:
     header = state.headers[path.name]
     if header is None:
-        _check_shard(state, path.name, lambda rows: None)
+        _check_shard(state, path.name, lambda rows: None, alike)
         return _hash_by_path(path, state.stamps[path.name])
     digest = hashlib.sha256(header)
-    _check_shard(state, path.name, lambda rows: digest.update(_bytes(rows)))
+    _check_shard(state, path.name, lambda rows: digest.update(_bytes(rows)), alike)
     return digest.hexdigest()
 
 
@@ -87,7 +96,9 @@ def _hash_by_path(path: Path, stamp_when_opened: Stamp) -> str:
     return found
 
 
-def _check_shard(state: StateDict, shard: str, see: Callable[[Tensor], object]) -> None:
+def _check_shard(
+    state: StateDict, shard: str, see: Callable[[Tensor], object], alike: Alike
+) -> None:
     """Check the values of one file; ``see`` gets its content, block by block."""
     for name in state.shards[shard]:
         shape = state.shape(name)
@@ -96,7 +107,8 @@ def _check_shard(state: StateDict, shard: str, see: Callable[[Tensor], object]) 
         for start in range(0, num_rows, step):
             rows = state.rows(name, start, start + step)
             see(rows)
-            if rows.is_floating_point() and not all_finite(rows):
+            infinite = rows.is_floating_point() and not all_finite(rows)
+            if infinite and not alike(name, start, rows):
                 raise ValueError(
                     f"{state.path} holds NaN or infinity in {name!r}. Its training diverged or the "
                     f"file is damaged: delete it and make or fetch it again."
@@ -224,17 +236,20 @@ class HashedReading:
 
 
 def check_contents(
-    states: Mapping[str, StateDict], done: Callable[[], object]
+    states: Mapping[str, StateDict],
+    done: Callable[[], object],
+    alike: Callable[[str, str, int, Tensor], bool] = lambda key, *rows: False,
 ) -> dict[str, Hashes]:
     """Return the hashes of all checkpoints, by their keys, after the check of `check_finite`.
 
-    Checkpoints are read side by side, one thread each; ``done`` is called after each. Raises
-    ValueError that names the first checkpoint with a value that is not finite.
+    ``alike`` gets the checkpoint's key first. Checkpoints are read side by side, one thread
+    each; ``done`` is called after each. Raises ValueError that names the first checkpoint with a
+    value that is not finite.
     """
 
     def check(name: str) -> Hashes:
         try:
-            hashes = checked_hashes(states[name])
+            hashes = checked_hashes(states[name], partial(alike, name))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         done()

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from tsv_bench.linalg.precision import at_least_float32
+from tsv_bench.state_dicts.entries.quantized import same_values
+from tsv_bench.state_dicts.other_files import sub_folders
 from tsv_bench.state_dicts.safetensors_file import SafetensorsFile
 from tsv_bench.state_dicts.torch_file import ACCEPTED, TorchFile, open_file
 from tsv_bench.task_vectors.lazy import LazyMapping
@@ -41,8 +43,8 @@ class StateDict(LazyMapping):
     order. ``headers``: file name -> the
     bytes before the data, or None if the file holds more than header and data. ``stamps``: file
     name -> what told the file from others when it was opened. ``other_files``: the files of a
-    folder that are neither weights nor their index, and links; `other_files` knows which are its
-    own.
+    folder that are neither weights nor their index, its `sub_folders`, and links; `other_files`
+    knows which are its own.
     """
 
     weights_hash: str | None = None  # kept here by `low_rank.weights_hash`
@@ -80,8 +82,17 @@ class StateDict(LazyMapping):
             raise ValueError(f"{path} is not a checkpoint: it holds no tensor. {ACCEPTED}.")
 
     @property
+    def stored(self) -> "StateDict":
+        """The checkpoint as its files have it: itself, unless it is a view of one."""
+        return self
+
+    @property
     def names(self) -> Collection[str]:
         return self._part.keys()
+
+    def seen_as(self, stored: str) -> str | None:
+        """Return the name under which an entry of the files is seen here, if any."""
+        return stored if stored in self._part else None
 
     def shape(self, name: str) -> torch.Size:
         return self._part[name].specs[name].shape
@@ -121,11 +132,15 @@ def open_state_dict(path: Path | str) -> StateDict:
         if (p.is_file() or p.is_symlink() and not p.is_dir())  # a link that is broken, too
         and not p.name.endswith((*SUFFIXES, ".index.json"))
     ]
+    others += sub_folders(path)
     for kind, (usual, suffixes) in KINDS.items():
         indices = [p for p in files if p.name.endswith(f".{kind}.index.json")]
         if indices:
             index = _only(indices, f"{usual}.index.json")
-            return _open_shards(index, others)
+            state = _open_shards(index, others)
+            if (whole := path / usual) in files and usual not in state.shards:
+                _check_same(state, StateDict(path, [open_file(whole)]), whole)
+            return state
         weights = [p for p in files if p.suffix in suffixes]
         if weights:
             return StateDict(path, [open_file(_only(weights, usual))], other_files=others)
@@ -145,6 +160,22 @@ def _only(found: list[Path], usual: str) -> Path:
         f"{', '.join(path.name for path in found)}. Name the one that is meant. Shards of one "
         f"checkpoint need their index file beside them."
     )
+
+
+def _check_same(shards: StateDict, single: StateDict, path: Path) -> None:
+    """Raise ValueError unless the single file at ``path`` holds what the shards beside it hold.
+
+    Hugging Face's loaders read the single one. Left from an earlier save, it is another model.
+    """
+    odd = set(shards) ^ set(single) or {
+        name for name in shards if not same_values(shards, name, single, name)
+    }
+    if odd:
+        raise ValueError(
+            f"{path} and {shards.index_name} beside it are two checkpoints: {len(odd)} entries "
+            f"differ, first {min(odd)!r}. Other loaders read the single file. Name the file that "
+            f"is meant, or remove the other: the single one, or the index and its shards."
+        )
 
 
 def _open_shards(index: Path, others: list[Path]) -> StateDict:

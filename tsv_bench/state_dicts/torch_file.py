@@ -11,7 +11,6 @@ import re
 import reprlib
 import threading
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ import torch
 from torch import Tensor
 
 from tsv_bench.files import stamp
+from tsv_bench.state_dicts.entries.wrappers import tensors_of, weights_in
 from tsv_bench.state_dicts.safetensors_file import SafetensorsFile, Spec, changed, check_name, shown
 
 log = logging.getLogger(__name__)
-NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights
 EXPANDED_BYTES = 2**28  # a tensor with strides of 0 may take so much; else no more than its file
 MAPPED_BYTES = 32 * 2**20  # how much is read of a torch file before it is mapped afresh
 ACCEPTED = (
@@ -59,14 +58,14 @@ class TorchFile:
                 f"{path} is not a checkpoint: it holds a {type(content).__name__}, not tensors by "
                 f"name. {ACCEPTED}."
             )
-        self._tensors = _tensors(_innermost(content))
+        self._tensors = tensors_of(weights_in(path, content))
         for name, tensor in self._tensors.items():
             _check_ordinary(path, name, tensor, self.stamp.num_bytes)
         names = list(self._tensors)
         if mapped:  # torch.save's order of storages is not always that of the names
             names.sort(key=lambda name: self._tensors[name].data_ptr())
         self.specs = {n: Spec(self._tensors[n].dtype, self._tensors[n].shape) for n in names}
-        ignored = [key for key in _innermost(content) if key not in self._tensors]
+        ignored = [key for key in weights_in(path, content) if key not in self._tensors]
         if ignored:
             first = reprlib.repr(ignored[0])  # a key may be long, or deep
             log.info(f"{path}: {len(ignored)} entries are no weights, first {first}")
@@ -98,7 +97,7 @@ class TorchFile:
             # mixes two checkpoints.
             self.check_unchanged()
             if self._bytes_read and self._bytes_read + num_bytes > MAPPED_BYTES:
-                self._tensors = _tensors(_innermost(_load(self.path, mapped=True)))
+                self._tensors = tensors_of(weights_in(self.path, _load(self.path, mapped=True)))
                 self._bytes_read = 0
             self._bytes_read += num_bytes
             return self._tensors
@@ -151,29 +150,6 @@ def _described(start: bytes) -> str:
         return "it is empty"
     found = next((text for magic, text in known.items() if start.startswith(magic)), None)
     return found or f"it begins with {start[:12]!r}"
-
-
-def _innermost(content: dict[Any, Any]) -> dict[Any, Any]:
-    """Return the dict with the weights: ``content`` or one nested in it (`NESTED`), the innermost.
-
-    Each dict is looked at once: there may be any number, and one may hold itself.
-    """
-    path, seen = [content], {id(content)}
-    while path:
-        inside = (path[-1].get(key) for key in NESTED)
-        inner = next((d for d in inside if isinstance(d, dict) and id(d) not in seen), None)
-        if inner is not None:
-            path.append(inner)
-            seen.add(id(inner))
-        elif _tensors(path[-1]):
-            return path[-1]
-        else:
-            path.pop()
-    return content
-
-
-def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    return {n: t for n, t in content.items() if isinstance(n, str) and isinstance(t, Tensor)}
 
 
 def _check_ordinary(path: Path, name: str, tensor: Tensor, num_bytes: int) -> None:

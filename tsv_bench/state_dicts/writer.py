@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from tsv_bench.files.atomic import (
     sync_tree,
     temporary_beside,
 )
+from tsv_bench.state_dicts.other_files import copy, size_of
 from tsv_bench.state_dicts.overflow import fitted
 from tsv_bench.state_dicts.safetensors_file import DTYPES, SafetensorsFile, Spec
 from tsv_bench.state_dicts.state_dict import WEIGHTS
@@ -64,7 +64,7 @@ class Shards:
         listed = (2**16 + len(json.dumps(self.names))) * (1 + len(self.files))
         for file_name, params in self.files.items():  # a line in the header and one in the index
             listed += sum(2 * len(json.dumps(name)) + len(file_name) + 400 for name in params)
-        return self.weight_bytes + listed + sum(path.stat().st_size for path in self.other_files)
+        return self.weight_bytes + listed + sum(map(size_of, self.other_files))
 
 
 class StateDictWriter:
@@ -130,7 +130,7 @@ class StateDictWriter:
             if self._shards.folder:
                 self._new.mkdir()
                 for path in self._shards.other_files:
-                    shutil.copyfile(path, self._new / path.name)
+                    copy(path, self._new / path.name)
                 self._write_index()
             for file_name, params in self._shards.files.items():
                 inside = self._new / file_name

@@ -15,8 +15,8 @@ class TaskVector(LazyMapping):
 
     Deltas are on ``device``, in float64 if either parameter is, else in float32. Of several
     devices, as in "cuda:0,cuda:1", each part that is streamed takes the next. Integer buffers are
-    left out: they have no delta. Raises ValueError if parameters or shapes differ, and on access if
-    a delta is not finite.
+    left out: they have no delta. Where both hold the same infinity, or NaN, the delta is zero.
+    Raises ValueError if parameters or shapes differ, and on access if a delta is not finite.
     """
 
     def __init__(
@@ -91,6 +91,8 @@ class TaskVector(LazyMapping):
         base = self._pretrained.wide_rows(name, start, stop, out.device)
         out.copy_(self._finetuned.rows(name, start, stop)).sub_(base)
         if not all_finite(out):
+            out.masked_fill_(infinite_alike(base, self._finetuned.rows(name, start, stop)), 0)
+        if not all_finite(out):
             raise NotFiniteError(
                 f"the delta of {name!r} is not finite: one of the checkpoints holds NaN or "
                 f"infinity there. Make or fetch it again."
@@ -99,6 +101,12 @@ class TaskVector(LazyMapping):
 
 class NotFiniteError(ValueError):
     """A delta holds NaN or infinity."""
+
+
+def infinite_alike(one: Tensor, other: Tensor) -> Tensor:
+    """Return where both hold the same infinity, or both NaN, as masks of attention do."""
+    one, other = at_least_float32(one), at_least_float32(other).to(one.device)
+    return ~one.isfinite() & ((one == other) | (one.isnan() & other.isnan()))
 
 
 def is_changed(vector: Mapping, name: str) -> bool:

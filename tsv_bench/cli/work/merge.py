@@ -15,6 +15,7 @@ from tsv_bench.merging.scoring import ScoringCommand
 from tsv_bench.merging.weighting_table import render_weighting
 from tsv_bench.methods.entrywise.lata_published import Weighting
 from tsv_bench.methods.method import Method
+from tsv_bench.state_dicts.entries.choices import Choices
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,11 @@ def merge(
         factors=make_cache(config),
         statistics=statistics,
         base=config.base,
+        choices=Choices(
+            shared_only=config.shared_only,
+            rest_from=config.rest_from,
+            embeddings=config.embeddings,
+        ),
         scoring=scoring_of(config),
         name=method.name,
         knobs=method.knobs,

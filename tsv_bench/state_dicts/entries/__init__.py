@@ -1,0 +1,1 @@
+"""What the entries of a checkpoint are, and which of them are the same in several checkpoints."""

@@ -1,0 +1,56 @@
+"""Entries of a checkpoint that are copies of others: a head that is tied to the embedding."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from tsv_bench.state_dicts.entries.kinds import TIED_BIASES
+from tsv_bench.state_dicts.entries.quantized import same_values
+from tsv_bench.task_vectors.lazy import LazyMapping
+
+
+def tied_to(state: LazyMapping, name: str, pairs: Mapping[str, str]) -> str | None:
+    """Return the key of ``pairs`` whose entry holds the same numbers as ``name``, if any does."""
+    shape, dtype = state.shape(name), state.dtype(name)
+    if not dtype.is_floating_point:
+        return None
+    for key, other in pairs.items():
+        if other == name or state.shape(other) != shape or state.dtype(other) != dtype:
+            continue
+        biases = name.removesuffix(TIED_BIASES[0]) == other.removesuffix(TIED_BIASES[1])
+        if len(shape) < 2 and not biases:  # vectors of zeros or ones are alike by chance
+            continue
+        if same_values(state, name, state, other) and not _constant(state, name):
+            return key
+    return None
+
+
+def _constant(state: LazyMapping, name: str) -> bool:
+    low, high = state.rows(name, 0, 1).float().aminmax() if state.shape(name).numel() else (0, 0)
+    return bool(low == high) and len(state.shape(name)) > 1
+
+
+def tied_pairs(states: Iterable[LazyMapping], names: Iterable[str]) -> dict[str, str]:
+    """Return name -> an earlier one that holds the same numbers in each checkpoint."""
+    first, *others = states
+    alike: dict[object, list[str]] = {}
+    for name in names:
+        shape, dtype = first.shape(name), first.dtype(name)
+        if len(shape) > 1 and shape.numel() and dtype.is_floating_point:
+            alike.setdefault((shape, dtype), []).append(name)
+    tied: dict[str, str] = {}
+    for group in alike.values():
+        begin: dict[bytes, list[str]] = {}
+        for name in group if len(group) > 1 else ():
+            begin.setdefault(_first_row(first, name), []).append(name)
+        for primary, *rest in begin.values():
+            tied |= {
+                name: primary
+                for name in rest
+                if all(same_values(state, primary, state, name) for state in (first, *others))
+            }
+    return tied
+
+
+def _first_row(state: LazyMapping, name: str) -> bytes:
+    return state.rows(name, 0, 1).contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
