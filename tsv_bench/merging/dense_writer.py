@@ -42,9 +42,9 @@ class DenseWriter:
         if write == "model":
             tuned = {task: state.path for task, state in inputs.finetuned.items()}
             check_sub_folders(base.path, beside, tuned)
+        merged = {*inputs.pretrained, *inputs.tied}
         self.shards = {
-            task: dense_shards(path, base, write, beside, inputs.pretrained)
-            for task, path in paths.items()
+            task: dense_shards(path, base, write, beside, merged) for task, path in paths.items()
         }
         self.folders = {paths[t]: shards for t, shards in self.shards.items() if shards.folder}
 
