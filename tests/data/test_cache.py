@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from made_up.tasks import NUM_IMAGES, SIZE, SOURCE, build, task, tints, to_pixels
 from PIL import Image
 from stand_ins.disk import read_only
@@ -208,6 +209,9 @@ def test_other_settings_have_a_cache_of_their_own(tmp_path, caplog):
     ("settings", "message"),
     [
         ({"class_names": ["red", "green", "red"]}, "has the class 'red' twice"),
+        ({"class_names": yaml.safe_load("[yes, no, other]")}, "has the class True, which is no te"),
+        ({"class_names": yaml.safe_load("[a, 007, 10]")}, "class 7, .*put the name in quotes, as"),
+        ({"templates": [3]}, "has the template 3, which is no text"),
         ({"templates": ["a tint"]}, "needs templates with {} .* found \\['a tint'\\]"),
         ({"templates": []}, "needs templates"),
     ],

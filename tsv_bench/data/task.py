@@ -34,6 +34,13 @@ class Task:
         check_line(self.variant, f"the variant of task {self.name!r}")
         object.__setattr__(self, "class_names", tuple(self.class_names))
         object.__setattr__(self, "templates", tuple(self.templates))
+        for what, words in (("class", self.class_names), ("template", self.templates)):
+            if other := [word for word in words if not isinstance(word, str)]:
+                raise ValueError(
+                    f"task {self.name!r} has the {what} {other[0]!r}, which is no text. YAML reads "
+                    f"no, yes, 0 or 007 as truth values and numbers: put the name in quotes, as in "
+                    f"['no', 'yes']."
+                )
         if odd := [name for name in self.class_names if self.class_names.count(name) > 1]:
             raise ValueError(f"task {self.name!r} has the class {odd[0]!r} twice.")
         if not isinstance(self.epochs, int) or self.epochs < 1:

@@ -165,3 +165,21 @@ def test_what_cannot_be_parsed_is_an_error_without_hydras_links(argument):
     with pytest.raises(ValueError) as caught:
         checked_here(argument)
     assert "hydra.cc" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "finetuned={a: x.pt, b: y.pt, a: z.pt}",
+        "+inputs={all: {a: x, a: y}}",
+        "inputs=[{a: x, a: y}]",
+    ],
+)
+def test_a_key_that_a_mapping_has_twice_is_refused(text):
+    with pytest.raises(ValueError, match=r"= has 'a' twice, of which only the last would count"):
+        checked("merge", ["pretrained=p.pt", text])
+
+
+def test_one_key_in_several_mappings_is_well():
+    arguments = ["finetuned={a: x.pt, b: x.pt}", "inputs={a: x, b: x}"]
+    assert checked("merge", arguments) == arguments

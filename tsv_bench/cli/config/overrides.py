@@ -9,6 +9,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, OverrideParseException
+from hydra.grammar.gen.OverrideLexer import CommonTokenStream, InputStream, OverrideLexer
+from hydra.grammar.gen.OverrideParser import OverrideParser
 from omegaconf import DictConfig, OmegaConf
 
 from tsv_bench.cli.config.search_path import (
@@ -45,6 +47,8 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
         overrides = OverridesParser.create().parse_overrides(texts)
     except OverrideParseException as error:
         raise ValueError(str(error).split("\nSee ")[0]) from error
+    for text in texts:
+        check_keys_once(text)
     own = own_folders(flags, overrides)
 
     chosen = [override for override in overrides if override.key_or_group in groups(own)]
@@ -69,6 +73,23 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
         for override in keys:
             check_key(override, known, "".join(f" with {line}" for line in swept))
     return [*flags, *texts]
+
+
+def check_keys_once(text: str) -> None:
+    """Raise ValueError if a mapping in an override has a key twice: Hydra would take the last."""
+    if "{" not in text:
+        return
+    waiting = [OverrideParser(CommonTokenStream(OverrideLexer(InputStream(text)))).override()]
+    while waiting:
+        children = list(waiting.pop().getChildren())
+        waiting += [child for child in children if hasattr(child, "getChildren")]
+        pairs = [c for c in children if isinstance(c, OverrideParser.DictKeyValuePairContext)]
+        keys = [pair.getChild(0).getText().strip("'\"") for pair in pairs]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise ValueError(
+                f"{text.split('=')[0]}= has {twice[0]!r} twice, of which only the last would count."
+                f" Give each a name of its own."
+            )
 
 
 def quoted(text: str) -> str:
