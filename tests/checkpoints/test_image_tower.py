@@ -223,6 +223,27 @@ def test_parts_of_different_precision_are_read_as_the_finer(small, tmp_path):
     assert tower.dtype("conv1.weight") == tower["conv1.weight"].dtype == torch.float16
 
 
+@pytest.mark.parametrize("naming", ["visual", "open_clip"])
+def test_names_from_wrapped_modules_are_read_without_the_wrappers(naming, small, tmp_path):
+    model, tower = small
+    plain = dict(open_state_dict(write(naming, tmp_path, SMALL, model, tower)))
+    path = tmp_path / "wrapped.safetensors"
+    save_file({f"module._orig_mod.{name}": tensor for name, tensor in plain.items()}, path)
+    found = image_tower(open_state_dict(path), tower)
+    assert list(found) and all(torch.equal(found[name], tower[name]) for name in tower)
+    assert [n for names in found.shards.values() for n in names]
+
+
+def test_parts_in_float8_are_read_as_they_are(small, tmp_path):
+    state = load_file(write("hugging_face", tmp_path, SMALL, *small))
+    eight = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in state.items()}
+    save_file(eight, tmp_path / "eight.safetensors")
+    found = image_tower(open_state_dict(tmp_path / "eight.safetensors"), shapes_of(SMALL))
+    assert found.dtype(IN_PROJ) == found[IN_PROJ].dtype == torch.float8_e4m3fn
+    parts = [eight[next(name for name in eight if name.endswith(part))].float() for part in QKV]
+    assert torch.equal(found[IN_PROJ].float(), torch.cat(parts))
+
+
 def test_compressed_files_are_left_to_their_own_reader(tmp_path):
     path = tmp_path / "a.safetensors"
     save_file({"conv1.weight": torch.zeros(1)}, path, {"tsv_bench.compressed": "{}"})

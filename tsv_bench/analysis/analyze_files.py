@@ -26,6 +26,7 @@ from tsv_bench.files.atomic import (
     temporary_beside,
 )
 from tsv_bench.files.claim import claimed
+from tsv_bench.state_dicts.entries.choices import Choices
 from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.inputs import check_inputs, open_inputs
 
@@ -57,16 +58,18 @@ def analyze(
     overwrite: bool = False,
     device: str = "cpu",
     factors: FactorCache | None = None,
+    choices: Choices = Choices(),  # noqa: B008, it is frozen
     progress: bool = True,
 ) -> Analyzed:
     """Measure how checkpoints interfere; write ``output``/analysis.json and the figures.
 
-    ``pretrained`` is a checkpoint, ``finetuned`` a checkpoint for each task. Raises ValueError or
-    OSError if an argument or a file is wrong, before any long computation.
+    ``pretrained`` is a checkpoint, ``finetuned`` a checkpoint for each task, ``choices`` says what
+    becomes of entries that not all have. Raises ValueError or OSError if an
+    argument or a file is wrong, before any long computation.
     """
     started = time.monotonic()
     output = Path(output)
-    inputs = open_inputs(pretrained, finetuned, device)
+    inputs = open_inputs(pretrained, finetuned, device, choices=choices)
     layers = chosen_layers(inputs.vectors, settings)
     if output.exists() and not output.is_dir():
         raise ValueError(f"output={output} is a file. Name a folder: it will hold {FILE}.")

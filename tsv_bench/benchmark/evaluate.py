@@ -20,9 +20,12 @@ from tsv_bench.methods.method import Method
 from tsv_bench.methods.served import served_by
 from tsv_bench.models import Backbone
 from tsv_bench.scores import normalized_accuracy
+from tsv_bench.state_dicts.entries.quantized import check_integers, check_unscaled
 from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.inputs import check_changes
 from tsv_bench.state_dicts.integrity import check_finite
+from tsv_bench.state_dicts.low_rank import is_compressed
+from tsv_bench.state_dicts.masked import is_masked
 from tsv_bench.state_dicts.open_vectors import cache_key, open_task_vector
 from tsv_bench.state_dicts.state_dict import open_state_dict
 from tsv_bench.task_vectors.streaming import observer
@@ -65,7 +68,11 @@ def open_task_vectors(
     pretrained = backbone.pretrained
     for task, checkpoint in checkpoints.items():
         try:
-            state = image_tower(open_state_dict(checkpoint.path), pretrained)
+            file = open_state_dict(checkpoint.path)
+            state = image_tower(file, pretrained)
+            if not (is_compressed(file) or is_masked(file)):
+                check_unscaled(file)
+                check_integers(pretrained, {task: state})
             pair = cache_key(backbone.fingerprint, checkpoint.sha256)
             vectors[task] = open_task_vector(pretrained, state, device, factors, pair)
             check_finite(state)

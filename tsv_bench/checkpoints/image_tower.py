@@ -14,16 +14,17 @@ The naming of a file is recognized by its parameters:
 import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
-from functools import cache, reduce
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from tsv_bench.state_dicts.entries.views import unwrapped
 from tsv_bench.state_dicts.low_rank import is_compressed
 from tsv_bench.state_dicts.masked import is_masked
 from tsv_bench.state_dicts.state_dict import StateDict
-from tsv_bench.task_vectors.lazy import LazyMapping, as_lazy
+from tsv_bench.task_vectors.lazy import LazyMapping, as_lazy, widest
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,8 @@ class ImageTower(LazyMapping):
         place = self._places[name]
         if place is None:
             return self._pretrained.dtype(name)
-        return reduce(torch.promote_types, map(self._state.dtype, place.parts))
+        dtypes = {self._state.dtype(part) for part in place.parts}
+        return dtypes.pop() if len(dtypes) == 1 else widest(dtypes)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Read ``self[name][start:stop]``, only these rows unless the file has it transposed."""
@@ -132,10 +134,11 @@ class ImageTower(LazyMapping):
 def image_tower(state: StateDict, pretrained: Mapping[str, Tensor]) -> StateDict | ImageTower:
     """Return the file's image tower under the names of ``pretrained``; no tensor is read.
 
-    It is ``state`` itself if that has these names or is one of our compressed files. Raises
+    It is ``state`` itself if that has these names or is one of our compressed files. Names as of
+    modules that were wrapped for training are read without ``module`` and ``_orig_mod``. Raises
     ValueError if the naming is unknown, or if parameters or shapes are not the backbone's.
     """
-    pretrained = as_lazy(pretrained)
+    pretrained, state = as_lazy(pretrained), unwrapped(state)
     naming = naming_of(state, pretrained)
     if naming == "compressed":
         return state

@@ -12,6 +12,7 @@ from tsv_bench.cli.config.checkpoint_files import make_cache
 from tsv_bench.cli.launch import plain
 from tsv_bench.cli.printing import show
 from tsv_bench.cli.work.machine import set_up_machine
+from tsv_bench.state_dicts.entries.choices import Choices
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ def analyze(config: DictConfig, finetuned: Mapping[str, str]) -> None:
         overwrite=config.overwrite,
         device=device,
         factors=make_cache(config),
+        choices=Choices(shared_only=config.shared_only, embeddings=config.embeddings),
     )
     show(analysis.render_blocks(analyzed.records))
     num_matrices = analyzed.records["overall"]["num_matrices"]

@@ -45,6 +45,11 @@ def match(pretrained: Collection[str], finetuned: Collection[str]) -> Match:
     return best if best.how else Match(same, rivals=rivals)
 
 
+def without_wrappers(name: str) -> str:
+    """Return a name without what wrapping a module for training has put into it."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS) or name
+
+
 def _keys(names: Iterable[str], simple: bool) -> dict[str, str] | None:
     """Return what is compared of each name -> the name; None if two would be one."""
     names = list(names)
@@ -53,7 +58,7 @@ def _keys(names: Iterable[str], simple: bool) -> dict[str, str] | None:
 
 
 def _simplified(name: str, names: Collection[str]) -> str:
-    parts = [part for part in name.split(".") if part not in WRAPPERS] or [name]
+    parts = without_wrappers(name).split(".")
     normalizes = len(parts) > 1 and ("norm" in parts[-2].lower() or parts[-2].startswith("ln"))
     if normalizes:
         parts[-1] = OLD_NAMES.get(parts[-1], parts[-1])

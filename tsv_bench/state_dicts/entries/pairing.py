@@ -109,7 +109,7 @@ def _different(own: Pairing, odd: list[str]) -> str:
         reason = f"Several parts of it fit as well: {', '.join(map(repr, own.rivals))}. "
     elif not own.pairs:
         reason = "No name is in both. "
-    elif any(is_vocabulary(name) for name in odd):
+    elif all(is_vocabulary(name) for name in odd):
         reason = "A head that is tied to the embedding would hold the same numbers; this does not. "
     elif own.lacking and own.extra:
         reason = ""

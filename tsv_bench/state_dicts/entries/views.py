@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tsv_bench.linalg.precision import at_least_float32
+from tsv_bench.state_dicts.entries.matching import without_wrappers
 from tsv_bench.state_dicts.state_dict import StateDict
 from tsv_bench.task_vectors.lazy import LazyMapping
 
@@ -101,6 +102,21 @@ class Layout(View):
 
     def _of(self, name: str) -> LazyMapping:
         return self._shared if name in self._shared else self._stored
+
+
+def unwrapped(state: StateDict) -> StateDict:
+    """Return the checkpoint under the names that it had before modules were wrapped for training.
+
+    It is ``state`` itself if nothing was, or if two entries would have one name.
+    """
+    names = {without_wrappers(name): name for name in state}
+    if len(names) < len(state) or all(new == old for new, old in names.items()):
+        return state
+    view = View(state, names)
+    view.shards = {
+        shard: list(map(without_wrappers, listed)) for shard, listed in state.shards.items()
+    }
+    return view
 
 
 def mean_rows(sources: Sequence[tuple[LazyMapping, str]], start: int, stop: int) -> Tensor:
