@@ -1,10 +1,13 @@
 """The output of an analysis is replaced at once, and nothing of anybody else's is."""
 
 import pytest
-from made_up.merges import files, write_checkpoints
+import torch
+from made_up.merges import TASKS, files, finetuned, write_checkpoints
+from made_up.state_dicts import save
 
 from tsv_bench.analysis import analyze, analyze_files, figures
 from tsv_bench.analysis.figure_files import FIGURES, figure_names
+from tsv_bench.state_dicts.entries.choices import Choices
 
 
 @pytest.fixture
@@ -38,6 +41,15 @@ def test_the_old_figures_stay_until_the_new_ones_are_whole(folder, monkeypatch):
     assert contents(folder) == before
     analyzed(overwrite=True, figures=False)  # the old figures would not fit its numbers
     assert set(contents(folder / "out")) == {"analysis.json", "notes.txt"}
+
+
+def test_what_all_checkpoints_have_is_measured_by_choice(folder):
+    for task in TASKS:
+        save(finetuned(3) | {"head.weight": torch.ones(2, 2)}, folder / f"{task}.safetensors")
+    with pytest.raises(ValueError, match="a: cannot subtract .* first 'head.weight'"):
+        analyzed()
+    found = analyzed(choices=Choices(shared_only=True), figures=False)
+    assert found.records["overall"]["num_matrices"]
 
 
 def test_every_figure_has_its_name():

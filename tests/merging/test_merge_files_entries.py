@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from made_up.merges import made, same
+from made_up.merges import made, merge, same
 from made_up.state_dicts import save, save_sharded
 from torch import nn
 
@@ -226,3 +226,27 @@ def test_an_alpha_that_makes_infinities_is_refused(tmp_path):
         with pytest.raises(ValueError, match="'w' does not fit float32.*Lower alpha"):
             merged(tmp_path, alpha=alpha)
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_the_command_takes_what_is_to_become_of_odd_entries(tmp_path):
+    rows = {"base": 4, "a": 4, "b": 6}
+    write(tmp_path, {
+        name: {"wte.weight": torch.full((n, 2), float(n)), f"head.{name}": torch.ones(2)}
+        for name, n in rows.items()
+    })  # fmt: skip
+    choices = ["method=weight_average", "shared_only=true", "rest_from=b", "embeddings=truncate"]
+    merge(tmp_path, "out.safetensors", *choices, base="base.pt", tuned=TUNED)
+    found = dict(open_state_dict(tmp_path / "out.safetensors"))
+    same(found, {"wte.weight": torch.full((4, 2), 5.0), "head.b": torch.ones(2)})
+
+
+def test_rows_that_the_pretrained_one_lacks_begin_at_the_mean_of_the_tasks_that_have_them(tmp_path):
+    rows = {"base": 2, "a": 3, "b": 4}
+    write(tmp_path, {
+        name: {key: torch.full((n, 2), float(n)) for key in ("wte.weight", "lm_head.weight")}
+        for name, n in rows.items()
+    })  # fmt: skip
+    choices = merge_files.Choices(embeddings="pad")
+    [found] = merged(tmp_path, "weight_average", choices=choices)
+    expected = torch.tensor([3.5, 3.5, 3.5, 4.0])[:, None].expand(4, 2)
+    same(found, {"wte.weight": expected, "lm_head.weight": expected})

@@ -93,7 +93,7 @@ def test_no_exemption_from_that_is_one_for_nothing(name):
         torch.testing.assert_close(read(METHODS[name](vectors)), vectors, **close)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"individual"}))
 def test_half_precision_is_worked_on_in_float32(name, dtype):
     vectors = random_vectors(suited(METHODS[name], 3), dtype)

@@ -40,6 +40,20 @@ def test_a_tied_head_that_one_file_has_is_merged_by_its_embedding(tmp_path, capl
     assert "a: lm_head.weight: tied to embed_tokens.weight." in caplog.text
 
 
+def test_a_tied_head_whose_first_row_is_of_padding_and_a_tied_bias_are_found(tmp_path):
+    base = {
+        "shared.weight": BASE["embed_tokens.weight"].clone(),
+        "predictions.bias": torch.zeros(6),
+    }
+    base["shared.weight"][0] = 0
+    copies = {"lm_head.weight": "shared.weight", "predictions.decoder.bias": "predictions.bias"}
+    doubled = base | {name: base[other].clone() for name, other in copies.items()}
+    assert set(opened(tmp_path, base, a=doubled).vectors["a"]) == set(base)
+    assert set(opened(tmp_path, doubled, a=base).vectors["a"]) == set(doubled)
+    swapped = {n: t for n, t in doubled.items() if n != "predictions.bias"}
+    assert set(opened(tmp_path, doubled, a=swapped).vectors["a"]) == set(doubled)
+
+
 def test_a_tied_head_that_only_the_pretrained_one_has_stays_tied(tmp_path):
     base = BASE | {"lm_head.weight": BASE["embed_tokens.weight"].clone()}
     inputs = opened(tmp_path, base, a=moved(0.5))

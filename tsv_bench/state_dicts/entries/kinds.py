@@ -20,7 +20,7 @@ VOCABULARY = re.compile(
     r"shared|lm_head|output_projection|predictions|predictions\.decoder)\.(weight|bias)"
     r"|(.+\.)?token_embedding"
 )
-TIED_BIASES = (".decoder.bias", ".bias")  # of BERT's head: stored under both names
+TIED_BIASES = (".decoder.bias", ".bias")  # of BERT's head: it is stored under both names
 
 
 def is_count(name: str, dtype: torch.dtype, shape: Sequence[int]) -> bool:

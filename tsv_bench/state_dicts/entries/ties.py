@@ -5,29 +5,37 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from tsv_bench.state_dicts.entries.kinds import TIED_BIASES
-from tsv_bench.state_dicts.entries.quantized import same_values
+from tsv_bench.state_dicts.entries.quantized import rows_at_once, same_values
 from tsv_bench.task_vectors.lazy import LazyMapping
 
 
 def tied_to(state: LazyMapping, name: str, pairs: Mapping[str, str]) -> str | None:
     """Return the key of ``pairs`` whose entry holds the same numbers as ``name``, if any does."""
     shape, dtype = state.shape(name), state.dtype(name)
-    if not dtype.is_floating_point:
+    if not dtype.is_floating_point or not shape.numel():
         return None
+    first = _first_row(state, name)  # entries of one shape are many, and large
     for key, other in pairs.items():
         if other == name or state.shape(other) != shape or state.dtype(other) != dtype:
             continue
-        biases = name.removesuffix(TIED_BIASES[0]) == other.removesuffix(TIED_BIASES[1])
+        biases = _of_head(name) == _of_head(other)
         if len(shape) < 2 and not biases:  # vectors of zeros or ones are alike by chance
             continue
-        if same_values(state, name, state, other) and not _constant(state, name):
+        alike = _first_row(state, other) == first and same_values(state, name, state, other)
+        if alike and (biases or not _constant(state, name)):
             return key
     return None
 
 
+def _of_head(name: str) -> str:
+    return name.replace(*TIED_BIASES)
+
+
 def _constant(state: LazyMapping, name: str) -> bool:
-    low, high = state.rows(name, 0, 1).float().aminmax() if state.shape(name).numel() else (0, 0)
-    return bool(low == high) and len(state.shape(name)) > 1
+    """Return whether all numbers are one, as those of heads that were never trained."""
+    first = state.rows(name, 0, 1).float().flatten()[0]
+    starts = range(0, state.num_rows(name), step := rows_at_once(state, name))
+    return all(bool((state.rows(name, s, s + step).float() == first).all()) for s in starts)
 
 
 def tied_pairs(states: Iterable[LazyMapping], names: Iterable[str]) -> dict[str, str]:
