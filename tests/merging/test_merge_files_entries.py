@@ -10,6 +10,7 @@ from made_up.state_dicts import save, save_sharded
 from torch import nn
 
 from tsv_bench.merging import merge_files
+from tsv_bench.state_dicts.inputs import open_inputs
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
 TUNED = {"a": "a.pt", "b": "b.pt"}
@@ -60,6 +61,13 @@ def test_a_model_of_one_task_has_its_own_running_statistics(method, tmp_path):
     write(tmp_path, states)
     for task, found in zip("ab", merged(tmp_path, method, "out", alpha=0.5), strict=True):
         torch.testing.assert_close(found["1.running_var"], states[task]["1.running_var"])
+    small = partial(merged, tmp_path, output="small", write="compressed")
+    with pytest.raises(ValueError, match="'1.running_mean' is a running statistic of BatchNorm"):
+        small("emr")
+    small("tsv_compress")
+    [file] = tmp_path.glob("small/a.safetensors")
+    stored = open_inputs(tmp_path / "base.pt", {"a": file}).vectors["a"]["1.running_var"]
+    torch.testing.assert_close(stored, states["a"]["1.running_var"] - 1)
 
 
 def masked(step):

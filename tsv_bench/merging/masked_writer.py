@@ -17,6 +17,7 @@ from tsv_bench.columns import align
 from tsv_bench.merging.dense_writer import DenseWriter, copies
 from tsv_bench.merging.outputs import Metadata
 from tsv_bench.methods.forms import Masked, Served
+from tsv_bench.state_dicts.entries.kinds import is_running
 from tsv_bench.state_dicts.inputs import Inputs
 from tsv_bench.state_dicts.low_rank import PRECISIONS, weights_hash
 from tsv_bench.state_dicts.masked import KEY_MASKED, SHARED_FILE, MaskContents
@@ -54,13 +55,21 @@ class MaskWriter:
         return sum(shards.num_bytes() for shards in self.shards.values())
 
     def plan(self, inputs: Inputs, served: Served) -> None:
-        """Find the layers that any task changed: the files hold these."""
+        """Find the layers that any task changed: the files hold these.
+
+        Raises ValueError for running statistics, of which masks would make wrong ones.
+        """
         vectors = inputs.vectors
         shapes = {
             name: tuple(inputs.base.shape(name))
             for name in next(iter(vectors.values()))
             if any(is_changed(vector, name) for vector in vectors.values())
         }
+        if running := next(filter(is_running, shapes), None):
+            raise ValueError(
+                f"{running!r} is a running statistic of BatchNorm: bits of a mask do not give back "
+                f"a variance, and it might be below zero. Write models: write=model."
+            )
         bits = {n: (torch.uint8, (-(-torch.Size(s).numel() // 8),)) for n, s in shapes.items()}
         whole = {name: (self.precision, shape) for name, shape in shapes.items()}
         self.shards = {self.shared: Shards({self.shared.name: whole})}
