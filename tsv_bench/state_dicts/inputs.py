@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tsv_bench.escaping import check_name
 from tsv_bench.files.content import repeated
-from tsv_bench.state_dicts.entries.agree import agree
+from tsv_bench.state_dicts.entries.agree import agree, as_paired
 from tsv_bench.state_dicts.entries.choices import Choices
 from tsv_bench.state_dicts.entries.quantized import check_integers, check_unscaled, named
 from tsv_bench.state_dicts.entries.ties import tied_pairs
@@ -129,7 +129,7 @@ def open_inputs(
                 f"{ANCESTOR}= goes with neither rest_from= nor embeddings=: its entries are those "
                 f"of the pretrained checkpoint."
             )
-        own = _named(ANCESTOR, partial(open_state_dict, ancestor))
+        own = as_paired(base, _named(ANCESTOR, partial(open_state_dict, ancestor)))
         check_ancestor(own, base)
     agreed = agree(base, states, packed, choices)
     inputs = Inputs(

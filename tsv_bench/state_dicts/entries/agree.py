@@ -68,6 +68,15 @@ def agree(
     return Agreed(base=base, finetuned=views, shared=shared, how=how)
 
 
+def as_paired(base: StateDict, state: StateDict) -> StateDict:
+    """Return a checkpoint under the names of ``base``, or as it is if it has not all of them."""
+    own = pairing(base, state)
+    if own.extra or len(own.pairs) < len(base):
+        return state
+    _say({str(state.path): own})
+    return View(state, {name: own.pairs[name] for name in base})
+
+
 def _say(found: Mapping[str, Pairing]) -> None:
     """Log what was done to names, in one line for all tasks to which it was done."""
     lines: dict[str, list[str]] = {}
