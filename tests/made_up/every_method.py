@@ -53,6 +53,7 @@ def suited(method, num_tasks):
 
 METHODS = {path.stem: by_default(path) for path in YAMLS} | {
     # Other values of knobs, and fewer iterations.
+    "iso_c_spanned": partial(methods.iso_c, mean_over="spanned"),
     "ties_sum": partial(methods.ties, density=0.2, merge="sum"),
     "ties_tensor": partial(methods.ties, density=0.2, scope="tensor"),
     "lata_logarithmic": partial(methods.lata, drop="logarithmic", threshold=0.95),

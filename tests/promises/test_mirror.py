@@ -55,6 +55,7 @@ TESTED_IN = {
     "state_dicts.entries.ties state_dicts.entries.views",
     "state_dicts/entries/test_quantized.py": "state_dicts.entries.kinds",
     "state_dicts/test_state_dict.py": "state_dicts.safetensors_file state_dicts.torch_file",
+    "state_dicts/adapters/test_adapter.py": "state_dicts.adapters.names",
     "task_vectors/test_order_statistics.py": "task_vectors.largest_values task_vectors.magnitudes",
 }
 

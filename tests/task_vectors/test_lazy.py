@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from made_up import adapter_files
 from made_up.merges import TASKS, finetuned, made, pretrained, write_checkpoints
 from made_up.state_dicts import save
 from made_up.vectors import random_vectors
@@ -57,6 +58,8 @@ def every(tmp_path_factory):
     paths = {task: folder / compressed["tsv_compress"] / f"{task}.safetensors" for task in TASKS}
     stored = open_inputs(folder / "base.safetensors", paths).vectors["a"]
     from_cache = open_inputs(folder / "base.safetensors", {"a": folder / "a.safetensors"})
+    adapter_files.write(folder / "lora" / "one", adapter_files.factors("blocks.0.c_proj", 12, 30))
+    adapter = open_inputs(folder / "base.safetensors", {"a": folder / "lora" / "one"}).vectors["a"]
     observed = folder / "observed.safetensors"
     layers = {n: t.float() for n, t in finetuned(0).items() if t.is_floating_point()}
     shapes = {name: layer.shape for name, layer in layers.items()}
@@ -75,6 +78,8 @@ def every(tmp_path_factory):
         vectors["a"],
         stored,
         from_cache.vectors["a"],
+        adapter,
+        adapter.weights,
         methods.task_arithmetic(vectors)["a"],
         methods.tsv_compress(vectors)["a"],
         methods.emr(vectors)["a"],
@@ -110,7 +115,9 @@ CLASSES = [kind.__name__ for kind in subclasses() if kind not in ABSTRACT]
 def test_names_shapes_types_and_rows_are_those_of_the_layers(every, name):
     lazy = every[name]
     layers = dict(lazy.items())
-    rounding = 1e-6 if name.startswith("Compressed") else 0  # a product of some rows of a factor
+    rounding = (
+        1e-6 if name.startswith(("Compressed", "Adapter")) else 0
+    )  # a product of some rows of a factor
     assert list(layers) == list(lazy) == list(lazy.names) and len(lazy) == len(layers)
     assert "no such layer" not in lazy and all(layer in lazy for layer in layers)
     for layer, tensor in layers.items():

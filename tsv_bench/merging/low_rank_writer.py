@@ -18,9 +18,8 @@ from tsv_bench.state_dicts.low_rank import (
     FACTORS,
     KEY_LOW_RANK,
     PRECISIONS,
-    CompressedStateDict,
     LowRankContents,
-    is_compressed,
+    StoredTaskVector,
     weights_hash,
 )
 from tsv_bench.state_dicts.writer import Shards, StateDictWriter
@@ -69,8 +68,8 @@ class LowRankWriter:
 
     def _plan_one(self, task: str, inputs: Inputs, served: Served) -> Plan:
         path, finetuned, vector = self.paths[task], inputs.finetuned[task], inputs.vectors[task]
-        if is_compressed(finetuned):
-            finetuned = CompressedStateDict(inputs.base, finetuned)
+        if isinstance(inputs.vectors[task], StoredTaskVector):
+            finetuned = inputs.vectors[task].weights
         changed = [name for name in vector if is_changed(vector, name)]
         shapes_of = served.vectors[task].factor_shapes
         factors = {name: shapes for name in changed if (shapes := shapes_of(name))}

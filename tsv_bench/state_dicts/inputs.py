@@ -11,6 +11,13 @@ from torch import Tensor
 
 from tsv_bench.escaping import check_name
 from tsv_bench.files.content import repeated
+from tsv_bench.state_dicts.adapters.adapter import is_adapter
+from tsv_bench.state_dicts.adapters.inputs import (
+    check_whole,
+    config_hash,
+    path_of_adapter,
+    warn_of_other_bases,
+)
 from tsv_bench.state_dicts.entries.agree import agree, as_paired
 from tsv_bench.state_dicts.entries.choices import Choices
 from tsv_bench.state_dicts.entries.quantized import check_integers, check_unscaled, named
@@ -115,10 +122,12 @@ def open_inputs(
             f"Choose another."
         )
     base = CachedReads(_named("pretrained", partial(open_state_dict, pretrained)))
+    check_whole(base)
     states = {
-        task: _named(task, partial(open_state_dict, path)) for task, path in finetuned.items()
+        task: _named(task, lambda path=path: open_state_dict(path_of_adapter(path, pretrained)))
+        for task, path in finetuned.items()
     }
-    packed = [task for task, state in states.items() if is_compressed(state) or is_masked(state)]
+    packed = [task for task, state in states.items() if is_packed(state)]
     for name, state in {"pretrained": base, **states}.items():
         if name not in packed:
             _named(name, partial(check_unscaled, state))
@@ -144,6 +153,11 @@ def open_inputs(
     return with_vectors(inputs)
 
 
+def is_packed(state: StateDict) -> bool:
+    """Return whether a file holds what is to be unpacked by the pretrained checkpoint."""
+    return is_compressed(state) or is_masked(state) or is_adapter(state)
+
+
 def with_vectors(
     inputs: Inputs,
     factors: FactorCache | None = None,
@@ -155,12 +169,10 @@ def with_vectors(
     the task.
     """
     pretrained = inputs.pretrained
-    packed = [
-        t for t, state in inputs.finetuned.items() if is_compressed(state) or is_masked(state)
-    ]
+    packed = [task for task, state in inputs.finetuned.items() if is_packed(state)]
     if packed and (len(pretrained) < len(inputs.base) or inputs.how):
         raise ValueError(
-            f"{packed[0]} is compressed against all of the pretrained checkpoint, of which another "
+            f"{packed[0]} is compressed, or an adapter, against all of the pretrained checkpoint, of which another "
             f"checkpoint has only a part, {len(pretrained)} of {len(inputs.base)} entries, or with "
             f"other rows. Give {packed[0]} uncompressed."
         )
@@ -177,6 +189,7 @@ def with_vectors(
         return open_task_vector(pretrained, state, inputs.device, factors, key)
 
     vectors = {task: _named(task, partial(vector, task)) for task in inputs.finetuned}
+    warn_of_other_bases(vectors)
     instruction = None
     if inputs.ancestor is not None:
         own = View(inputs.ancestor, {name: name for name in pretrained})
@@ -219,6 +232,7 @@ def check_inputs(
     if no task changed anything; logs a warning for a task that did not.
     """
     hashes = check_contents(inputs.states, done, inputs.alike)
+    hashes = {key: hashes[key] | config_hash(state) for key, state in inputs.states.items()}
     check_deltas(inputs)
     warn_of_repeated(inputs, hashes)
     if factors is not None:

@@ -156,10 +156,10 @@ class StoredTaskVector(TaskVector):
         self, pretrained: Mapping[str, Tensor], finetuned: OnPretrained, device: str = "cpu"
     ) -> None:
         super().__init__(pretrained, finetuned, device)
-        self._stored = finetuned
+        self.weights = finetuned
 
     def _subtract(self, name: str, start: int, stop: int, out: Tensor) -> None:
-        delta = self._stored.delta(name, start, stop)
+        delta = self.weights.delta(name, start, stop)
         if delta is None:
             super()._subtract(name, start, stop, out)
         else:
@@ -170,8 +170,8 @@ class CompressedTaskVector(StoredTaskVector):
     """The task vector of a compressed file, whose triplets need no decomposition."""
 
     def recall(self, name: str, rank: int, kind: str) -> Triplets | None:
-        stored = self._stored.triplets(name)
-        if stored is None or kind.endswith("-split") != self._stored.contents.split_qkv:
+        stored = self.weights.triplets(name)
+        if stored is None or kind.endswith("-split") != self.weights.contents.split_qkv:
             return None
         u, s, vh = (part.double() for part in stored)
         # The file's precision leaves u and vh not quite orthonormal: decompose their product anew.

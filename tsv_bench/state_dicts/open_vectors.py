@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from tsv_bench.state_dicts.adapters.adapter import AdapterStateDict, AdapterTaskVector, is_adapter
 from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.integrity import checked_hashes
 from tsv_bench.state_dicts.low_rank import (
@@ -56,11 +57,14 @@ def open_task_vector(
     factors: FactorCache | None = None,
     pair: str = "",
 ) -> TaskVector:
-    """Return the task vector of a checkpoint, compressed or not; no delta is read.
+    """Return the task vector of a checkpoint, compressed, an adapter, or whole; no delta is read.
 
     ``pair`` identifies both checkpoints in the cache ``factors``: `cache_key`. Raises ValueError
-    or FileNotFoundError if a compressed file does not fit its pretrained weights or is damaged.
+    or FileNotFoundError if a compressed file or an adapter does not fit its pretrained weights or
+    is damaged.
     """
+    if is_adapter(finetuned):
+        return AdapterTaskVector(pretrained, AdapterStateDict(pretrained, finetuned), device)
     if is_compressed(finetuned):
         return CompressedTaskVector(pretrained, CompressedStateDict(pretrained, finetuned), device)
     if is_masked(finetuned):

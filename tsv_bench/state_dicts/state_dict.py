@@ -22,6 +22,8 @@ KINDS = {
     "safetensors": ("model.safetensors", (".safetensors",)),
     "bin": ("pytorch_model.bin", (".bin", ".pt", ".pth")),
 }
+# A LoRA adapter's weights, beside its adapter_config.json; training leaves other files there.
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 MAX_INDEX = 100 * 2**20  # bytes: as many as a safetensors header may have
 MAX_FILE_NAME = 255  # characters
 WEIGHTS = tuple(suffix for _, suffixes in KINDS.values() for suffix in suffixes)
@@ -133,6 +135,8 @@ def open_state_dict(path: Path | str) -> StateDict:
         and not p.name.endswith((*SUFFIXES, ".index.json"))
     ]
     others += sub_folders(path)
+    if adapter := _adapter_file(path, files):
+        return StateDict(path, [open_file(adapter)], other_files=others)
     for kind, (usual, suffixes) in KINDS.items():
         indices = [p for p in files if p.name.endswith(f".{kind}.index.json")]
         if indices:
@@ -148,6 +152,23 @@ def open_state_dict(path: Path | str) -> StateDict:
         f"{path} is not a checkpoint: no file in it is named like weights "
         f"({', '.join(WEIGHTS)}). {ACCEPTED}."
     )
+
+
+def _adapter_file(folder: Path, files: list[Path]) -> Path | None:
+    """Return the weights of an adapter that a folder holds, or None if it holds none.
+
+    Raises ValueError if the folder holds a whole model as well.
+    """
+    by_name = {path.name: path for path in files}
+    found = next((by_name[name] for name in ADAPTER_FILES if name in by_name), None)
+    whole = [usual for usual, _ in KINDS.values() if usual in by_name]
+    whole += [name for name in by_name if name.endswith(".index.json")]
+    if found and whole:
+        raise ValueError(
+            f"{folder} holds an adapter, {found.name}, and a whole model, {whole[0]}. Move one of "
+            f"them to a folder of its own."
+        )
+    return found
 
 
 def _only(found: list[Path], usual: str) -> Path:

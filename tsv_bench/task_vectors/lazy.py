@@ -77,6 +77,14 @@ class LazyMapping(Mapping):  # no type parameters: a run-time check of them woul
         """Return the rank to compute now because `recall` will be asked for it later."""
         return 0
 
+    def factor_rank(self, name: str) -> int | None:
+        """Return the rank of a layer's `factors`; 0: the layer is zero; None: it has none."""
+        return None
+
+    def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """Return [m, r] and [r, n] whose product a matrix is known to be, or None."""
+        return None
+
     def num_rows(self, name: str) -> int:
         """Return the size of a layer's first axis; 1 for a 0-d layer."""
         shape = self.shape(name)

@@ -97,6 +97,17 @@ class Matrices:
             return deltas.unflatten(-2, (3, -1))
         return deltas.unflatten(-1, (3, -1)).movedim(-2, -3)
 
+    def split_factors(
+        self, name: str, left: Float[Tensor, "m r"], right: Float[Tensor, "r n"]
+    ) -> tuple[Float[Tensor, "p q r"], Float[Tensor, "p r s"]]:
+        """Return the factors of each of the layer's matrices, given those of the layer."""
+        side = self.fused_side(name, (len(left), right.shape[1]))
+        if side is None:
+            return left[None], right[None]
+        if side == 0:
+            return left.unflatten(0, (3, -1)), right.expand(3, *right.shape)
+        return left.expand(3, *left.shape), right.unflatten(1, (3, -1)).movedim(1, 0)
+
     def join(self, name: str, shape: Sequence[int], parts: Sequence[Tensor]) -> Tensor:
         """Return the layer of ``shape`` that these matrices make up: the inverse of `split`."""
         side = self.fused_side(name, shape)

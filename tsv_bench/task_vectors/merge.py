@@ -10,12 +10,14 @@ from tsv_bench.linalg.precision import at_least_float32
 from tsv_bench.task_vectors.lazy import (
     Delta,
     Deltas,
+    LazyMapping,
     LazyVector,
     Part,
     as_lazy,
     blocks,
     lazy_vectors,
     stacked,
+    widest_dtype,
 )
 from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.streaming import IN_FLIGHT
@@ -32,6 +34,7 @@ def merge_layers(
     merge_other: Callable[[Tensor], Tensor] = mean,
     matrices: Matrices = Matrices(),  # noqa: B008, it is frozen
     work: Callable[[Sequence[int]], int] | None = None,
+    merge_factors: Callable[[list[Tensor], list[Tensor]], Tensor] | None = None,
 ) -> LazyVector:
     """Merge task vectors into one: ``merge_matrix`` for matrices, ``merge_other`` for the rest.
 
@@ -40,6 +43,8 @@ def merge_layers(
     rows, ...], and must merge entry by entry. Both get float32 at least. ``work`` returns of a
     matrix's shape how many entries in float32 merging it takes beside the deltas, if these are
     many; matrices of which two would take more than `IN_FLIGHT` are then merged one at a time.
+    ``merge_factors`` takes the place of ``merge_matrix`` where all deltas of a matrix are known by
+    factors: it gets those of the tasks that changed it, each [m, r] and each [r, n].
 
     Raises ValueError if the vectors' layers differ.
     """
@@ -55,6 +60,10 @@ def merge_layers(
         shape = vectors[0].shape(name)
         if not matrices.is_matrix(name, shape):
             return blocks(vectors, name, merge_other)
+        if (zeros := zero_parts(vectors, name)) is not None:
+            return zeros
+        if merge_factors and all(v.factor_rank(name) is not None for v in vectors):
+            return [factor_part(vectors, name, matrices, merge_factors)]
         entries = len(vectors) * shape.numel() + (work(shape) if work else 0)
         return [
             Part(
@@ -66,6 +75,39 @@ def merge_layers(
         ]  # fmt: skip
 
     return LazyVector(vectors, parts)
+
+
+def zero_parts(vectors: Sequence[LazyMapping], name: str) -> Sequence[Part] | None:
+    """Return the parts of a layer that is known to be zero in every vector; None: of another.
+
+    None of the layer is read from files.
+    """
+    if any(vector.factor_rank(name) != 0 for vector in vectors):
+        return None
+    dtype = widest_dtype(vectors, name)
+    return blocks(vectors[:1], name, lambda zeros: zeros[0].to(dtype))
+
+
+def factor_part(
+    vectors: Sequence[LazyMapping],
+    name: str,
+    matrices: Matrices,
+    merge: Callable[[list[Tensor], list[Tensor]], Tensor],
+) -> Part:
+    """Return the part that merges the factors of a layer of all the vectors that changed it."""
+    shape, dtype = vectors[0].shape(name), widest_dtype(vectors, name)
+
+    def read() -> list[tuple[Tensor, Tensor]]:
+        found = (v.factors(name) for v in vectors if v.factor_rank(name))
+        return [tuple(factor.to(dtype) for factor in factors) for factors in found]
+
+    def compute(read: list[tuple[Tensor, Tensor]]) -> Tensor:
+        lefts, rights = zip(*(matrices.split_factors(name, *own) for own in read), strict=True)
+        pieces = range(len(lefts[0]))
+        merged = [merge([a[i] for a in lefts], [b[i] for b in rights]) for i in pieces]
+        return matrices.join(name, shape, merged)
+
+    return Part(name, 0, shape.numel(), read, compute)
 
 
 def merge_entries(vectors: Iterable[Mapping], merge: Callable[[Tensor], Tensor]) -> LazyVector:

@@ -111,7 +111,10 @@ def infinite_alike(one: Tensor, other: Tensor) -> Tensor:
 
 def is_changed(vector: Mapping, name: str) -> bool:
     """Return whether any entry of a layer's delta is not zero; stops reading at the first."""
-    return any(bool(part.read().any()) for part in blocks([as_lazy(vector)], name, mean))
+    vector = as_lazy(vector)
+    if vector.factor_rank(name) == 0:
+        return False
+    return any(bool(part.read().any()) for part in blocks([vector], name, mean))
 
 
 def apply(pretrained: Mapping, vector: Mapping, alpha: float | int) -> dict[str, Tensor]:

@@ -56,6 +56,15 @@ def test_iso_c_leaves_a_flat_spectrum_alone():
     torch.testing.assert_close(isotropic_sum(share * frame), frame, **close)
 
 
+def test_the_mean_may_be_of_what_the_sum_spans():
+    deltas = randn(2, 24, 3) @ randn(2, 3, 40)  # of a sum of rank 6
+    found = methods.iso_c({"a": {"w": deltas[0]}, "b": {"w": deltas[1]}}, mean_over="spanned")
+    u, s, vh = svd(deltas.sum(0), full_matrices=False)
+    torch.testing.assert_close(found["a"]["w"], s[:6].mean() * u[:, :6] @ vh[:6], **nearly)
+    with pytest.raises(ValueError, match="mean_over='some' is not"):
+        methods.iso_c({}, mean_over="some")
+
+
 def test_iso_c_invents_no_directions():
     """Of a sum of rank 2 only two directions are known: others stay zero, the mean is of all."""
     deltas = randn(2, 24, 1) @ randn(2, 1, 16)

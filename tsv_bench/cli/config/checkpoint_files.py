@@ -1,5 +1,6 @@
 """Checkpoint files named on a command line, and the factor cache beside them."""
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,7 +81,8 @@ def checkpoint_paths(config: DictConfig, example: str) -> dict[str, str]:
 def check_there(paths: Mapping[str, str], what: str = "checkpoint") -> None:
     """Raise FileNotFoundError for the first path, by its name, where there is nothing."""
     for name, path in paths.items():
-        if not Path(path).exists():
+        base, _, adapter = path.rpartition("+")  # an adapter, as mergekit writes it
+        if not (os.path.exists(path) or base and all(map(os.path.exists, (base, adapter)))):
             raise FileNotFoundError(
                 f"{name}: no {what} at {path}. Paths are taken from the current folder, "
                 f"{Path.cwd()}."

@@ -73,7 +73,7 @@ class CompressedVector(LazyVector):
 
     def _product(self, name: str) -> Sequence[Part]:
         shape = self.shape(name)
-        if not self._matrices.is_matrix(name, shape):
+        if not self._matrices.is_matrix(name, shape) or self._vector.factor_rank(name) == 0:
             return blocks([self._vector], name, mean)  # of one: itself
         layer = self._layer(name)
 
@@ -103,6 +103,9 @@ class Decomposition:
         m, n = matrices.split(name, torch.empty(vectors[0].shape(name), device="meta")).shape[1:]
         self.full_rank = min(m, n)
         self.rank = kept_rank(self.full_rank, num_tasks, rank_fraction)
+        known = [vector.factor_rank(name) for vector in vectors]
+        if None not in known:  # no task has more singular values than it has factors
+            self.rank = min(self.rank, max(*known, 1))
         self.kind = svd + ("-split" if matrices.split_qkv else "")
 
     def read(self) -> list[Triplets | Tensor]:

@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tsv_bench.linalg.factored import triplets_of_product
 from tsv_bench.linalg.polar import polar_factor, polar_product
 from tsv_bench.linalg.precision import at_unit_scale, singular_zero
 from tsv_bench.linalg.svd import truncated_svd
-from tsv_bench.methods.knobs import check_range
+from tsv_bench.methods.knobs import check_choice, check_range
 from tsv_bench.task_vectors.lazy import ServedVectors, TaskVectors
 from tsv_bench.task_vectors.matrices import Matrices
 from tsv_bench.task_vectors.merge import merge_layers
@@ -20,18 +21,32 @@ from tsv_bench.task_vectors.merge import merge_layers
 __all__ = ["iso_c", "iso_cts"]
 
 log = logging.getLogger(__name__)
+MEANS = ("all", "spanned")
 
 
 def iso_c(
-    task_vectors: TaskVectors, *, exclude: Sequence[str] | None = None, split_qkv: bool = False
+    task_vectors: TaskVectors,
+    *,
+    mean_over: str | None = None,
+    exclude: Sequence[str] | None = None,
+    split_qkv: bool = False,
 ) -> ServedVectors:
     """Serve every task the sum of the tasks' matrices with all singular values at their mean.
 
-    Layers that are no matrices are averaged; ``exclude`` and ``split_qkv`` as in `tsv_merge`.
-    Raises ValueError for knobs out of range.
+    ``mean_over`` "all" counts the zeros among them; "spanned" does not: it is the mean over the
+    directions that the sum spans. Null is "spanned" for a matrix that every task's adapter gives by
+    its factors, else "all". Layers that are no matrices are averaged; ``exclude`` and ``split_qkv``
+    as in `tsv_merge`. Raises ValueError for knobs out of range.
     """
+    if mean_over is not None:
+        check_choice("mean_over", mean_over, MEANS, "which singular values the mean is of")
     matrices = Matrices.of(exclude, split_qkv)
-    merged = merge_layers(task_vectors.values(), isotropic_sum, matrices=matrices)
+    merged = merge_layers(
+        task_vectors.values(),
+        isotropic_spanned if mean_over == "spanned" else isotropic_sum,
+        matrices=matrices,
+        merge_factors=partial(isotropic_sum_of_factors, mean_over=mean_over or "spanned"),
+    )
     return dict.fromkeys(task_vectors, merged)
 
 
@@ -65,6 +80,31 @@ def isotropic_sum(deltas: Float[Tensor, "tasks m n"]) -> Float[Tensor, "m n"]:
     # The sum of singular values of u s vh is its scalar product with u vh: no SVD is needed.
     nuclear_norm = (factor * total).sum(dtype=torch.float64)
     return factor * (nuclear_norm / min(total.shape)).to(total.dtype)
+
+
+def isotropic_spanned(deltas: Float[Tensor, "tasks m n"]) -> Float[Tensor, "m n"]:
+    """Return the sum with a flat spectrum, at the mean over the directions that it spans."""
+    total = deltas.sum(dim=0)
+    return flat_spectrum(*truncated_svd(total, min(total.shape)), "spanned")
+
+
+def isotropic_sum_of_factors(
+    lefts: list[Float[Tensor, "m _"]], rights: list[Float[Tensor, "_ n"]], mean_over: str
+) -> Float[Tensor, "m n"]:
+    """Return the sum of products left @ right with a flat spectrum; none is multiplied out."""
+    left, right = torch.cat(lefts, dim=1), torch.cat(rights)
+    rank = min(*left.shape, right.shape[1])
+    return flat_spectrum(*triplets_of_product(left, right, rank), mean_over)
+
+
+def flat_spectrum(
+    u: Float[Tensor, "m k"], s: Float[Tensor, " k"], vh: Float[Tensor, "k n"], mean_over: str
+) -> Float[Tensor, "m n"]:
+    """Return the matrix with the singular values that are not zero at one level, their mean."""
+    spanned = s > singular_zero(s.dtype) * s[:1]
+    count = min(len(u), vh.shape[1]) if mean_over == "all" else max(int(spanned.sum()), 1)
+    level = s[spanned].sum(dtype=torch.float64) / count
+    return u[:, spanned] * level.to(s.dtype) @ vh[spanned]
 
 
 def isotropic_subspaces(

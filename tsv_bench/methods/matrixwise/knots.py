@@ -1,11 +1,13 @@
 """KnOTS, merging in a basis that all tasks share: https://arxiv.org/abs/2410.19735."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tsv_bench.linalg.factored import basis_of_products
 from tsv_bench.linalg.precision import at_least_float32
 from tsv_bench.linalg.svd import eigh, lower_gram
 from tsv_bench.methods.entrywise.arithmetic import total
@@ -20,9 +22,10 @@ from tsv_bench.task_vectors.lazy import (
     blocks,
     lazy_vectors,
     stacked,
+    widest_dtype,
 )
 from tsv_bench.task_vectors.matrices import Matrices
-from tsv_bench.task_vectors.merge import mean
+from tsv_bench.task_vectors.merge import mean, zero_parts
 from tsv_bench.task_vectors.order_statistics import rank_of
 from tsv_bench.task_vectors.streaming import IN_FLIGHT, stream_parts, watched
 
@@ -35,6 +38,10 @@ SMALLEST = 1e-5
 KEPT_BASES = 3 * 2**26  # entries of bases that stay in memory between two passes: 0.8 GB in float32
 WORK = 4  # memory that a matrix takes, in sizes of its deltas or of its Gram matrix
 BITS = 20  # leading bits of a float32 that tell magnitudes apart: a step is 1 / 4096 of the value
+
+
+# Of a layer: [tasks, m, n], or where factors are known those of each task, [m, r] and [r, n].
+Deltas = Tensor | list
 
 
 def knots(
@@ -64,9 +71,10 @@ def knots(
         # A pass of its own: a threshold is that of all matrices.
         thresholds = aligned.thresholds(density)
 
-    def merge(name: str, deltas: Tensor) -> Tensor:
-        if not deltas.any():
-            return torch.zeros_like(deltas[0])
+    def merge(name: str, deltas: Deltas) -> Tensor:
+        shape = vectors[0].shape(name)
+        if not is_changed(deltas):
+            return torch.zeros(shape, dtype=widest_dtype(vectors, name))
         pieces = []
         for basis, along in aligned.pieces(name, deltas):
             if rule == "sum":
@@ -75,11 +83,13 @@ def knots(
                 lowest = thresholds or [smallest_kept(task, density) for task in along]
                 merged = merge_agreeing(along, lowest, "mean")
             pieces.append(basis @ merged)
-        return matrices.join(name, deltas.shape[1:], pieces)
+        return matrices.join(name, shape, pieces)
 
     def parts(name: str) -> Sequence[Part]:
         if not matrices.is_matrix(name, vectors[0].shape(name)):
             return blocks(vectors, name, mean)
+        if (zeros := zero_parts(vectors, name)) is not None:
+            return zeros
         return [aligned.part(name, lambda deltas: merge(name, deltas))]
 
     return dict.fromkeys(task_vectors, LazyVector(vectors, parts))
@@ -100,6 +110,8 @@ class AlignedLayers:
         """Return the part that reads a matrix of all tasks, and what is to be computed of it."""
         m, n = self._vectors[0].shape(name)
         count = len(self._vectors)
+        if all(vector.factor_rank(name) is not None for vector in self._vectors):
+            return Part(name, 0, 2 * m * n, lambda: self._factors(name), compute)
         entries = max(count * m * n, 2 * m * m)  # the Gram matrix is in float64
 
         def read() -> Tensor:
@@ -107,18 +119,41 @@ class AlignedLayers:
 
         return Part(name, 0, entries, read, compute, alone=WORK * entries > IN_FLIGHT)
 
-    def pieces(
-        self, name: str, deltas: Float[Tensor, "tasks m n"]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _factors(self, name: str) -> list[tuple[Tensor, Tensor]]:
+        """Return the factors of each task's delta; of a task that did not change it, zeros."""
+        m, n = self._vectors[0].shape(name)
+        dtype = widest_dtype(self._vectors, name)
+        found = [v.factors(name) if v.factor_rank(name) else None for v in self._vectors]
+        device = next(left.device for left, _ in filter(None, found))
+        zeros = [torch.zeros(size, device=device) for size in ((m, 1), (1, n))]
+        return [tuple(factor.to(dtype) for factor in own or zeros) for own in found]
+
+    def pieces(self, name: str, deltas: Deltas) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the basis [m, k] and the tasks along it [tasks, k, n] of each matrix of a layer."""
-        for index, piece in enumerate(self._matrices.split(name, deltas).unbind(1)):
-            basis = self._bases.get((name, index))
-            if basis is None:
-                basis = shared_basis(piece)
-                if self._num_kept + basis.numel() <= KEPT_BASES:
-                    self._num_kept += basis.numel()
-                    self._bases[name, index] = basis
-            yield basis, basis.mT @ piece
+        if isinstance(deltas, Tensor):
+            for index, piece in enumerate(self._matrices.split(name, deltas).unbind(1)):
+                basis = self._basis(name, index, lambda piece=piece: shared_basis(piece))
+                yield basis, basis.mT @ piece
+            return
+        split = [self._matrices.split_factors(name, *own) for own in deltas]
+        for index in range(len(split[0][0])):
+            lefts, rights = zip(
+                *((left[index], right[index]) for left, right in split), strict=True
+            )
+            make = partial(basis_of_products, lefts, rights, SMALLEST)
+            basis = self._basis(name, index, make)
+            along = (basis.mT @ left @ right for left, right in zip(lefts, rights, strict=True))
+            yield basis, torch.stack(tuple(along))
+
+    def _basis(self, name: str, index: int, make: Callable[[], Tensor]) -> Tensor:
+        """Return the basis of a matrix that is kept, or else a new one, and keep it if it fits."""
+        basis = self._bases.get((name, index))
+        if basis is None:
+            basis = make()
+            if self._num_kept + basis.numel() <= KEPT_BASES:
+                self._num_kept += basis.numel()
+                self._bases[name, index] = basis
+        return basis
 
     def thresholds(self, density: float | int) -> list[float]:
         """Return for each task the smallest magnitude among the share of its largest entries.
@@ -128,10 +163,11 @@ class AlignedLayers:
         """
         shapes = {name: self._vectors[0].shape(name) for name in self._vectors[0]}
         names = [name for name, shape in shapes.items() if self._matrices.is_matrix(name, shape)]
+        names = [name for name in names if zero_parts(self._vectors, name) is None]
 
-        def count(name: str, deltas: Tensor) -> Tensor:
+        def count(name: str, deltas: Deltas) -> Tensor:
             found = torch.zeros(len(deltas), 2**BITS, dtype=torch.int64)
-            for _, along in self.pieces(name, deltas) if deltas.any() else ():
+            for _, along in self.pieces(name, deltas) if is_changed(deltas) else ():
                 for task, entries in enumerate(along):
                     digits = leading_bits(entries).flatten()
                     found[task] += torch.bincount(digits, minlength=2**BITS).cpu()
@@ -142,6 +178,13 @@ class AlignedLayers:
         for _, _, found in watched(stream_parts(parts), len(parts), "shared directions"):
             counts += found
         return [lowest(of_task, density) for of_task in counts]
+
+
+def is_changed(deltas: Deltas) -> bool:
+    """Return whether a task changed anything."""
+    if isinstance(deltas, Tensor):
+        return bool(deltas.any())
+    return any(bool(left.any() and right.any()) for left, right in deltas)
 
 
 def shared_basis(deltas: Float[Tensor, "tasks m n"]) -> Float[Tensor, "m k"]:

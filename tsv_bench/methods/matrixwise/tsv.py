@@ -19,7 +19,7 @@ from tsv_bench.task_vectors.lazy import (
     lazy_vectors,
 )
 from tsv_bench.task_vectors.matrices import EMBEDDINGS_AND_HEADS, Matrices
-from tsv_bench.task_vectors.merge import mean
+from tsv_bench.task_vectors.merge import mean, zero_parts
 from tsv_bench.task_vectors.streaming import IN_FLIGHT
 
 __all__ = ["tsv_compress", "tsv_merge"]
@@ -71,6 +71,8 @@ def merge_by_triplets(
         shape = vectors[0].shape(name)
         if not matrices.is_matrix(name, shape):
             return blocks(vectors, name, mean)
+        if (zeros := zero_parts(vectors, name)) is not None:
+            return zeros
         layer = Decomposition(vectors, name, len(vectors), matrices, rank_fraction, svd)
 
         def merge(read: list) -> Float[Tensor, "m n"]:

@@ -1,0 +1,145 @@
+"""Methods that decompose matrices take an adapter's factors, and merge as from the whole deltas."""
+
+import json
+
+import pytest
+import torch
+from made_up.adapter_files import PREFIX, config
+from safetensors.torch import load_file, save_file
+from torch.linalg import qr, svd
+
+from tsv_bench import methods
+from tsv_bench.methods.matrixwise.tsv import merge_triplets
+from tsv_bench.state_dicts.adapters.adapter import AdapterStateDict
+from tsv_bench.state_dicts.inputs import open_inputs
+
+SHAPES = {"tall": (40, 24), "wide": (24, 40), "attn.qkv": (36, 12), "still": (12, 12)}
+RANKS = {"a": 2, "b": 3, "c": 2}
+# Layers of which both ways are rounded differently; values are of order ten, condition numbers of
+# concatenations up to a hundred.
+near = {"rtol": 0, "atol": 1e-8}
+
+
+def write(folder, dtype=torch.float64):
+    """A base and three adapters, of which the last changes one matrix less."""
+    state = {f"{name}.weight": torch.randn(shape, dtype=dtype) for name, shape in SHAPES.items()}
+    state |= {"bias": torch.randn(24, dtype=dtype)}
+    save_file(state, folder / "base.safetensors")
+    for task, r in RANKS.items():
+        changed = [name for name in SHAPES if name != "still" and (task, name) != ("c", "tall")]
+        tensors = {}
+        for name in changed:
+            m, n = SHAPES[name]
+            tensors[f"{PREFIX}{name}.lora_A.weight"] = torch.randn(r, n, dtype=dtype)
+            tensors[f"{PREFIX}{name}.lora_B.weight"] = r * torch.randn(m, r, dtype=dtype)
+        (folder / task).mkdir()
+        save_file(tensors, folder / task / "adapter_model.safetensors")
+        settings = json.dumps(config(r=r, lora_alpha=r))
+        (folder / task / "adapter_config.json").write_text(settings)
+    return open_inputs(folder / "base.safetensors", {task: folder / task for task in RANKS}).vectors
+
+
+@pytest.fixture
+def vectors(tmp_path):
+    return write(tmp_path)
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """Fail where a delta of a matrix is multiplied out."""
+    delta = AdapterStateDict.delta
+
+    def checked(self, name, start=0, stop=None):
+        assert self.rank(name) == 0, f"{name} was multiplied out"
+        return delta(self, name, start, stop)
+
+    monkeypatch.setattr(AdapterStateDict, "delta", checked)
+
+
+METHODS = {
+    "tsv_merge": [{}, {"split_qkv": True}, {"rank_fraction": 1.0}, {"rank_fraction": 0.04},
+                  {"polar": "svd"}],
+    "tsv_low_rank": [{}],
+    "iso_c": [{"mean_over": "spanned"}, {"mean_over": "all"},
+              {"mean_over": "all", "split_qkv": True}],
+    "knots": [{"rule": "sum"}, {"trim": "layer"}, {"trim": "layer", "split_qkv": True}, {},
+              {"density": 1.0}],
+}  # fmt: skip
+CASES = [(method, knobs) for method, listed in METHODS.items() for knobs in listed]
+
+
+@pytest.mark.parametrize(("method", "knobs"), CASES, ids=str)
+def test_merge_is_that_of_the_whole_deltas(method, knobs, vectors, request):
+    whole = {task: dict(vector.items()) for task, vector in vectors.items()}
+    expected = dict(getattr(methods, method)(whole, **knobs)["a"].items())
+    request.getfixturevalue("unread")
+    found = dict(getattr(methods, method)(vectors, **knobs)["a"].items())
+    assert not found["still.weight"].any() and not found["bias"].any()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype
+        torch.testing.assert_close(found[name], tensor, **near)
+
+
+def test_compressed_task_vectors_are_the_whole_ones(vectors):
+    whole = {task: dict(vector.items()) for task, vector in vectors.items()}
+    served = methods.tsv_compress(vectors, rank_fraction=0.5)
+    for task, vector in served.items():
+        for name, tensor in whole[task].items():
+            torch.testing.assert_close(vector[name], tensor, **near)
+        shapes = [tuple(shape) for shape in vector.factor_shapes("wide.weight")]
+        assert shapes == [(24, RANKS[task]), (RANKS[task],), (RANKS[task], 40)]
+
+
+def test_iso_c_of_adapters_takes_the_mean_over_what_they_span(vectors, caplog):
+    found = methods.iso_c(vectors)["a"]["wide.weight"]
+    total = sum(vector["wide.weight"] for vector in vectors.values())
+    u, s, vh = svd(total, full_matrices=False)
+    rank = sum(RANKS.values())
+    torch.testing.assert_close(found, s[:rank].mean() * u[:, :rank] @ vh[:rank], **near)
+    whole = {task: dict(vector.items()) for task, vector in vectors.items()}
+    of_all = methods.iso_c(whole)["a"]["wide.weight"]  # of whole checkpoints as ever
+    torch.testing.assert_close(of_all, found * rank / 24, **near)
+
+
+def in_core_space(lefts, rights, merge):
+    """Core Space, arXiv 2509.17786: merge in orthonormal bases of what all factors span."""
+    u, v = qr(torch.cat(lefts, 1)).Q, qr(torch.cat(rights).mT).Q
+    cores = [u.mT @ left @ (right @ v) for left, right in zip(lefts, rights, strict=True)]
+    return u @ merge(torch.stack(cores)) @ v.mT
+
+
+def test_task_arithmetic_and_tsv_merge_are_those_in_core_space(vectors):
+    factors = [vector.factors("wide.weight") for vector in vectors.values()]
+    lefts, rights = zip(*factors, strict=True)
+    total = methods.task_arithmetic(vectors)["a"]["wide.weight"]
+    torch.testing.assert_close(in_core_space(lefts, rights, lambda m: m.sum(0)), total, **near)
+
+    def tsv_merge(cores):
+        u, s, vh = svd(cores, full_matrices=False)
+        return merge_triplets(u, s, vh)  # at the tasks' own ranks: zeros do not count
+
+    found = methods.tsv_merge(vectors)["a"]["wide.weight"]  # of 8 triplets a task, all that it has
+    torch.testing.assert_close(in_core_space(lefts, rights, tsv_merge), found, **near)
+
+
+def test_float32_agrees_too(tmp_path, request):
+    vectors = write(tmp_path, torch.float32)
+    whole = {task: dict(vector.items()) for task, vector in vectors.items()}
+    for method in ("tsv_merge", "knots"):
+        knobs = {"rule": "sum"} if method == "knots" else {}
+        expected = getattr(methods, method)(whole, **knobs)["a"]["tall.weight"]
+        found = getattr(methods, method)(vectors, **knobs)["a"]["tall.weight"]
+        scale = expected.abs().max()
+        torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=3e-6)
+
+
+def test_untrained_adapters_change_nothing(tmp_path):
+    write(tmp_path)
+    for task in RANKS:
+        path = tmp_path / task / "adapter_model.safetensors"
+        save_file({key: t * ("lora_A" in key) for key, t in load_file(path).items()}, path)
+    tasks = {task: tmp_path / task for task in RANKS}
+    vectors = open_inputs(tmp_path / "base.safetensors", tasks).vectors
+    for method in METHODS:
+        for tensor in getattr(methods, method)(vectors)["a"].values():
+            assert not tensor.any()
