@@ -123,7 +123,7 @@ OF_THE_FUNCTION = [
     ({"alpha": 1e39}, "alpha=1e+39 is not a number that float32 holds."),
     ({"alpha": None}, "alpha=None is not a number"),
     ({"alpha": True}, "alpha=True is not a number"),
-    ({"write": "weights"}, "write='weights' is unknown. There are: model, vector, compressed."),
+    ({"write": "weights"}, "write='weights' is unknown. There are: model, vector, compressed,"),
     ({"precision": "int8"}, "precision='int8' is unknown. There are: float32, bfloat16, float16."),
     (
         {"finetuned": {"..": "a.safetensors"}},

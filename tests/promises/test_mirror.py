@@ -32,6 +32,7 @@ TESTED_IN = {
     "merging/test_masked_writer.py": "state_dicts.masked",
     "merging/test_merge_files.py": "merging.dense_writer merging.arguments cli.merge "
     "cli.work.merge",
+    "merging/test_lora_writer.py": "state_dicts.adapters.layout",
     "methods/evolved/test_merge3.py": "methods.evolved.evolution",
     "methods/matrixwise/test_tsv.py": "methods.matrixwise.decomposition",
     "methods/test_served.py": "methods.checked",

@@ -29,7 +29,8 @@ def main(config: DictConfig) -> None:
     method.check_num_tasks(finetuned)
     check_scoring(config, method)
     statistics = statistics_paths(config, method, finetuned)
-    check_arguments(1.0 if config.alpha is None else config.alpha, config.write, config.precision)
+    alpha = 1.0 if config.alpha is None else config.alpha
+    check_arguments(alpha, config.write, config.precision, config.rank)
     check_switch("overwrite", config.overwrite)
     check_cache(config)
     base = {} if config.base is None else {"base": config.base}

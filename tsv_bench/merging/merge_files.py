@@ -14,6 +14,7 @@ from tsv_bench.files import check_place
 from tsv_bench.files.claim import claimed
 from tsv_bench.merging.arguments import check_arguments
 from tsv_bench.merging.dense_writer import DenseWriter
+from tsv_bench.merging.lora_writer import LoraWriter, lora_paths
 from tsv_bench.merging.low_rank_writer import LowRankWriter
 from tsv_bench.merging.masked_writer import MaskedDenseWriter, MaskWriter
 from tsv_bench.merging.outputs import Metadata, check_outputs, output_paths
@@ -45,6 +46,7 @@ from tsv_bench.task_vectors.streaming import observer
 # Form of serving -> its writer: of compressed files, and of dense ones if it is not `DenseWriter`.
 COMPRESSED = {LowRank: LowRankWriter, Masked: MaskWriter}
 DENSE = {Masked: MaskedDenseWriter}
+STORED = ("compressed", "lora")  # what is written in a precision of its own
 # What has no place in files of weights.
 NO_FILES = {Adapted: "each task an adapter of features", Routed: "experts and a router"}
 
@@ -97,6 +99,7 @@ def merge(
     alpha: float = 1.0,
     write: str = "model",
     precision: str = "float32",
+    rank: int | None = None,
     overwrite: bool = False,
     device: str = "cpu",
     factors: FactorCache | None = None,
@@ -112,7 +115,8 @@ def merge(
 
     ``write``: "model" writes pretrained + alpha * vector; "vector" the vector that is served;
     "compressed" low-rank factors (TSV-C) or bit masks and the vector that they share, stored in
-    ``precision``. A method that serves one vector writes ``output``, any other
+    ``precision``; "lora" the vector times alpha as an adapter in peft's layout, whose factors have
+    at most this ``rank``. A method that serves one vector writes ``output``, any other
     ``output``/<task>.safetensors. ``factors``: a cache of singular triplets.
     ``statistics``: kind -> task -> file, what the method needs beside task vectors. ``base``: what
     the instruct model ``pretrained`` was made from, for a method that takes the difference as
@@ -123,7 +127,7 @@ def merge(
     work.
     """
     started = time.monotonic()
-    check_arguments(alpha, write, precision)
+    check_arguments(alpha, write, precision, rank)
     check_tasks(finetuned)
     check_choices(choices, finetuned, write)
     given = {
@@ -143,8 +147,8 @@ def merge(
     serve = partial(serve, **given) if given else serve
     serve = partial(serve, instruction=inputs.instruction) if base is not None else serve
     form = form_by_trial(serve, finetuned)
-    inputs = inputs if write == "compressed" else inputs.once_each()
-    writer = make_writer(form, inputs, Path(output), write, precision, alpha, overwrite)
+    inputs = inputs if write in STORED else inputs.once_each()
+    writer = make_writer(form, inputs, Path(output), write, precision, alpha, overwrite, rank)
     check_place(writer.outputs[0].parent, writer.num_bytes())
     bar = partial(bars.bar, disable=not progress)
     with ExitStack() as stack:
@@ -202,6 +206,7 @@ def make_writer(
     precision: str,
     alpha: float,
     overwrite: bool,
+    rank: int | None = None,
 ) -> Writer:
     """Return the writer of a form of serving. Raises ValueError if it has none, or no such one."""
     if what := NO_FILES.get(form):
@@ -215,6 +220,9 @@ def make_writer(
             "they share, and this method has neither. Choose method=tsv_compress, a method of "
             "masks such as tall_mask_ta, or write=vector."
         )
+    if write == "lora":
+        folders = lora_paths(output, inputs.finetuned, form is Shared)
+        return LoraWriter(folders, rank, precision, alpha, overwrite)
     paths = output_paths(output, inputs.base, inputs.finetuned, form is Shared, write)
     if write == "compressed":
         return COMPRESSED[form](paths, precision, overwrite)
@@ -245,12 +253,12 @@ def how_made(
 ) -> dict[str | None, dict[str, str]]:
     """Return the metadata of each task's output: ``about``, and what else determines its values."""
     about = {**about, "version": __version__, "commit": provenance.commit()}
-    if about["write"] == "model":
+    if about["write"] in ("model", "lora"):
         about["alpha"] = alpha
 
     def of_task(task: str | None) -> dict[str, Any]:
         own = {"task": task} if task else {}
-        stored = {"precision": precision} if about["write"] == "compressed" else {}
+        stored = {"precision": precision} if about["write"] in STORED else {}
         return about | own | stored
 
     return {task: {MADE_BY: json.dumps(of_task(task))} for task in tasks}

@@ -172,20 +172,17 @@ def with_vectors(
     packed = [task for task, state in inputs.finetuned.items() if is_packed(state)]
     if packed and (len(pretrained) < len(inputs.base) or inputs.how):
         raise ValueError(
-            f"{packed[0]} is compressed, or an adapter, against all of the pretrained checkpoint, of which another "
-            f"checkpoint has only a part, {len(pretrained)} of {len(inputs.base)} entries, or with "
-            f"other rows. Give {packed[0]} uncompressed."
+            f"{packed[0]} is compressed, or an adapter, against all of the pretrained checkpoint, "
+            f"of which another one has only a part, {len(pretrained)} of {len(inputs.base)} "
+            f"entries, or with other rows. Give {packed[0]} as a whole checkpoint."
         )
 
     def vector(task: str) -> TaskVector:
         state = inputs.finetuned[task]
         if task not in packed and len(state) > len(pretrained):
             state = View(state, {name: name for name in pretrained})
-        key = (
-            ""
-            if factors is None
-            else cache_key(*hashes["pretrained"].values(), *hashes[task].values(), *inputs.how)
-        )
+        own = [] if factors is None else [*hashes["pretrained"].values(), *hashes[task].values()]
+        key = cache_key(*own, *inputs.how) if own else ""
         return open_task_vector(pretrained, state, inputs.device, factors, key)
 
     vectors = {task: _named(task, partial(vector, task)) for task in inputs.finetuned}

@@ -106,8 +106,9 @@ MERGES = {
     "only where method.centered_scale is not 0.",
     "method=dare_ta method.density=1 method.seed=3": "method.seed=3 has no effect: it counts only w"
     "here method.density is not 1.",
-    "precision=float16": "precision=float16 has no effect: it counts only with write=compressed, an"
-    "d that is model.",
+    "precision=float16": "precision=float16 has no effect: it counts only with write=compressed or "
+    "write=lora, and that is model.",
+    "rank=4": "rank=4 has no effect: it counts only with write=lora, and that is model.",
     "write=vector alpha=0.3": "alpha=0.3 has no effect: it counts only with write=model",
     "cache.max_gb=3": "cache.max_gb=3 has no effect: it counts only where cache.folder is not null",
     "method.alphas=[0.5]": "method.alphas=[0.5] has no effect: it counts only in tsv-bench, which "
@@ -182,3 +183,12 @@ def test_patterns():
     assert len([*void_patterns(shapes, ["b.*", "bias", "weight"], False)]) == 2
     assert len([*void_patterns(shapes | {"a.in_proj_weight": (8, 4)}, None, True)]) == 1
     assert len([*void_patterns(shapes, ["in_proj_weight"], True)]) == 1
+
+
+@pytest.mark.parametrize(("found", "void"), [("model", False), ("lora", False), ("vector", True)])
+def test_a_setting_may_count_beside_several_values(found, void):
+    node = OmegaConf.create({"only_if": {"alpha": {"write": ["model", "lora"]}}, "write": found})
+    node.alpha = 0.5
+    said = list(void_settings(node, OmegaConf.create(), {"alpha"}))
+    expected = "alpha=0.5 has no effect: it counts only with write=model or write=lora, and that is"
+    assert said == ([f"{expected} vector."] if void else [])

@@ -5,6 +5,7 @@
     only_if:
       threshold: {drop: threshold}   # threshold counts if drop is "threshold"
       seed: {density: {not: 1}}      # seed counts if density is not 1
+      alpha: {write: [model, lora]}  # alpha counts if write is one of these
       alphas: in tsv-bench           # alphas never count here; the text says where they do
 """
 
@@ -61,11 +62,15 @@ def void_settings(
             found = OmegaConf.select(node, other)
             if not holds(found, wanted):
                 unlike = f" where {prefix}{other} is not {as_typed(found)}."
-                like = f" with {prefix}{other}={as_typed(wanted)}, and that is {as_typed(found)}."
+                listed = wanted if OmegaConf.is_list(wanted) else [wanted]
+                like = " or ".join(f"{prefix}{other}={as_typed(value)}" for value in listed)
+                like = f" with {like}, and that is {as_typed(found)}."
                 yield void + (unlike if OmegaConf.is_dict(wanted) else like)
                 break
 
 
 def holds(found: Any, wanted: Any) -> bool:
-    """Return whether a value is the one that ``only_if`` wants, or not the one it excludes."""
-    return found != wanted["not"] if OmegaConf.is_dict(wanted) else found == wanted
+    """Return whether a value is one that ``only_if`` wants, or not the one it excludes."""
+    if OmegaConf.is_dict(wanted):
+        return found != wanted["not"]
+    return found in wanted if OmegaConf.is_list(wanted) else found == wanted

@@ -49,6 +49,7 @@ def merge(
         alpha=alpha,
         write=config.write,
         precision=config.precision,
+        rank=config.rank,
         overwrite=config.overwrite,
         device=device,
         factors=make_cache(config),
