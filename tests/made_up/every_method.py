@@ -100,8 +100,8 @@ ADAPTED = ["surgery"]  # one vector, served to each task with an adapter of its 
 ROUTED = ["esm_plus_plus", "free_merging", "free_merging_whole", "twin_merging", "we_moe"]
 # Of what is not a matrix these have the mean, the others their own rule.
 OTHERS_ARE_AVERAGED = [
-    "ace", "ace_mixed", "cart", "dc_merge", "fr_merging", "iso_c", "iso_cts", "knots",
-    "knots_layer", "knots_sum", "tsv_low_rank", "tsv_merge", "tsv_merge_svd", "wudi",
+    "ace", "ace_mixed", "cart", "dc_merge", "fr_merging", "iso_c", "iso_c_spanned", "iso_cts",
+    "knots", "knots_layer", "knots_sum", "tsv_low_rank", "tsv_merge", "tsv_merge_svd", "wudi",
     "wudi_closed_form",
 ]  # fmt: skip
 MASKS = ["magnitude_mask", "tall_mask_ta", "tall_mask_ties", "emr"]  # of each its own, made of all
@@ -172,7 +172,9 @@ ONE_TASK_IS_CHANGED = {
     **dict.fromkeys(
         ["ace", "ace_mixed"], "the mean of its rows goes, and its share in the prior row"
     ),
-    **dict.fromkeys(["iso_c", "iso_cts", "subspace_boosting"], "matrices get a new spectrum"),
+    **dict.fromkeys(
+        ["iso_c", "iso_c_spanned", "iso_cts", "subspace_boosting"], "matrices get a new spectrum"
+    ),
     "esm": "matrices get a new spectrum",
     **dict.fromkeys(LEARNING, "it goes where learning leads"),
     **dict.fromkeys(
