@@ -13,7 +13,7 @@ from tsv_bench.faces import late
 
 ROOT = Path(tsv_bench.__file__).parent
 FACES = [
-    f"tsv_bench.{path.parent.relative_to(ROOT).as_posix().replace('/', '.')}"
+    ".".join(["tsv_bench", *path.parent.relative_to(ROOT).parts])
     for path in sorted(ROOT.rglob("__init__.py"))
     if "= late(" in path.read_text()
 ]

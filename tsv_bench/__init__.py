@@ -32,6 +32,16 @@ From the bottom up; a package imports only from packages above it in this list:
     report         Runs make tables, text, figures and a page
     analysis       tsv-analyze: how much checkpoints interfere
     cli            the commands, and the only package that knows Hydra
+    in_memory      merge(): tsv-merge for tensors, modules and paths, without output files
 """
 
+from typing import TYPE_CHECKING
+
+from tsv_bench.faces import late
+
+if TYPE_CHECKING:
+    from tsv_bench.in_memory import merge
+
+__all__ = ["merge"]
+__getattr__ = late(__name__, "in_memory")
 __version__ = "0.1.0"

@@ -123,9 +123,10 @@ def test_a_merge_takes_the_default_and_says_so(tmp_path):
     write_checkpoints(tmp_path)
     result = merge(tmp_path, "out.safetensors", "method=consensus_ta", "method.min_tasks=1")
     assert "mask_lambda=0.4 for every task" in result.err
-    assert "alpha=1: tsv-bench chooses it on validation, from 0.033 to 1" in result.err
+    said = "alpha=0.3, the default of consensus_ta without validation. tsv-bench chooses it"
+    assert said in result.err
     knobs = {"mask_lambda": 0.4, "min_tasks": 1}
-    [expected] = made(tmp_path, "consensus_ta", "there.safetensors", knobs=knobs)
+    [expected] = made(tmp_path, "consensus_ta", "there.safetensors", knobs=knobs, alpha=0.3)
     same(open_state_dict(tmp_path / "out.safetensors"), expected)
 
 

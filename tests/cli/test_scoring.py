@@ -5,7 +5,7 @@ from made_up.merges import files, write_checkpoints
 from made_up.scored import FEW, SCORER, asked
 from stand_ins.commands import tsv
 
-from tsv_bench.cli.config.overrides import as_text
+from tsv_bench.cli.typed.quoting import as_text
 
 
 def merged(folder, *arguments):

@@ -11,7 +11,6 @@ from stand_ins.configurations import composed
 from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.overrides import options
 from tsv_bench.cli.config.search_path import CONF
-from tsv_bench.cli.work.merge import chosen_alpha
 from tsv_bench.files import sha256
 from tsv_bench.merging import merge_files
 from tsv_bench.methods.forms import Shared
@@ -55,7 +54,7 @@ def test_the_file_is_pretrained_plus_alpha_times_what_is_served(name, tmp_path):
     opened = {kind: {task: StatisticsFile(path) for task, path in paths.items()}
               for kind, paths in statistics.items()}  # fmt: skip
     given = method.given(**opened)
-    one, alpha = form_by_trial(given.serve, TASKS) is Shared, chosen_alpha(None, method)
+    one, alpha = form_by_trial(given.serve, TASKS) is Shared, 0.7
     done = merge_files.merge(
         method.serve, tmp_path / "base.safetensors",
         {task: tmp_path / f"{task}.safetensors" for task in TASKS},

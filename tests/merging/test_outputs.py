@@ -51,7 +51,7 @@ def test_a_folder_is_laid_out_like_the_pretrained_one(folder, single, kind):
     out = folder / "out"
     shards = ["model-1.safetensors", "model-2.safetensors"]
     index = "model.safetensors.index.json"
-    assert {p.name for p in out.iterdir()} == {*BESIDE, *shards, index}
+    assert {p.name for p in out.iterdir()} == {*BESIDE, *shards, index, "README.md"}
     assert {name: (out / name).read_text() for name in BESIDE} == BESIDE
     parts = [load_file(out / shard) for shard in shards]
     same(parts[0] | parts[1], single)

@@ -13,6 +13,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from hydra.utils import get_class, get_method, instantiate
 from made_up.every_method import NUM_TASKS
+from made_up.vectors import random_vectors, read
 from omegaconf import OmegaConf
 from stand_ins import composing
 from stand_ins.configurations import composed
@@ -21,9 +22,10 @@ from tsv_bench import methods
 from tsv_bench.cli import analyze, bench, fetch, finetune, merge, observe, pretrain, report
 from tsv_bench.cli.config import tasks
 from tsv_bench.cli.config.method import make_method
-from tsv_bench.cli.config.method_yaml import NOT_KNOBS
+from tsv_bench.cli.config.method_yaml import NOT_KNOBS, described
 from tsv_bench.cli.config.search_path import CONF, groups, options
 from tsv_bench.cli.config.tasks import switched
+from tsv_bench.merging.scaling.task_weights import Weighted
 
 COMMANDS = {
     "analyze": analyze,
@@ -155,6 +157,28 @@ class TestMethod:
             "pcb": [0.8, 0.9, 1.0, 1.1, 1.2, 1.3],
         }
         assert list(alphas) == grids.get(method, [1.0])  # one where alpha is fixed
+
+    def test_a_searched_alpha_has_a_published_default_for_merges(self, method):
+        """One a number of tasks, in a sensible range; none where alpha is fixed."""
+        said = described(composed("merge", f"method={method}"))
+        defaults = [said.merge_alpha(tasks) for tasks in (2, 8, 14, 20, 30)]
+        if len(said.settings["alphas"]) == 1:
+            assert defaults == [None] * 5
+        else:
+            assert all(0.1 <= alpha <= 1.5 for alpha in defaults)
+
+    def test_weights_multiply_what_a_task_contributes(self, method):
+        """Equal relative weights, and scales of one, change nothing."""
+        said = described(composed("merge", f"method={method}"))
+        rule = said.task_weights(3)
+        assert rule in (None, "scale", "relative")
+        if rule is None:
+            return
+        serve = make_method(composed("merge", f"method={method}")).by_default().serve
+        vectors = random_vectors(3)
+        weights = dict.fromkeys(vectors, 1 if rule == "scale" else 0.7)
+        plain, weighted = read(serve(vectors)), read(Weighted(serve, weights, rule)(vectors))
+        torch.testing.assert_close(weighted, plain, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("task", options("task"))

@@ -16,6 +16,7 @@ TESTED_IN = {
     "benchmark/test_route.py": "methods.routed.routed_vector",
     "checkpoints/test_on_demand.py": "checkpoints.checkpoint",
     "commands/test_analyze.py": "analysis.records cli.analyze cli.work.analyze",
+    "test_in_memory.py": "cli.work.named_method",
     "commands/test_bench.py": "cli.bench cli.multirun cli.launch cli.finetune cli.report "
     "cli.work.bench cli.work.finetune cli.work.report "
     "cli.config.objects cli.config.checkpoint_files",
@@ -30,8 +31,7 @@ TESTED_IN = {
     "linalg/test_svd.py": "linalg.precision",
     "merging/test_low_rank_writer.py": "state_dicts.low_rank",
     "merging/test_masked_writer.py": "state_dicts.masked",
-    "merging/test_merge_files.py": "merging.dense_writer merging.arguments cli.merge "
-    "cli.work.merge",
+    "merging/test_merge_files.py": "merging.arguments merging.writers cli.merge cli.work.merge",
     "merging/test_lora_writer.py": "state_dicts.adapters.layout",
     "methods/evolved/test_merge3.py": "methods.evolved.evolution",
     "methods/matrixwise/test_tsv.py": "methods.matrixwise.decomposition",

@@ -12,6 +12,9 @@ from made_up.vectors import random_vectors
 
 from tsv_bench import methods
 from tsv_bench.checkpoints.image_tower import ImageTower, Place
+from tsv_bench.merging.as_matrices import MatrixView
+from tsv_bench.merging.scaling.task_weights import ScaledVector
+from tsv_bench.merging.told.dry_run import Only
 from tsv_bench.methods.entrywise.dare import DroppedVector
 from tsv_bench.methods.entrywise.lata_published import WeightedVector, Weighting
 from tsv_bench.methods.forms import as_served
@@ -92,6 +95,9 @@ def every(tmp_path_factory):
         WeightedVector([vectors["a"]], {}, Weighting({}, {"a": {}})),
         methods.esm(vectors, inputs={task: {} for task in vectors})["a"],
         StatisticsFile(observed),
+        ScaledVector(vectors["a"], 0.5),
+        MatrixView(vectors["a"], stacked=True, kernels=True),
+        Only(vectors["a"], ["visual.proj", "logit_scale"]),
     ]
     return {type(one).__name__: one for one in found}
 

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import hydra
@@ -23,12 +24,16 @@ from tsv_bench import bars
 from tsv_bench.cli.config.overrides import checked
 from tsv_bench.cli.config.search_path import CONF, names_own_folder
 from tsv_bench.cli.config.void_settings import warn_of_void_settings
+from tsv_bench.cli.typed.recipe import with_recipe
 from tsv_bench.cli.work.machine import check_threads
 from tsv_bench.methods.knobs import check_switch
 
 SPINS = "500"  # of a thread that waits, about 10 microseconds
 
 NUM_FILES = 8192  # that a process may have open: more than all shards of a merge
+
+# The command as its user has typed it, for model cards.
+typed_command: ContextVar[str | None] = ContextVar("typed_command", default=None)
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # as Ctrl-C: temporaries are removed
 
@@ -45,6 +50,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         @functools.wraps(run)
         def guarded(config: DictConfig) -> Any:
             def warn_and_run() -> Any:
+                expand_home(config)
                 progress = config.get("progress", True)
                 check_switch("progress", progress)
                 if "threads" in config:
@@ -60,13 +66,17 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             # The command as typed, or by its path if the shell would not find it, as under make.
             found = shutil.which(program) is not None
             typed = shlex.join([program if found else sys.argv[0], *sys.argv[1:]])
+            typed_command.set(shlex.join([program, *sys.argv[1:]]))
 
             def compose_and_run() -> None:
                 if names_own_folder(sys.argv[1:]):
                     # A console script lacks the current folder. It goes last, so that no file
                     # here hides a library.
                     sys.path.append(os.getcwd())
-                sys.argv[1:] = checked(config_name, sys.argv[1:])
+                arguments = sys.argv[1:]
+                if config_name == "merge":
+                    arguments = with_recipe(arguments)
+                sys.argv[1:] = checked(config_name, arguments)
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
                     guarded
                 )()
@@ -164,6 +174,19 @@ def _out_of_memory() -> tuple[type[Exception], ...]:
     """Return the error of a GPU whose memory is full, if torch is there to raise it."""
     error = getattr(sys.modules.get("torch"), "OutOfMemoryError", None)
     return (error,) if error else ()
+
+
+def expand_home(node: DictConfig) -> None:
+    """Replace a leading ~ by the home folder, wherever a text begins with it as a path does."""
+    keys = range(len(node)) if OmegaConf.is_list(node) else list(node)
+    for key in keys:
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        value = node[key]
+        if OmegaConf.is_config(value):
+            expand_home(value)
+        elif isinstance(value, str) and (value == "~" or value.startswith("~/")):
+            node[key] = os.path.expanduser(value)
 
 
 def plain(node: DictConfig) -> dict:

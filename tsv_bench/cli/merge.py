@@ -7,9 +7,10 @@ from omegaconf import DictConfig
 
 from tsv_bench.cli.config.checkpoint_files import check_cache, check_there, checkpoint_paths
 from tsv_bench.cli.config.method_yaml import Described, described
+from tsv_bench.cli.config.scales import check_scales
 from tsv_bench.cli.launch import command, plain
 from tsv_bench.cli.scoring import check_scoring
-from tsv_bench.merging.arguments import check_arguments
+from tsv_bench.merging.arguments import check_dtype
 from tsv_bench.methods.knobs import check_switch
 from tsv_bench.task_vectors.kinds import KINDS
 
@@ -29,9 +30,16 @@ def main(config: DictConfig) -> None:
     method.check_num_tasks(finetuned)
     check_scoring(config, method)
     statistics = statistics_paths(config, method, finetuned)
-    alpha = 1.0 if config.alpha is None else config.alpha
-    check_arguments(alpha, config.write, config.precision, config.rank)
-    check_switch("overwrite", config.overwrite)
+    check_scales(config, method, finetuned)
+    for key in ("overwrite", "stacked", "kernels", "dry_run"):
+        check_switch(key, config[key])
+    check_dtype(config.dtype)
+    check_shapes(config, method)
+    if (task := config.tokenizer_from) is not None and task not in finetuned:
+        raise ValueError(
+            f"tokenizer_from={task} is none of the tasks, which are {', '.join(finetuned)}. null "
+            f"takes the tokenizer of the pretrained model."
+        )
     check_cache(config)
     base = {} if config.base is None else {"base": config.base}
     check_there({"pretrained": config.pretrained, **base, **finetuned})
@@ -42,6 +50,23 @@ def main(config: DictConfig) -> None:
     from tsv_bench.cli.work.merge import merge
 
     merge(config, finetuned, statistics, figure)
+
+
+def check_shapes(config: DictConfig, method: Described) -> None:
+    """Raise ValueError if stacked or kernels is true where a method decomposes no matrix."""
+    for key in ("stacked", "kernels"):
+        if not config[key]:
+            continue
+        if "exclude" not in method.knobs or method.needs or config.base is not None:
+            raise ValueError(
+                f"{key}=true has no effect on method={method.name}, which takes no matrices apart "
+                f"by their weights alone. Methods that do: tsv_merge, iso_c, knots, ..."
+            )
+        if config.write == "compressed":
+            raise ValueError(
+                f"write=compressed has no factors of experts and kernels: {key}=true goes with "
+                f"write=model and write=vector."
+            )
 
 
 def statistics_paths(

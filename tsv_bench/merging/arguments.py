@@ -1,8 +1,52 @@
 """The settings of a merge that are words and numbers, checked before any file is opened."""
 
+from collections.abc import Collection, Mapping, Sequence
+
+from tsv_bench.methods.knobs import is_number
+
 WRITES = ("model", "vector", "compressed", "lora")
 PRECISIONS = ("float32", "bfloat16", "float16")  # of compressed files
+WRITTEN = ("float32", "bfloat16", "float16")
 LARGEST = 3.4028234663852886e38  # that float32 holds
+
+
+def check_weights(weights: Mapping[str, object], tasks: Collection[str], rule: str) -> None:
+    """Raise ValueError unless every task has a weight, a number, and together they weigh something.
+
+    ``rule``: "relative" for weights of a mean, which are from 0 on.
+    """
+    if odd := sorted(set(weights) ^ set(tasks)):
+        which = "no weight" if odd[0] in tasks else "a weight and no checkpoint"
+        raise ValueError(
+            f"weights: the task {odd[0]!r} has {which}. Give each of {', '.join(tasks)} one, as in "
+            f"weights='{{{', '.join(f'{task}: 0.5' for task in tasks)}}}'."
+        )
+    for task, weight in weights.items():
+        if not is_number(weight) or abs(weight) > LARGEST:
+            raise ValueError(f"weights: {weight!r} of {task} is not a number that float32 holds.")
+        if rule == "relative" and weight < 0:
+            raise ValueError(
+                f"weights: {weight!r} of {task} is below 0, and this method takes a mean, in which "
+                f"weights are from 0 on. method=task_arithmetic sums: it takes any."
+            )
+    if not any(weights.values()):
+        raise ValueError("weights: all are 0, which leaves nothing to merge. Give one above 0.")
+
+
+def check_layer_alphas(patterns: Mapping[str, object], by_depth: Sequence[object]) -> None:
+    """Raise ValueError unless all alphas of layers are numbers that float32 holds."""
+    for name, alpha in [*patterns.items(), *(("alpha_by_depth", value) for value in by_depth)]:
+        if not is_number(alpha) or abs(alpha) > LARGEST:
+            raise ValueError(f"alpha: {alpha!r} of {name} is not a number that float32 holds.")
+
+
+def check_dtype(dtype: object) -> None:
+    """Raise ValueError unless the type that is written is a usual one, or null."""
+    if dtype is not None and dtype not in WRITTEN:
+        raise ValueError(
+            f"dtype={dtype!r} is not a type that is written: {', '.join(WRITTEN)}, or null for "
+            f"that of the pretrained checkpoint."
+        )
 
 
 def check_arguments(alpha: object, write: object, precision: object, rank: object = None) -> None:

@@ -1,7 +1,9 @@
 """Write merged models or vectors, block by block, with the pretrained checkpoint's shards."""
 
+import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tsv_bench.merging.outputs import Metadata
+from tsv_bench.merging.told.card import FILE, Card
 from tsv_bench.methods.forms import Served
 from tsv_bench.state_dicts.entries.kinds import is_running
 from tsv_bench.state_dicts.entries.quantized import named
@@ -20,6 +23,12 @@ from tsv_bench.state_dicts.writer import Shards, StateDictWriter
 from tsv_bench.task_vectors.streaming import stream
 
 log = logging.getLogger(__name__)
+CONFIG = "config.json"
+# Beginnings of the names of a tokenizer's files.
+TOKENIZER = (
+    "tokenizer", "vocab", "merges.txt", "special_tokens_map", "added_tokens", "spiece",
+    "sentencepiece", "chat_template", "bpe.codes", "source.spm", "target.spm", "normalizer.json",
+)  # fmt: skip
 
 
 class DenseWriter:
@@ -30,13 +39,17 @@ class DenseWriter:
         paths: Mapping[str | None, Path],
         inputs: Inputs,
         write: str,
-        alpha: float,
+        alpha: float | Mapping[str, float],
         overwrite: bool,
+        dtype: torch.dtype | None = None,
     ) -> None:
+        """``alpha``: one for all layers, or layer -> its own. ``dtype``: of what is written."""
         base = inputs.base
         self.infinite: set[str] = set()  # entries with infinities that all checkpoints have
         self.paths, self.write_what, self.alpha, self.overwrite = paths, write, alpha, overwrite
-        self.outputs = list(paths.values())
+        self.outputs, self.dtype = list(paths.values()), dtype
+        self.card: Card | None = None
+        self.config = base.path / CONFIG
         folders = any(path.suffix != ".safetensors" for path in self.outputs)
         beside = own_files(base.path, base.other_files) if folders else []
         if write == "model":
@@ -44,9 +57,52 @@ class DenseWriter:
             check_sub_folders(base.path, beside, tuned)
         merged = {*inputs.pretrained, *inputs.tied}
         self.shards = {
-            task: dense_shards(path, base, write, beside, merged) for task, path in paths.items()
+            task: dense_shards(path, base, write, beside, merged, dtype)
+            for task, path in paths.items()
         }
         self.folders = {paths[t]: shards for t, shards in self.shards.items() if shards.folder}
+        if dtype and any(path.name == CONFIG for path in beside):
+            others = [path for path in beside if path.name != CONFIG]
+            for task in self.shards:
+                self._replace(task, others, (CONFIG,))
+
+    def add_card(self, card: Card) -> None:
+        """Write a card into each output that is a folder, in place of the pretrained one's."""
+        for task, shards in self.shards.items():
+            if shards.folder and self.write_what == "model":
+                others = tuple(path for path in shards.other_files if path.name != FILE)
+                self._replace(task, others, (*shards.texts, FILE))
+        self.card = card
+
+    def take_tokenizer(self, task: str, folder: Path) -> None:
+        """Copy a folder's tokenizer, in place of the pretrained one's, into output folders.
+
+        Raises ValueError if there is none, or no output is a folder.
+        """
+        own = [p for p in sorted(folder.iterdir()) if is_tokenizer(p)] if folder.is_dir() else []
+        if not own or not self.folders:
+            why = "the output is a file" if own else f"{folder} has no file of a tokenizer"
+            raise ValueError(
+                f"tokenizer_from={task}: {why}. Tokenizers go from a task's folder, in Hugging "
+                f"Face's layout, into an output that is a folder."
+            )
+        own = own_files(folder, own)
+        for written, shards in self.shards.items():
+            others = [path for path in shards.other_files if not is_tokenizer(path)]
+            self._replace(written, (*others, *own), shards.texts)
+
+    def _replace(self, task: str | None, others: Iterable[Path], texts: tuple[str, ...]) -> None:
+        shards = replace(self.shards[task], other_files=tuple(others), texts=texts)
+        self.shards[task] = self.folders[self.paths[task]] = shards
+
+    def finish(self, task: str | None, writer: StateDictWriter, metadata: Mapping) -> None:
+        """Write what is known once all has been read: the metadata, and the card."""
+        writer.restate(metadata[task])
+        if CONFIG in self.shards[task].texts:
+            writer.write_text(CONFIG, with_dtype(self.config, self.dtype))
+        if self.card and FILE in self.shards[task].texts:
+            name = self.paths[task].resolve().name
+            writer.write_text(FILE, self.card.text(metadata[task], name))
 
     def num_bytes(self) -> int:
         return sum(shards.num_bytes() for shards in self.shards.values())
@@ -79,7 +135,7 @@ class DenseWriter:
                     ):  # integers, what not all have
                         writer.write(name, 0, inputs.base[name])
                         layers.update()
-                writer.restate(metadata(final=True)[task])
+                self.finish(task, writer, metadata(final=True))
         self.say(inputs)
         return ""
 
@@ -98,8 +154,9 @@ class DenseWriter:
         self, inputs: Inputs, task: str | None, name: str, start: int, rows: Tensor
     ) -> Tensor:
         """Return what the file holds of a vector's rows: weights or rows, in the base's type."""
+        dtype = self.dtype or inputs.base.dtype(name)
         if self.write_what != "model":
-            return fitted(name, rows, inputs.base.dtype(name)).cpu()
+            return fitted(name, rows, dtype).cpu()
         stop = start + (len(rows) if rows.ndim else 1)
         weights = inputs.base.wide_rows(name, start, stop, rows.device)
         if is_running(name):  # a variance below zero, as alpha * a sum gives, makes NaN
@@ -107,8 +164,8 @@ class DenseWriter:
             deltas = [vector.rows(name, start, stop) for vector in vectors]
             rows = weights + sum(delta.to(weights) for delta in deltas) / len(deltas)
         else:
-            rows = weights.add(rows, alpha=self.alpha)
-        dtype = inputs.base.dtype(name)
+            alpha = self.alpha[name] if isinstance(self.alpha, Mapping) else self.alpha
+            rows = weights.add(rows, alpha=alpha)
         try:
             return fitted(name, rows, dtype).cpu()
         except ValueError:
@@ -123,8 +180,29 @@ def copies(inputs: Inputs, name: str) -> list[str]:
     return [other for other, first in inputs.tied.items() if first == name]
 
 
+def with_dtype(path: Path, dtype: torch.dtype) -> str:
+    """Return a config.json that names the type that is written. Raises ValueError if it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        key = "dtype" if "dtype" in content else "torch_dtype"  # transformers 5 and before
+        content[key] = str(dtype).removeprefix("torch.")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no configuration of a model: {error}.") from error
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def is_tokenizer(path: Path) -> bool:
+    """Return whether a file beside weights is part of a tokenizer, by its name."""
+    return path.name.startswith(TOKENIZER)
+
+
 def dense_shards(
-    path: Path, pretrained: StateDict, write: str, beside: Sequence[Path], merged: Collection[str]
+    path: Path,
+    pretrained: StateDict,
+    write: str,
+    beside: Sequence[Path],
+    merged: Collection[str],
+    dtype: torch.dtype | None = None,
 ) -> Shards:
     """Return the files of one output, with the pretrained checkpoint's order, dtypes and shards.
 
@@ -133,9 +211,13 @@ def dense_shards(
     two shards would have one name.
     """
 
+    def written(name: str) -> torch.dtype:
+        own = pretrained.dtype(name)
+        return dtype if dtype and own.is_floating_point else own
+
     def specs(names: Iterable[str]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         return {
-            name: (pretrained.dtype(name), tuple(pretrained.shape(name)))
+            name: (written(name), tuple(pretrained.shape(name)))
             for name in names
             if write == "model" or (name in merged and pretrained.dtype(name).is_floating_point)
         }

@@ -163,7 +163,7 @@ class MaskedDenseWriter(DenseWriter):
                         writer.write(name, 0, inputs.base[name])
             about = metadata(final=True)
             for task, writer in writers.items():
-                writer.restate(about[task])
+                self.finish(task, writer, about)
         self.say(inputs)
         return ""
 

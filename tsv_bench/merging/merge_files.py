@@ -1,28 +1,30 @@
 """Merge checkpoint files: open and check them, serve, write."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tsv_bench import __version__, bars, provenance
 from tsv_bench.files import check_place
 from tsv_bench.files.claim import claimed
-from tsv_bench.merging.arguments import check_arguments
+from tsv_bench.merging.arguments import check_arguments, check_dtype
 from tsv_bench.merging.dense_writer import DenseWriter
-from tsv_bench.merging.lora_writer import LoraWriter, lora_paths
-from tsv_bench.merging.low_rank_writer import LowRankWriter
-from tsv_bench.merging.masked_writer import MaskedDenseWriter, MaskWriter
-from tsv_bench.merging.outputs import Metadata, check_outputs, output_paths
+from tsv_bench.merging.outputs import check_outputs
 from tsv_bench.merging.read_once import hashed_reading, reads_once
+from tsv_bench.merging.scaling.layer_alphas import LayerAlphas
 from tsv_bench.merging.scoring import CommandExaminer, ScoringCommand
+from tsv_bench.merging.told.card import Card
+from tsv_bench.merging.told.extent import extent_of
+from tsv_bench.merging.writers import STORED, make_writer
 from tsv_bench.methods.entrywise.lata_published import WeightedVector, Weighting
-from tsv_bench.methods.forms import Adapted, LowRank, Masked, Routed, Served, Shared
-from tsv_bench.methods.served import form_by_trial, served_by
+from tsv_bench.methods.forms import Shared
+from tsv_bench.methods.served import form_by_trial, is_entrywise, served_by
 from tsv_bench.observation.statistics_file import (
     check_layers,
     check_owner,
@@ -40,42 +42,10 @@ from tsv_bench.state_dicts.inputs import (
     warn_of_repeated,
 )
 from tsv_bench.state_dicts.other_files import size_of
-from tsv_bench.state_dicts.writer import MADE_BY, Shards
+from tsv_bench.state_dicts.writer import MADE_BY
 from tsv_bench.task_vectors.streaming import observer
 
-# Form of serving -> its writer: of compressed files, and of dense ones if it is not `DenseWriter`.
-COMPRESSED = {LowRank: LowRankWriter, Masked: MaskWriter}
-DENSE = {Masked: MaskedDenseWriter}
-STORED = ("compressed", "lora")  # what is written in a precision of its own
-# What has no place in files of weights.
-NO_FILES = {Adapted: "each task an adapter of features", Routed: "experts and a router"}
-
-
-class Writer(Protocol):
-    """What `merge` asks of a writer."""
-
-    paths: Mapping[str | None, Path]  # task -> its output; None -> the one that all tasks share
-    outputs: list[Path]  # these and what stands beside them
-    folders: Mapping[Path, Shards]  # the files of those outputs that are folders
-
-    def num_bytes(self) -> int:
-        """Return an upper bound of the bytes of all outputs; 0 if only `plan` finds it."""
-
-    def plan(self, inputs: Inputs, served: Served) -> None:
-        """Find what the outputs hold, before the method computes anything."""
-
-    def write(
-        self,
-        inputs: Inputs,
-        served: Served,
-        metadata: Metadata,
-        bar: Callable,
-    ) -> str:
-        """Write the outputs; return a table of what compressed files store, else "".
-
-        ``metadata``: returns that of each output in ``paths``. ``bar``: makes a progress bar of a
-        total and a description.
-        """
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +66,7 @@ def merge(
     finetuned: Mapping[str, Path | str],
     output: Path | str,
     *,
-    alpha: float = 1.0,
+    alpha: float | LayerAlphas = 1.0,
     write: str = "model",
     precision: str = "float32",
     rank: int | None = None,
@@ -109,6 +79,10 @@ def merge(
     scoring: ScoringCommand | None = None,
     name: str | None = None,
     knobs: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
+    card: Card | None = None,
+    dtype: str | None = None,
+    tokenizer_from: str | None = None,
     progress: bool = True,
 ) -> Merged:
     """Merge checkpoints by a method (its function, with its knobs bound) and write the result.
@@ -121,15 +95,19 @@ def merge(
     ``statistics``: kind -> task -> file, what the method needs beside task vectors. ``base``: what
     the instruct model ``pretrained`` was made from, for a method that takes the difference as
     ``instruction``. ``choices``: of entries that not all have. ``scoring``: a command that asks
-    models, for a method that searches. ``name`` and ``knobs`` go into the metadata.
+    models, for a method that searches. ``name``, ``knobs`` and what ``more`` says go into the
+    metadata. ``card``: that of merged folders. ``dtype``: the type that is written,
+    ``tokenizer_from``: the task whose tokenizer is.
 
     Raises ValueError or OSError for anything wrong with the arguments or the files, before long
     work.
     """
     started = time.monotonic()
-    check_arguments(alpha, write, precision, rank)
+    alphas = alpha if isinstance(alpha, LayerAlphas) else LayerAlphas(default=alpha)
+    check_arguments(alphas.default, write, precision, rank)
     check_tasks(finetuned)
     check_choices(choices, finetuned, write)
+    check_dtype(dtype)
     given = {
         kind: open_statistics(kind, paths, finetuned) for kind, paths in (statistics or {}).items()
     }
@@ -148,7 +126,15 @@ def merge(
     serve = partial(serve, instruction=inputs.instruction) if base is not None else serve
     form = form_by_trial(serve, finetuned)
     inputs = inputs if write in STORED else inputs.once_each()
-    writer = make_writer(form, inputs, Path(output), write, precision, alpha, overwrite, rank)
+    of_layers = alphas.of(next(iter(inputs.vectors.values()))) if write == "model" else alpha
+    writer = make_writer(
+        form, inputs, Path(output), write, precision, of_layers, overwrite, dtype, rank
+    )
+    if isinstance(writer, DenseWriter):
+        if tokenizer_from is not None:
+            writer.take_tokenizer(tokenizer_from, inputs.states[tokenizer_from].path)
+        if card:
+            writer.add_card(card)
     check_place(writer.outputs[0].parent, writer.num_bytes())
     bar = partial(bars.bar, disable=not progress)
     with ExitStack() as stack:
@@ -167,10 +153,13 @@ def merge(
             for task, file in of_kind.items():
                 check_owner(file, kind, task, identity(hashes[task]))
         stack.enter_context(watching(progress))
+        if not needed and examiner is None and not is_entrywise(serve, finetuned):
+            if line := extent_of(serve, inputs.base, inputs.vectors).line():
+                log.info(line)
         served = served_by(serve, inputs.vectors, name)
         writer.plan(inputs, served)
         check_place(writer.outputs[0].parent, writer.num_bytes())
-        about = {"method": name, "knobs": knobs, "write": write, "inputs": hashes}
+        about = {"method": name, "knobs": knobs, "write": write, "inputs": hashes, **(more or {})}
         if given:
             about["statistics"] = {k: {t: f.about for t, f in v.items()} for k, v in given.items()}
         if examiner:
@@ -180,7 +169,7 @@ def merge(
 
         def metadata(final: bool) -> dict[str | None, dict[str, str]]:
             inputs_read = {"inputs": reading.finish()} if reading and final else {}
-            return how_made(writer.paths, about | inputs_read, alpha, precision)
+            return how_made(writer.paths, about | inputs_read, alphas.recorded, precision)
 
         table = writer.write(inputs, served, metadata, partial(bar, unit="layer"))
         if reading:
@@ -196,37 +185,6 @@ def merge(
         stored=table,
         weighting=vector.weighting if isinstance(vector, WeightedVector) else None,
     )
-
-
-def make_writer(
-    form: type[Served],
-    inputs: Inputs,
-    output: Path,
-    write: str,
-    precision: str,
-    alpha: float,
-    overwrite: bool,
-    rank: int | None = None,
-) -> Writer:
-    """Return the writer of a form of serving. Raises ValueError if it has none, or no such one."""
-    if what := NO_FILES.get(form):
-        raise ValueError(
-            f"this method serves {what} beside one merged vector, and there are no files of it to "
-            f"write. tsv-bench evaluates it."
-        )
-    if write == "compressed" and form not in COMPRESSED:
-        raise ValueError(
-            "write=compressed stores the low-rank factors of TSV-C, or masks and the vector that "
-            "they share, and this method has neither. Choose method=tsv_compress, a method of "
-            "masks such as tall_mask_ta, or write=vector."
-        )
-    if write == "lora":
-        folders = lora_paths(output, inputs.finetuned, form is Shared)
-        return LoraWriter(folders, rank, precision, alpha, overwrite)
-    paths = output_paths(output, inputs.base, inputs.finetuned, form is Shared, write)
-    if write == "compressed":
-        return COMPRESSED[form](paths, precision, overwrite)
-    return DENSE.get(form, DenseWriter)(paths, inputs, write, alpha, overwrite)
 
 
 def check_choices(choices: Choices, tasks: Iterable[str], write: str) -> None:
@@ -249,7 +207,7 @@ def write_candidate(inputs: Inputs, vector: Mapping, folder: Path) -> Path:
 
 
 def how_made(
-    tasks: Iterable[str | None], about: Mapping[str, Any], alpha: float, precision: str
+    tasks: Iterable[str | None], about: Mapping[str, Any], alpha: Any, precision: str
 ) -> dict[str | None, dict[str, str]]:
     """Return the metadata of each task's output: ``about``, and what else determines its values."""
     about = {**about, "version": __version__, "commit": provenance.commit()}

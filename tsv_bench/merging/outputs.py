@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tsv_bench.files.atomic import sweep
+from tsv_bench.merging.told.card import FILE, is_own
 from tsv_bench.state_dicts.state_dict import StateDict
 from tsv_bench.state_dicts.writer import Shards, owned, written_by_merge
 
@@ -83,6 +84,13 @@ def check_outputs(
                 f"replace it. Name another, or remove it yourself."
             )
         if path in folders and path.is_dir():
+            card = path / FILE
+            texts = folders[path].texts
+            if FILE in texts and card.is_file() and not is_own(card, inputs["pretrained"].path):
+                raise ValueError(
+                    f"output {path} has a {FILE} that somebody has written or edited, and gets a "
+                    f"model card of this name. Move it, or name another place."
+                )
             strange = {p.name for p in path.iterdir()} - owned(path, folders[path])
             if clash := sorted(strange & set(folders[path].names)):
                 raise ValueError(

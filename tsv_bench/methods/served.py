@@ -112,7 +112,7 @@ def form_by_trial(serve: Callable[[Mapping], Mapping], tasks: Iterable[str]) -> 
     A single task does not tell whether its vector is for all: a second one is made up.
     """
     tiny = {task: {"layer": torch.eye(2)} for task in tasks}
-    with _unseen():
+    with unseen():
         form = form_of(serve(tiny))
         if len(tiny) == 1 and form is Shared:  # only then: others may have a knob that names tasks
             form = form_of(serve(tiny | {f"{next(iter(tiny))} too": {"layer": torch.eye(2)}}))
@@ -121,14 +121,14 @@ def form_by_trial(serve: Callable[[Mapping], Mapping], tasks: Iterable[str]) -> 
 
 def is_entrywise(serve: Callable[[Mapping], Mapping], tasks: Iterable[str]) -> bool:
     """Return whether a method merges entry by entry, found by a tiny matrix of each task."""
-    with _unseen():
+    with unseen():
         vector = next(iter(serve({task: {"layer": torch.eye(2)} for task in tasks}).values()))
         lazy = isinstance(vector, LazyVector)
         return lazy and all(part.entrywise for part in vector.parts("layer"))
 
 
 @contextmanager
-def _unseen() -> Iterator[None]:
+def unseen() -> Iterator[None]:
     """Show no warnings and no progress: they would be of the trial, not of the user's tasks."""
     token = observer.set(lambda steps, total, label: steps)
     before = logging.root.manager.disable

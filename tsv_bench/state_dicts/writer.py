@@ -41,13 +41,14 @@ class Shards:
     files: dict[str, dict[str, tuple[torch.dtype, tuple[int, ...]]]]  # file name -> parameters
     index_name: str | None = None
     other_files: tuple[Path, ...] = ()  # to be copied
+    texts: tuple[str, ...] = ()  # files that `StateDictWriter.write_text` writes
     folder: bool = False  # False: a single file and nothing beside it
 
     @property
     def names(self) -> list[str]:
         """The names of all files, in one folder."""
         index = [self.index_name] if self.index_name else []
-        return [*self.files, *index, *(path.name for path in self.other_files)]
+        return [*self.files, *index, *(path.name for path in self.other_files), *self.texts]
 
     @property
     def weight_bytes(self) -> int:
@@ -61,7 +62,7 @@ class Shards:
     def num_bytes(self) -> int:
         """Return an upper bound of the bytes that all files take."""
         # Metadata, which in a folder names all files, and the frame of header and index.
-        listed = (2**16 + len(json.dumps(self.names))) * (1 + len(self.files))
+        listed = (2**16 + len(json.dumps(self.names))) * (1 + len(self.files) + len(self.texts))
         for file_name, params in self.files.items():  # a line in the header and one in the index
             listed += sum(2 * len(json.dumps(name)) + len(file_name) + 400 for name in params)
         return self.weight_bytes + listed + sum(map(size_of, self.other_files))
@@ -157,6 +158,10 @@ class StateDictWriter:
             assert written.dtype == spec.dtype
             data = written.contiguous().reshape(-1).view(torch.uint8).numpy()
             _write_at(file, memoryview(data), offset + start_row * spec.row_bytes)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write one of the shards' texts."""
+        (self._new / name).write_text(text, encoding="utf-8", newline="")
 
     def restate(self, metadata: Mapping[str, str]) -> None:
         """Replace the metadata by others that take as many bytes."""

@@ -35,6 +35,7 @@ class LazyMapping(Mapping):  # no type parameters: a run-time check of them woul
     """
 
     reads_rows = True  # whether reading a few rows costs less than the whole layer
+    weight: float | int = 1  # a task's, by which all is multiplied already; for means over tasks
 
     @property
     @abstractmethod

@@ -2,6 +2,7 @@
 
 import pytest
 from hydra import compose, initialize_config_dir
+from stand_ins.configurations import composed
 
 from tsv_bench.cli.config.overrides import CONF, checked
 
@@ -183,3 +184,15 @@ def test_a_key_that_a_mapping_has_twice_is_refused(text):
 def test_one_key_in_several_mappings_is_well():
     arguments = ["finetuned={a: x.pt, b: x.pt}", "inputs={a: x, b: x}"]
     assert checked("merge", arguments) == arguments
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [
+        ("alpha={'*attn*': 0.5, \"b c\": 1}", {"*attn*": 0.5, "b c": 1}),
+        ("finetuned={'a, (b)=': 'x: {y}', c: 'd'}", {"a, (b)=": "x: {y}", "c": "d"}),
+        ("alpha={plain: 1}", {"plain": 1}),
+    ],
+)
+def test_keys_of_a_mapping_may_stand_in_quotes(typed, taken):
+    assert composed("merge", *checked("merge", [typed]))[typed.split("=")[0]] == taken

@@ -1,6 +1,7 @@
 """Checkpoint files named on a command line, and the factor cache beside them."""
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from tsv_bench.state_dicts.factor_cache import FactorCache
 
 GB = 10**9  # bytes
+# owner/name, without the ending of a file
+HUB_ID = re.compile(
+    r"[A-Za-z0-9][\w-]*/[A-Za-z0-9](?![\w.-]*\.(?:pt|pth|bin|ckpt|safetensors)$)[\w.-]*"
+)
 
 
 def make_cache(config: DictConfig) -> "FactorCache | None":
@@ -83,6 +88,18 @@ def check_there(paths: Mapping[str, str], what: str = "checkpoint") -> None:
     for name, path in paths.items():
         base, _, adapter = path.rpartition("+")  # an adapter, as mergekit writes it
         if not (os.path.exists(path) or base and all(map(os.path.exists, (base, adapter)))):
+            if Path(path).is_symlink():
+                raise FileNotFoundError(
+                    f"{name}: {path} is a link that leads to {os.readlink(path)}, and there is "
+                    f"nothing. Was the {what} moved or removed? Make the link again, or name the "
+                    f"{what} itself."
+                )
+            if what == "checkpoint" and HUB_ID.fullmatch(path):
+                raise FileNotFoundError(
+                    f"{name}: no checkpoint at {path}. If that is a model of the Hugging Face hub, "
+                    f"fetch it: hf download {path} --local-dir {path.split('/')[1]}, then name the "
+                    f"folder: {path.split('/')[1]}. Paths are taken from {Path.cwd()}."
+                )
             raise FileNotFoundError(
                 f"{name}: no {what} at {path}. Paths are taken from the current folder, "
                 f"{Path.cwd()}."

@@ -21,7 +21,11 @@ PACKAGED = "tsv_bench."
 REQUIRED = ("name", "label", "alphas", "serve")
 # What a method is where base= names the model that the pretrained one was instruction-tuned from.
 WITH_BASE = "with_base"
-NOT_KNOBS = {*REQUIRED, "paper", "only_if", "added", "choose", "num_tasks", WITH_BASE, *KEYS}
+# What tsv-merge does without validation, and with weights=. A Run knows neither.
+OF_MERGING = ("merge_alpha", "task_weights")
+NOT_KNOBS = {
+    *REQUIRED, "paper", "only_if", "added", "choose", "num_tasks", WITH_BASE, *KEYS, *OF_MERGING,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,27 @@ class Described:
     @property
     def num_tasks(self) -> int | None:
         return self.settings.get("num_tasks")
+
+    def merge_alpha(self, num_tasks: int) -> float | None:
+        """Return the alpha that is published for merges without validation, if the yaml says."""
+        return self._by("merge_alpha", num_tasks)
+
+    def task_weights(self, num_tasks: int) -> str | None:
+        """Return how the method takes weights of tasks, "scale" or "relative"; None: not at all."""
+        return self._by("task_weights", num_tasks)
+
+    def _by(self, key: str, num_tasks: int) -> Any:
+        """Return what the yaml says, if need be ``by`` a knob's value or the number of ``tasks``.
+
+        That of the largest number that is not above ``num_tasks``, else of the smallest.
+        """
+        said = self.settings.get(key)
+        if not isinstance(said, dict):
+            return said
+        values = {name: value for name, value in said.items() if name != "by"}
+        if said["by"] != "tasks":
+            return values.get(self.settings[said["by"]])
+        return values[max((n for n in values if n <= num_tasks), default=min(values))]
 
     def check_knobs(self) -> None:
         """Raise ValueError unless the yaml passes on its knobs, and nothing else."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.grammar.gen.OverrideLexer import CommonTokenStream, InputStream, OverrideLexer
 from hydra.grammar.gen.OverrideParser import OverrideParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import AnyNode, DictConfig, OmegaConf
 
 from tsv_bench.cli.config.search_path import (
     CONF,
@@ -22,6 +22,7 @@ from tsv_bench.cli.config.search_path import (
     overriding,
     own_folders,
 )
+from tsv_bench.cli.typed.quoting import readable
 from tsv_bench.spelling import nearest
 
 
@@ -42,11 +43,8 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
         return arguments
     texts = [re.sub(r"^(\+?)\+?suite\.tasks=", r"\1task@suite.tasks=", text) for text in texts]
     texts = [quoted(text) if text.startswith("compare=[") else text for text in texts]
-    texts = [as_text(text) if text.startswith("score=") else text for text in texts]
-    try:
-        overrides = OverridesParser.create().parse_overrides(texts)
-    except OverrideParseException as error:
-        raise ValueError(str(error).split("\nSee ")[0]) from error
+    texts = readable(texts, flags)
+    overrides = OverridesParser.create().parse_overrides(texts)
     for text in texts:
         check_keys_once(text)
     own = own_folders(flags, overrides)
@@ -98,15 +96,6 @@ def quoted(text: str) -> str:
     if any(mark in inside for mark in "'\"[]"):
         return text
     return f"compare=[{','.join(repr(name.strip()) for name in inside.split(','))}]"
-
-
-def as_text(text: str) -> str:
-    """Return score=my_eval {model} with its value quoted: Hydra takes braces for a mapping."""
-    key, _, value = text.partition("=")
-    if not value or value == "null" or value[0] in "'\"":
-        return text
-    escaped = value.replace("\\'", "\\\\'").replace("'", "\\'")
-    return f"{key}='{escaped}'"
 
 
 def selections(override: Override, own: Sequence[Path] = ()) -> list[list[str]]:
@@ -203,10 +192,22 @@ def check_key(override: Override, known: DictConfig, where: str) -> None:
     key = override.key_or_group
     if override.is_add() or override.is_force_add():
         return
+    value = None if override.is_delete() else override.value()
+    if isinstance(value, dict) and None in value:
+        raise ValueError(
+            f"{override.input_line}: null is nothing, and no name. Choose another name for what is "
+            f"called so."
+        )
     node: object = known
     parts = key.split(".")
     for depth, part in enumerate(parts):
         names = [str(name) for name in node] if OmegaConf.is_dict(node) else []
+        if depth and isinstance(node, AnyNode) and node._is_none():
+            raise ValueError(
+                f"{override.input_line}: {'.'.join(parts[:depth])} holds nothing yet, so its keys "
+                f"are given together: {'.'.join(parts[:depth])}='{{{'.'.join(parts[depth:])}: "
+                f"{value}, ...}}'."
+            )
         if part not in names:
             inside = f" in {'.'.join(parts[:depth])}{where}" if depth else ""
             candidates = names if depth else sorted({*names, *groups()})

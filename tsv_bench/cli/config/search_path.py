@@ -91,11 +91,22 @@ def check_yaml(group: str, name: str, folders: Iterable[Path]) -> None:
     for path in (folder / group / f"{name}.yaml" for folder in folders):
         try:
             yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+        except UnicodeDecodeError as error:
+            raise ValueError(not_utf8(path, error)) from error
         except yaml.MarkedYAMLError as error:
             raise ValueError(
                 f"{path}, line {error.problem_mark.line + 1}, is not YAML: {error.problem}. "
                 f"Between braces or brackets a value such as ${{..knob}} stands in quotes."
             ) from error
+
+
+def not_utf8(path: Path, error: UnicodeDecodeError) -> str:
+    """Return a message of where a file is not UTF-8."""
+    line = path.read_bytes()[: error.start].count(b"\n") + 1
+    return (
+        f"{path}, line {line}, is not UTF-8, as yaml is: it has the byte 0x"
+        f"{error.object[error.start]:02x}. Save it as UTF-8; it may be Latin-1 now."
+    )
 
 
 def misplaced(group: str, name: str, folders: Iterable[Path]) -> str:

@@ -1,21 +1,35 @@
 """The work of tsv-merge."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from tsv_bench.cli.config.checkpoint_files import make_cache
 from tsv_bench.cli.config.method import make_method
+from tsv_bench.cli.config.method_yaml import described
+from tsv_bench.cli.config.scales import chosen_alpha, mapping
+from tsv_bench.cli.launch import plain, typed_command
 from tsv_bench.cli.printing import show
 from tsv_bench.cli.work.machine import set_up_machine
 from tsv_bench.merging import merge_files
+from tsv_bench.merging.as_matrices import AsMatrices
+from tsv_bench.merging.scaling.layer_alphas import LayerAlphas
+from tsv_bench.merging.scaling.task_weights import Weighted
 from tsv_bench.merging.scoring import ScoringCommand
+from tsv_bench.merging.told.card import Card
+from tsv_bench.merging.told.dry_run import planned
 from tsv_bench.merging.weighting_table import render_weighting
 from tsv_bench.methods.entrywise.lata_published import Weighting
-from tsv_bench.methods.method import Method
 from tsv_bench.state_dicts.entries.choices import Choices
+
+# Settings that a card repeats where they are not null.
+REPEATED = (
+    "base", "weights", "alpha", "alpha_by_depth", "dtype", "tokenizer_from", "rest_from",
+    "embeddings", "inputs", "means", "fisher", "score",
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +46,13 @@ def merge(
     """
     device = set_up_machine(config).all_devices
     method = make_method(config, with_base=config.base is not None)
-    alpha = chosen_alpha(config.alpha, method)
+    found = described(config, with_base=config.base is not None)
+    alpha = LayerAlphas(
+        default=chosen_alpha(config, found, len(finetuned)),
+        patterns=mapping(config.alpha),
+        by_depth=tuple(config.alpha_by_depth or ()),
+    )
+    weights = mapping(config.weights)
     if method.knob_is_open:
         choice = method.choice
         for_whom = "by task" if choice.by == "task" else "for the suite"
@@ -41,8 +61,18 @@ def merge(
             f"validation, here there is none. method.{choice.knob}= takes another."
         )
         method = method.by_default()
+    serve, more = method.serve, {}
+    if config.stacked or config.kernels:
+        serve = AsMatrices(serve, config.stacked, config.kernels)
+        more = {key: True for key in ("stacked", "kernels") if config[key]}
+    if weights is not None:
+        serve = Weighted(serve, weights, found.task_weights(len(finetuned)))
+        more |= {"weights": weights}
+    if config.dry_run:
+        show(dry_run(serve, config, finetuned, statistics, alpha, device))
+        return
     merged = merge_files.merge(
-        method.serve,
+        serve,
         config.pretrained,
         finetuned,
         config.output,
@@ -55,14 +85,14 @@ def merge(
         factors=make_cache(config),
         statistics=statistics,
         base=config.base,
-        choices=Choices(
-            shared_only=config.shared_only,
-            rest_from=config.rest_from,
-            embeddings=config.embeddings,
-        ),
+        choices=choices_of(config),
         scoring=scoring_of(config),
         name=method.name,
         knobs=method.knobs,
+        more=more,
+        dtype=config.dtype,
+        tokenizer_from=config.tokenizer_from,
+        card=card_of(config, finetuned, method.label, method.name, method.knobs),
     )
     if merged.stored:
         show(merged.stored)
@@ -76,6 +106,66 @@ def merge(
         f"{merged.num_bytes / 1e6:.1f} MB) in {merged.seconds:.1f} s, peak memory "
         f"{merged.peak_memory / 1e9:.2f} GB"
     )
+
+
+def dry_run(
+    serve: Callable,
+    config: DictConfig,
+    finetuned: Mapping[str, str],
+    statistics: Mapping[str, Mapping[str, str]],
+    alpha: LayerAlphas,
+    device: str,
+) -> str:
+    """Return what a merge would do. Raises ValueError or OSError for what it would refuse."""
+    if statistics or config.base is not None or config.score is not None:
+        raise ValueError(
+            "dry_run=true is for methods that see weights alone: without statistics, base= and "
+            "score=."
+        )
+    return planned(
+        serve,
+        config.pretrained,
+        finetuned,
+        config.output,
+        alpha=alpha,
+        write=config.write,
+        precision=config.precision,
+        overwrite=config.overwrite,
+        device=device,
+        dtype=config.dtype,
+        rank=config.rank,
+        choices=choices_of(config),
+    )
+
+
+def choices_of(config: DictConfig) -> Choices:
+    """Return what becomes of entries that not all checkpoints have."""
+    return Choices(
+        shared_only=config.shared_only,
+        rest_from=config.rest_from,
+        embeddings=config.embeddings,
+    )
+
+
+def card_of(
+    config: DictConfig,
+    finetuned: Mapping[str, str],
+    label: str,
+    name: str,
+    knobs: Mapping[str, Any],
+) -> Card:
+    """Return what the model card of a merged folder says."""
+    settings = {key: plain(config).get(key) for key in REPEATED}
+    recipe = {
+        "method": {"name": name, **knobs},
+        "pretrained": config.pretrained,
+        "finetuned": dict(finetuned),
+        "output": config.output,
+        **{key: value for key, value in settings.items() if value is not None},
+        **{key: True for key in ("stacked", "kernels", "shared_only") if config[key]},
+    }
+    sources = {"pretrained": config.pretrained, **finetuned}
+    return Card(label=label, sources=sources, recipe=recipe, command=typed_command.get())
 
 
 def scoring_of(config: DictConfig) -> ScoringCommand | None:
@@ -92,16 +182,3 @@ def draw(weighting: Weighting, path: Path) -> None:
     from tsv_bench.analysis import weighting_figure  # here: a merge without figure starts sooner
 
     log.info(weighting_figure.save(weighting, path))
-
-
-def chosen_alpha(alpha: float | None, method: Method) -> float:
-    """Return the configured alpha, else the one that the method fixes, else 1."""
-    if alpha is not None:
-        return alpha
-    if len(method.alphas) == 1:
-        return method.alphas[0]
-    log.info(
-        f"alpha=1: tsv-bench chooses it on validation, from {min(method.alphas):.2g} to "
-        f"{max(method.alphas):.2g}, here there is none. alpha= takes another."
-    )
-    return 1.0

@@ -89,7 +89,7 @@ class DroppedVector(LazyMapping):
 
     def __init__(self, vector: Mapping, density: float | int, key: str) -> None:
         self._vector, self._density, self._key = as_lazy(vector), density, key
-        self.reads_rows = self._vector.reads_rows
+        self.reads_rows, self.weight = self._vector.reads_rows, self._vector.weight
 
     @property
     def names(self) -> Collection[str]:

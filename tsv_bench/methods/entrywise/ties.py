@@ -47,10 +47,11 @@ def ties(
     check_choice("scope", scope, SCOPES, "that of which trimming keeps a share")
     vectors = lazy_vectors(task_vectors.values())
     thresholds = trimming(vectors, density, scope)
+    weights = [vector.weight for vector in vectors]
 
     def parts(name: str) -> list:
         def rule(deltas: Float[Tensor, "tasks ..."]) -> Float[Tensor, "..."]:
-            return merge_agreeing(deltas, thresholds(name), merge)
+            return merge_agreeing(deltas, thresholds(name), merge, weights)
 
         return blocks(vectors, name, rule)
 
@@ -73,15 +74,27 @@ def trimming(
 
 
 def merge_agreeing(
-    deltas: Float[Tensor, "tasks ..."], thresholds: list[float], merge: str
+    deltas: Float[Tensor, "tasks ..."],
+    thresholds: list[float],
+    merge: str,
+    weights: Sequence[float | int] = (),
 ) -> Float[Tensor, "..."]:
     """Merge one layer without entries below their task's threshold or against the elected sign.
 
     The elected sign is that of the sum of the entries that trimming kept. Entries that cancel
-    exactly elect none and become zero.
+    exactly elect none and become zero. ``weights``: those by which deltas are multiplied; a mean is
+    divided by the weights of what agrees, as in mergekit, by their number if there are none.
     """
     kept = at_least(deltas, thresholds)
     sign = kept.sum(dim=0).sign_()
     agreeing = kept.mul_(sign).clamp_(min=0)  # magnitudes; in place, as memory is the bottleneck
     merged = agreeing.sum(dim=0).mul_(sign)
-    return merged if merge == "sum" else merged.div_(agreeing.sign_().sum(dim=0).clamp_(min=1))
+    if merge == "sum":
+        return merged
+    counts = agreeing.sign_()
+    if any(weight != 1 for weight in weights):
+        for count, weight in zip(counts, weights, strict=True):
+            count.mul_(abs(weight))
+        divisor = counts.sum(dim=0)
+        return merged.div_(divisor.masked_fill_(divisor == 0, 1))
+    return merged.div_(counts.sum(dim=0).clamp_(min=1))

@@ -81,7 +81,7 @@ def knots(
                 merged = total(along)
             else:
                 lowest = thresholds or [smallest_kept(task, density) for task in along]
-                merged = merge_agreeing(along, lowest, "mean")
+                merged = merge_agreeing(along, lowest, "mean", [v.weight for v in vectors])
             pieces.append(basis @ merged)
         return matrices.join(name, shape, pieces)
 

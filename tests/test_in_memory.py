@@ -1,0 +1,135 @@
+"""tsv_bench.merge: as the command, for dicts, modules and paths."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from made_up.merges import finetuned, merge, pretrained, same, write_checkpoints
+from torch import nn
+
+import tsv_bench
+from tsv_bench import methods
+from tsv_bench.state_dicts.state_dict import open_state_dict
+
+STATES = {"a": finetuned(0), "b": finetuned(1)}
+
+
+@pytest.mark.parametrize(
+    ("method", "knobs", "arguments"),
+    [
+        ("tsv_merge", {"rank_fraction": 0.25}, ["method.rank_fraction=0.25"]),
+        ("task_arithmetic", {"weights": {"a": 0.3, "b": 0.7}}, ["weights={a: 0.3, b: 0.7}"]),
+        ("ties", {"density": 0.1, "alpha": {"visual.*": 2}},
+         ["method.density=0.1", "alpha={visual.*: 2}"]),
+        ("tsv_merge", {"kernels": True}, ["kernels=true"]),
+        ("iso_c", {"alpha_by_depth": [0.5, 1]}, ["alpha_by_depth=[0.5,1]"]),
+    ],
+)  # fmt: skip
+def test_a_merge_in_memory_is_that_of_the_command(tmp_path, method, knobs, arguments):
+    write_checkpoints(tmp_path)
+    merge(tmp_path, "out.safetensors", f"method={method}", *arguments)
+    found = tsv_bench.merge(pretrained(), STATES, method, progress=False, **knobs)
+    assert list(found) == list(pretrained())
+    same(found, dict(open_state_dict(tmp_path / "out.safetensors")))
+
+
+def test_paths_dicts_and_half_precision_go_together(tmp_path):
+    write_checkpoints(tmp_path, dtype=torch.bfloat16)
+    base, a = tmp_path / "base.safetensors", tmp_path / "a.safetensors"
+    given = {"a": a, "b": finetuned(1, torch.bfloat16)}
+    found = tsv_bench.merge(str(base), given, "weight_average", progress=False)
+    states = {"a": finetuned(0, torch.bfloat16), "b": given["b"]}
+    same(found, tsv_bench.merge(pretrained(torch.bfloat16), states, "weight_average"))
+    assert found["visual.proj"].dtype == torch.bfloat16
+
+
+def network(seed):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 4), nn.LayerNorm(4))
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * seed * torch.randn(parameter.shape)
+    return model
+
+
+def test_modules_are_merged_and_left_alone():
+    base, tuned = network(0), {"a": network(1), "b": network(2)}
+    before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+    merged = tsv_bench.merge(base, tuned, "weight_average", progress=False)
+    same(base.state_dict(), before)
+    for name, tensor in merged.items():
+        mean = (tuned["a"].state_dict()[name] + tuned["b"].state_dict()[name]) / 2
+        torch.testing.assert_close(tensor, mean, rtol=0, atol=1e-6)
+        assert not tensor.requires_grad
+    base.load_state_dict(merged)
+
+
+def test_a_method_of_each_tasks_own_returns_one_a_task():
+    found = tsv_bench.merge(pretrained(), STATES, "individual", progress=False)
+    assert list(found) == ["a", "b"]
+    for task, state in found.items():
+        for name, tensor in state.items():
+            wanted = STATES[task][name] if tensor.is_floating_point() else pretrained()[name]
+            torch.testing.assert_close(tensor, wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "tsv_mrge"}, "unknown method 'tsv_mrge'; did you mean 'tsv_merge'"),
+        ({"density": 1}, "tsv_merge has no knob 'density'"),
+        ({"rank_fraction": 3}, r"rank_fraction=3 is not in \(0, 1\]"),
+        ({"method": "regmean"}, "needs inputs beside the weights"),
+        ({"method": "slerp", "finetuned": {"a": STATES["a"]}}, "slerp is for exactly 2 tasks"),
+        ({"weights": {"a": 1}}, "the task 'b' has no weight"),
+        ({"method": "slerp", "weights": {"a": 1, "b": 1}}, "weights= has no effect on"),
+        ({"method": "ties", "stacked": True}, "stacked= and kernels= have no effect on"),
+        ({"alpha": "big"}, "alpha='big' is not a number"),
+        ({"finetuned": {}}, "no fine-tuned checkpoints"),
+        ({"finetuned": {"a": 3}}, "a: int is no state dict, module or path"),
+        ({"finetuned": {"a": {"w": 3}}}, "a: 'w' is a int and no tensor"),
+        ({"finetuned": {"a": {"w": torch.ones(2)}}}, "a: cannot subtract checkpoints with diff"),
+        ({"finetuned": {"a": pretrained()}}, "equals the pretrained one"),
+    ],
+)
+def test_what_cannot_be_merged(settings, message):
+    settings = {"finetuned": STATES} | settings
+    with pytest.raises(ValueError, match=message):
+        tsv_bench.merge(pretrained(), **settings)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(FileNotFoundError, match=r"b: .*there.pt"):
+        tsv_bench.merge(pretrained(), {"a": STATES["a"], "b": "there.pt"})
+
+
+def test_the_package_is_imported_without_torch():
+    code = "import sys, tsv_bench; assert 'merge' in dir(tsv_bench) or tsv_bench.__all__; "
+    subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
+
+
+def test_experts_of_a_mixtral_are_matrices_if_so_asked():
+    """The model as transformers makes it, whose experts are stacked; it takes the result."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.MixtralConfig(
+        vocab_size=16, hidden_size=8, intermediate_size=12, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, num_local_experts=3,
+    )  # fmt: skip
+    models = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        models.append(transformers.MixtralForCausalLM(config))
+    base, a, b = (model.state_dict() for model in models)
+    stacks = [name for name, tensor in base.items() if tensor.ndim == 3]
+    assert stacks and all("experts" in name for name in stacks)
+    tuned = {"a": models[1], "b": models[2]}
+    merged = tsv_bench.merge(models[0], tuned, stacked=True, progress=False)
+    for name in stacks:
+        for expert, found in enumerate(merged[name]):
+            own = {"a": {"w": a[name][expert] - base[name][expert]},
+                   "b": {"w": b[name][expert] - base[name][expert]}}  # fmt: skip
+            expected = base[name][expert] + methods.tsv_merge(own)["a"]["w"]
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)  # float32
+    models[0].load_state_dict(merged)

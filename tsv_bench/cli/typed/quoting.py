@@ -1,0 +1,105 @@
+"""Values of a command line that Hydra's grammar would read as something else than text.
+
+Paths have commas, parentheses, ~, # and letters of every language; Hydra's grammar does not. A
+value that it cannot read is put in quotes here, as its user meant it. What still cannot be read is
+answered by how to quote it.
+"""
+
+import re
+from collections.abc import Iterable
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+PATHS = (
+    "pretrained", "base", "output", "figure", "recipe", "finetuned", "cache.folder",
+    "checkpoints.folder",
+)  # fmt: skip
+SWEEPS = ("--multirun", "-m")
+IN_MAPPING = re.compile(r"""(:\s*)([^\s'"{}\[\],:][^{}\[\],]*?)(\s*(?=[,}]))""")
+SPECIAL = r"([\\()\[\]{}:=, \t])"
+
+
+def readable(texts: Iterable[str], flags: Iterable[str] = ()) -> list[str]:
+    """Return the overrides with quotes where Hydra needs them.
+
+    Raises ValueError that says how to quote what cannot be read.
+    """
+    swept = any(flag in SWEEPS for flag in flags)
+    return [_readable(plain_keys(text), swept) for text in texts]
+
+
+def _readable(text: str, swept: bool) -> str:
+    key = text.partition("=")[0].lstrip("+")
+    if key == "score":
+        return as_text(text)
+    found = _parsed(text)
+    if found is not None:
+        # Without a sweep a comma is a part of the name.
+        listed = key in PATHS and not swept and found.is_sweep_override()
+        return as_text(text) if listed else text
+    value = text.partition("=")[2]
+    tried = text
+    if value.startswith("{"):
+        tried = IN_MAPPING.sub(_quoted_value, text)
+    elif (key in PATHS or key.startswith("paths.")) and value[:1] not in ("[", "'", '"'):
+        tried = as_text(text)
+    if _parsed(tried) is not None:
+        return tried
+    raise ValueError(
+        f"cannot read {text}: outside of quotes , = # ( ) [ ] {{ }} : ~ and letters other than a-z "
+        f"mean something else here than text. {how_to_quote(text)}"
+    )
+
+
+def how_to_quote(text: str) -> str:
+    """Return a sentence with the same setting in quotes, for a shell and for Hydra within it."""
+    key, _, value = text.partition("=")
+    if value.startswith("{"):
+        return (
+            f"Put the whole in quotes for the shell, and values in quotes of the other kind: "
+            f'{key}=\'{{a: "path of a", b: "path of b"}}\'.'
+        )
+    if value.startswith("["):
+        return f'As in: {key}=\'["first", "second"]\'.'
+    inside = value.strip("'\"")
+    return f"As in: {key}='\"{inside}\"'."
+
+
+def plain_keys(text: str) -> str:
+    """Return alpha={'*attn*': 0.5} with its keys escaped instead of quoted, which Hydra refuses."""
+
+    def escaped(found: re.Match) -> str:
+        return found[1] + re.sub(SPECIAL, r"\\\1", found[3]) + ":"
+
+    key, equals, value = text.partition("=")
+    if not value.startswith("{"):
+        return text
+    return key + equals + re.sub(r"""([{,]\s*)(['"])([^'"]*)\2\s*:""", escaped, value)
+
+
+def as_text(text: str) -> str:
+    """Return score=my_eval {model} with its value quoted: Hydra takes braces for a mapping."""
+    key, _, value = text.partition("=")
+    if not value or value == "null" or value[0] in "'\"":
+        return text
+    return f"{key}={quote(value)}"
+
+
+def quote(value: str) -> str:
+    """Return a text in quotes as Hydra reads them."""
+    escaped = value.replace("\\'", "\\\\'").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _quoted_value(found: re.Match) -> str:
+    known = re.fullmatch(r"null|true|false|[-+.\deE]+", found[2])
+    return found[0] if known else f"{found[1]}{quote(found[2])}{found[3]}"
+
+
+def _parsed(text: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_overrides([text])[0]
+    except HydraException:
+        return None
