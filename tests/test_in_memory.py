@@ -100,6 +100,22 @@ def test_what_cannot_be_merged(settings, message):
         tsv_bench.merge(pretrained(), **settings)
 
 
+def test_running_variances_stay_variances():
+    """As in files: averaged, whatever the method and alpha."""
+    states = [nn.BatchNorm1d(3).state_dict() for _ in range(3)]
+    base, a, b = states
+    a["running_var"].fill_(0.3), b["running_var"].fill_(0.4)
+    merged = tsv_bench.merge(base, {"a": a, "b": b}, "task_arithmetic", alpha=1.0, progress=False)
+    torch.testing.assert_close(merged["running_var"], torch.full((3,), 0.35))
+
+
+def test_quantized_weights_are_refused():
+    codes = {"l.qweight": torch.arange(4, dtype=torch.int8), "l.scales": torch.ones(2)}
+    other = {"l.qweight": codes["l.qweight"] + 1, "l.scales": torch.ones(2) * 2}
+    with pytest.raises(ValueError, match="l.qweight"):
+        tsv_bench.merge(codes, {"a": other})
+
+
 def test_a_missing_file_is_named():
     with pytest.raises(FileNotFoundError, match=r"b: .*there.pt"):
         tsv_bench.merge(pretrained(), {"a": STATES["a"], "b": "there.pt"})

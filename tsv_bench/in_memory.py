@@ -23,6 +23,8 @@ from tsv_bench.merging.scaling.layer_alphas import LayerAlphas
 from tsv_bench.merging.scaling.task_weights import Weighted
 from tsv_bench.methods.forms import Served, Shared
 from tsv_bench.methods.served import form_by_trial, served_by
+from tsv_bench.state_dicts.entries.kinds import is_running
+from tsv_bench.state_dicts.entries.quantized import check_integers, check_unscaled
 from tsv_bench.state_dicts.inputs import check_changes, check_tasks
 from tsv_bench.state_dicts.open_vectors import open_task_vector
 from tsv_bench.state_dicts.overflow import fitted
@@ -88,7 +90,9 @@ def merge(
         serve = Weighted(serve, weights, rule)
 
     base = _opened("pretrained", pretrained)
-    vectors = {task: _vector(task, base, given, device) for task, given in finetuned.items()}
+    states = {task: _opened(task, given) for task, given in finetuned.items()}
+    vectors = {task: _vector(task, base, state, device) for task, state in states.items()}
+    check_integers(base, {t: s for t, s in states.items() if type(vectors[t]) is TaskVector})
     of_layers = alphas.of(base)
     check_changes(vectors, "the pretrained one")
     form = form_by_trial(serve, finetuned)
@@ -100,8 +104,12 @@ def merge(
     served = served_by(serve, vectors, method)
     finish = partial(_finished, base, of_layers)
     if form is Shared:
-        return _state_dict(base, next(iter(served.values())), finish, "merging", progress)
-    return {t: _state_dict(base, served[t], finish, t, progress) for t in served}
+        of_all = partial(finish, list(vectors.values()))
+        return _state_dict(base, next(iter(served.values())), of_all, "merging", progress)
+    return {
+        task: _state_dict(base, served[task], partial(finish, [vectors[task]]), task, progress)
+        for task in served
+    }
 
 
 def _alphas(
@@ -118,7 +126,9 @@ def _opened(name: str, given: Checkpoint) -> LazyMapping:
     """Return a checkpoint's tensors. Raises ValueError or OSError that names it."""
     try:
         if isinstance(given, str | Path):
-            return open_state_dict(given)
+            state = open_state_dict(given)
+            check_unscaled(state)
+            return state
         if isinstance(given, nn.Module):
             given = given.state_dict()
         if not isinstance(given, Mapping) or not given:
@@ -126,6 +136,7 @@ def _opened(name: str, given: Checkpoint) -> LazyMapping:
         for key, tensor in given.items() if isinstance(given, dict) else ():
             if not isinstance(tensor, Tensor):
                 raise ValueError(f"{key!r} is a {type(tensor).__name__} and no tensor.")
+        check_unscaled(as_lazy(given))
         return as_lazy(given)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
@@ -133,8 +144,7 @@ def _opened(name: str, given: Checkpoint) -> LazyMapping:
         raise type(error)(f"{name}: {error}") from error
 
 
-def _vector(task: str, base: LazyMapping, given: Checkpoint, device: str) -> TaskVector:
-    tuned = _opened(task, given)
+def _vector(task: str, base: LazyMapping, tuned: LazyMapping, device: str) -> TaskVector:
     try:
         if isinstance(tuned, StateDict):
             return open_task_vector(base, tuned, device)
@@ -144,12 +154,20 @@ def _vector(task: str, base: LazyMapping, given: Checkpoint, device: str) -> Tas
 
 
 def _finished(
-    base: LazyMapping, alphas: Mapping[str, float], name: str, start: int, rows: Tensor
+    base: LazyMapping,
+    alphas: Mapping[str, float],
+    vectors: Sequence[TaskVector],
+    name: str,
+    start: int,
+    rows: Tensor,
 ) -> Tensor:
-    """Return the model's rows, in the pretrained type and where the pretrained tensor lies."""
+    """Return the model's rows, in the pretrained type; running statistics are averaged."""
     stop = start + (len(rows) if rows.ndim else 1)
     with torch.no_grad():
         weights = base.wide_rows(name, start, stop, rows.device)
+        if is_running(name):  # as in files: a variance must not be below zero
+            deltas = [vector.rows(name, start, stop).to(weights) for vector in vectors]
+            return fitted(name, weights + sum(deltas) / len(deltas), base.dtype(name))
         return fitted(name, weights.add(rows, alpha=alphas[name]), base.dtype(name))
 
 
