@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tsv_bench import methods
 from tsv_bench.merging import merge_files
+from tsv_bench.merging.scaling.layer_alphas import LayerAlphas
 from tsv_bench.state_dicts.open_vectors import open_task_vector
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
@@ -59,7 +60,7 @@ def test_peft_loads_what_would_be_written_whole(kind, tmp_path):
     for write, output in {"model": "whole.safetensors", "lora": "adapter"}.items():
         [found[write]] = made(
             tmp_path, "task_arithmetic", output, base="base/model.safetensors", write=write,
-            alpha=0.5, rank=ALL,
+            alpha=LayerAlphas(default=0.5, by_depth=(0.3, 0.8)), rank=ALL,
         )  # fmt: skip
     expected = found["model"]
     merged = saved(loaded(model, tmp_path / "adapter"), tmp_path / "merged")

@@ -73,7 +73,8 @@ class LoraWriter:
     """Write adapters: the one vector of all tasks, or one for each."""
 
     def __init__(
-        self, paths: Mapping[str | None, Path], rank: int | None, precision: str, alpha: float,
+        self, paths: Mapping[str | None, Path], rank: int | None, precision: str,
+        alpha: float | Mapping[str, float],
         overwrite: bool,
     ) -> None:  # fmt: skip
         self.paths, self.outputs = paths, list(paths.values())
@@ -159,15 +160,16 @@ class LoraWriter:
         self, writer: StateDictWriter, layout: Layout, base: LazyMapping, name: str, delta: Tensor,
         left: Left,
     ) -> None:  # fmt: skip
+        alpha = self.alpha[name] if isinstance(self.alpha, Mapping) else self.alpha
         if found := layout.factored.get(name):
-            delta = self.alpha * delta
+            delta = alpha * delta
             b, a = factors_of(delta, found)
             writer.write(f"{found.stem}.lora_A.weight", 0, a.to(self.precision))
             writer.write(f"{found.stem}.lora_B.weight", 0, b.to(self.precision))
             product = found.times * b @ a
             left.add(name, delta, (product.mT if found.transposed else product).to(delta.device))
         elif key := layout.whole.get(name):
-            weights = base[name].to(delta.dtype) + self.alpha * delta.cpu()
+            weights = base[name].to(delta.dtype) + alpha * delta.cpu()
             writer.write(key, 0, weights)
 
     def _render(self, left: Mapping[str | None, Left]) -> str:

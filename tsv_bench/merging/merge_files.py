@@ -126,7 +126,7 @@ def merge(
     serve = partial(serve, instruction=inputs.instruction) if base is not None else serve
     form = form_by_trial(serve, finetuned)
     inputs = inputs if write in STORED else inputs.once_each()
-    of_layers = alphas.of(next(iter(inputs.vectors.values()))) if write == "model" else alpha
+    of_layers = alphas.of(next(iter(inputs.vectors.values())))
     writer = make_writer(
         form, inputs, Path(output), write, precision, of_layers, overwrite, dtype, rank
     )

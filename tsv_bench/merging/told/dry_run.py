@@ -48,7 +48,7 @@ def planned(
     serve({})  # raises ValueError for a wrong knob
     inputs = open_inputs(pretrained, finetuned, device, choices=choices)
     inputs = inputs if write in STORED else inputs.once_each()
-    alphas = alpha.of(next(iter(inputs.vectors.values()))) if write == "model" else 1.0
+    alphas = alpha.of(next(iter(inputs.vectors.values())))
     form = form_by_trial(serve, finetuned)
     writer = make_writer(
         form, inputs, Path(output), write, precision, alphas, overwrite, dtype, rank
