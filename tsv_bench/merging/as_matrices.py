@@ -86,6 +86,13 @@ class MatrixView(LazyMapping):
         if self._is_unchanged(name):
             self._layers.keep(name, triplets, kind)
 
+    def factor_rank(self, name: str) -> int | None:
+        as_it_is = self._is_unchanged(name)
+        return self._layers.factor_rank(name) if as_it_is else None
+
+    def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
+        return self._layers.factors(name) if self._is_unchanged(name) else None
+
     def rank_ahead(self, full_rank: int) -> int:
         return self._layers.rank_ahead(full_rank)
 

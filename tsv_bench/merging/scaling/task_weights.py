@@ -69,5 +69,12 @@ class ScaledVector(OtherLayers):
             u, s, vh = triplets
             self._layers.keep(name, (u, s / self.weight, vh), kind)
 
+    def factor_rank(self, name: str) -> int | None:
+        return self._layers.factor_rank(name)
+
+    def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
+        found = self._layers.factors(name)
+        return found and (found[0] * self.weight, found[1])
+
     def rank_ahead(self, full_rank: int) -> int:
         return self._layers.rank_ahead(full_rank)
