@@ -49,7 +49,7 @@ def test_adapter_and_whole_checkpoint_are_merged(folder):
     whole = base()
     whole["norm.weight"] += 1
     save_file(whole, folder / "whole.safetensors")
-    found, _ = merged(folder, "method=task_arithmetic", a="a", w="whole.safetensors")
+    found, _ = merged(folder, "method=task_arithmetic", "alpha=1", a="a", w="whole.safetensors")
     torch.testing.assert_close(found[WEIGHT], base()[WEIGHT] + product(1))
     torch.testing.assert_close(found["norm.weight"], whole["norm.weight"])
 

@@ -74,7 +74,8 @@ def knots(
     def merge(name: str, deltas: Deltas) -> Tensor:
         shape = vectors[0].shape(name)
         if not is_changed(deltas):
-            return torch.zeros(shape, dtype=widest_dtype(vectors, name))
+            first = deltas if isinstance(deltas, Tensor) else deltas[0][0]
+            return torch.zeros(shape, dtype=widest_dtype(vectors, name), device=first.device)
         pieces = []
         for basis, along in aligned.pieces(name, deltas):
             if rule == "sum":
