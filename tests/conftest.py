@@ -2,6 +2,7 @@
 
 import gc
 import ipaddress
+import logging
 import os
 import shutil
 import signal
@@ -72,6 +73,12 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish(session):
+    # pytest adds its handlers to each logger that does not propagate, six times a test; torch has
+    # dozens. What they say goes to the root, as what others say.
+    for logger in list(logging.root.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger) and logger.name.partition(".")[0] == "torch":
+            logger.handlers.clear()
+            logger.propagate = True
     # What is imported stays: no use in looking through it for garbage again and again.
     gc.collect()
     gc.freeze()
@@ -126,7 +133,9 @@ def few_resamples():
 
 @pytest.fixture(autouse=True)
 def seeded():
-    torch.manual_seed(0)
+    # torch.manual_seed writes the stack down for each kind of device that may come to be used.
+    seed = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
+    seed(0)
 
 
 @pytest.fixture(autouse=True)
