@@ -8,6 +8,8 @@ import shutil
 import signal
 import socket
 
+gc.disable()  # until all is imported and collected: what comes until then stays
+
 # What a user's shell may hold and a command reads: choices, accounts, proxies, another checkout.
 OUTSIDE = ("WANDB_", "HF_", "HYDRA_", "TSV_BENCH_", "GIT_")
 NAMES = {"COLUMNS", "LINES", "PYTHONWARNINGS", "RANK", "LOCAL_RANK", "WORLD_SIZE"}
@@ -82,6 +84,11 @@ def pytest_collection_finish(session):
     # What is imported stays: no use in looking through it for garbage again and again.
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
+    gc.enable()
 
 
 def pytest_sessionfinish(session):
