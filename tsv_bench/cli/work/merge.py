@@ -1,7 +1,7 @@
 """The work of tsv-merge."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,29 +68,33 @@ def merge(
     if weights is not None:
         serve = Weighted(serve, weights, found.task_weights(len(finetuned)))
         more |= {"weights": weights}
+    common = {
+        "alpha": alpha,
+        "write": config.write,
+        "precision": config.precision,
+        "rank": config.rank,
+        "overwrite": config.overwrite,
+        "device": device,
+        "dtype": config.dtype,
+        "choices": choices_of(config),
+    }
     if config.dry_run:
-        show(dry_run(serve, config, finetuned, statistics, alpha, device))
+        check_dry_run(config, statistics)
+        show(planned(serve, config.pretrained, finetuned, config.output, **common))
         return
     merged = merge_files.merge(
         serve,
         config.pretrained,
         finetuned,
         config.output,
-        alpha=alpha,
-        write=config.write,
-        precision=config.precision,
-        rank=config.rank,
-        overwrite=config.overwrite,
-        device=device,
+        **common,
         factors=make_cache(config),
         statistics=statistics,
         base=config.base,
-        choices=choices_of(config),
         scoring=scoring_of(config),
         name=method.name,
         knobs=method.knobs,
         more=more,
-        dtype=config.dtype,
         tokenizer_from=config.tokenizer_from,
         card=card_of(config, finetuned, method.label, method.name, method.knobs),
     )
@@ -108,34 +112,13 @@ def merge(
     )
 
 
-def dry_run(
-    serve: Callable,
-    config: DictConfig,
-    finetuned: Mapping[str, str],
-    statistics: Mapping[str, Mapping[str, str]],
-    alpha: LayerAlphas,
-    device: str,
-) -> str:
-    """Return what a merge would do. Raises ValueError or OSError for what it would refuse."""
+def check_dry_run(config: DictConfig, statistics: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise ValueError for what a dry run cannot tell: methods that see more than weights."""
     if statistics or config.base is not None or config.score is not None:
         raise ValueError(
             "dry_run=true is for methods that see weights alone: without statistics, base= and "
             "score=."
         )
-    return planned(
-        serve,
-        config.pretrained,
-        finetuned,
-        config.output,
-        alpha=alpha,
-        write=config.write,
-        precision=config.precision,
-        overwrite=config.overwrite,
-        device=device,
-        dtype=config.dtype,
-        rank=config.rank,
-        choices=choices_of(config),
-    )
 
 
 def choices_of(config: DictConfig) -> Choices:
