@@ -32,7 +32,7 @@ def test_a_face_has_the_names_that_type_checkers_see(package):
     """Each from the file that the import under TYPE_CHECKING says."""
     face = import_module(package)
     named = {
-        alias.name: node.module.split(".")[-1]
+        alias.name: node.module.removeprefix(f"{package}.")
         for node in ast.walk(ast.parse(Path(face.__file__).read_text()))
         if isinstance(node, ast.ImportFrom) and node.module not in ("typing", "tsv_bench.faces")
         for alias in node.names

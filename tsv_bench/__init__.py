@@ -31,8 +31,7 @@ From the bottom up; a package imports only from packages above it in this list:
     benchmark      a method on a suite makes one Run
     report         Runs make tables, text, figures and a page
     analysis       tsv-analyze: how much checkpoints interfere
-    cli            the commands, and the only package that knows Hydra
-    in_memory      merge(): tsv-merge for tensors, modules and paths, without output files
+    cli            the commands, and merge() in memory; the only package that knows Hydra
 """
 
 from typing import TYPE_CHECKING
@@ -40,8 +39,8 @@ from typing import TYPE_CHECKING
 from tsv_bench.faces import late
 
 if TYPE_CHECKING:
-    from tsv_bench.in_memory import merge
+    from tsv_bench.cli.work.in_memory import merge
 
 __all__ = ["merge"]
-__getattr__ = late(__name__, "in_memory")
+__getattr__ = late(__name__, "cli.work.in_memory")
 __version__ = "0.1.0"

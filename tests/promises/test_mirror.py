@@ -16,7 +16,7 @@ TESTED_IN = {
     "benchmark/test_route.py": "methods.routed.routed_vector",
     "checkpoints/test_on_demand.py": "checkpoints.checkpoint",
     "commands/test_analyze.py": "analysis.records cli.analyze cli.work.analyze",
-    "test_in_memory.py": "cli.work.named_method",
+    "cli/work/test_in_memory.py": "cli.work.named_method",
     "commands/test_bench.py": "cli.bench cli.multirun cli.launch cli.finetune cli.report "
     "cli.work.bench cli.work.finetune cli.work.report "
     "cli.config.objects cli.config.checkpoint_files",
