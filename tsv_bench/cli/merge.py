@@ -5,11 +5,17 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from tsv_bench.cli.config.checkpoint_files import check_cache, check_there, checkpoint_paths
+from tsv_bench.cli.config.checkpoint_files import (
+    check_cache,
+    check_there,
+    checkpoint_paths,
+    safetensors_files,
+)
 from tsv_bench.cli.config.method_yaml import Described, described
 from tsv_bench.cli.config.scales import check_scales
 from tsv_bench.cli.launch import command, plain
 from tsv_bench.cli.scoring import check_scoring
+from tsv_bench.files.ahead import hashed_ahead
 from tsv_bench.merging.arguments import check_dtype
 from tsv_bench.methods.knobs import check_switch
 from tsv_bench.task_vectors.kinds import KINDS
@@ -47,7 +53,9 @@ def main(config: DictConfig) -> None:
         if set(paths) == set(finetuned):
             check_there({f"{kind} of {task}": path for task, path in paths.items()}, "statistics")
 
-    from tsv_bench.cli.work.merge import merge
+    checkpoints = (config.pretrained, *base.values(), *finetuned.values())
+    with hashed_ahead(safetensors_files(checkpoints)):  # importing torch takes a core a second
+        from tsv_bench.cli.work.merge import merge
 
     merge(config, finetuned, statistics, figure)
 

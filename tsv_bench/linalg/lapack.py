@@ -16,7 +16,6 @@ from types import ModuleType
 
 import torch
 from jaxtyping import Float
-from scipy.linalg import cython_blas, cython_lapack
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -192,13 +191,14 @@ def lower_squares(a: Float[Tensor, "m n"]) -> Float[Tensor, "n n"]:
     m, n = a.shape
     squares = a.new_zeros(n, n)
     one, zero = a.new_ones(1), a.new_zeros(1)
-    syrk = _routine(f"{LETTERS[a.dtype]}syrk", 10, cython_blas)
+    syrk = _routine(f"{LETTERS[a.dtype]}syrk", 10, "blas")
     syrk(*_passed(b"U", order, n, m, one, a, rows, zero, squares, n))
     return squares
 
 
 def one_thread() -> AbstractContextManager:
     """Return a context within which this module's LAPACK starts no threads of its own."""
+    _libraries()  # loaded first: what is not yet loaded cannot be limited
     return threadpool_limits(1, user_api="blas")
 
 
@@ -224,10 +224,16 @@ def _passed(*arguments: bytes | int | Tensor) -> list:
 
 
 @cache
-def _routine(
-    name: str, num_arguments: int, library: ModuleType = cython_lapack
-) -> ctypes._CFuncPtr:
-    capsule = library.__pyx_capi__[name]
+def _libraries() -> dict[str, ModuleType]:
+    # Here: plain merges need neither, and their import takes a fifth of a second.
+    from scipy.linalg import cython_blas, cython_lapack
+
+    return {"blas": cython_blas, "lapack": cython_lapack}
+
+
+@cache
+def _routine(name: str, num_arguments: int, library: str = "lapack") -> ctypes._CFuncPtr:
+    capsule = _libraries()[library].__pyx_capi__[name]
     api = ctypes.pythonapi
     api.PyCapsule_GetName.restype = ctypes.c_char_p
     api.PyCapsule_GetName.argtypes = [ctypes.py_object]

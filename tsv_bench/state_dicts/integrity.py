@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tsv_bench.files import Stamp, remembered_sha256, stamp
+from tsv_bench.files.ahead import begun_sha256
 from tsv_bench.linalg.precision import all_finite
 from tsv_bench.state_dicts.safetensors_file import SafetensorsFile, changed
 from tsv_bench.state_dicts.state_dict import StateDict
@@ -84,9 +85,35 @@ def _check_and_hash(state: StateDict, path: Path, alike: Alike) -> str:
     if header is None:
         _check_shard(state, path.name, lambda rows: None, alike)
         return _hash_by_path(path, state.stamps[path.name])
-    digest = hashlib.sha256(header)
-    _check_shard(state, path.name, lambda rows: digest.update(_bytes(rows)), alike)
-    return digest.hexdigest()
+    hashed = _Hashed(path, state.stamps[path.name], header)
+    offset = len(header)
+
+    def see(rows: Tensor) -> None:
+        nonlocal offset
+        content = _bytes(rows)
+        hashed.add(offset, content)
+        offset += len(content)
+
+    _check_shard(state, path.name, see, alike)
+    return hashed.hexdigest()
+
+
+class _Hashed:
+    """The sha256 of a file's bytes up to a `position`, some of them hashed ahead."""
+
+    def __init__(self, path: Path, stamp: Stamp, header: bytes) -> None:
+        self._digest, self.position = begun_sha256(path, stamp)
+        if self.position < len(header):
+            self._digest, self.position = hashlib.sha256(header), len(header)
+
+    def add(self, offset: int, content: memoryview | bytes) -> None:
+        """Hash what is new of ``content``, which starts at the position or before it."""
+        new = memoryview(content)[max(0, self.position - offset) :]
+        self._digest.update(new)
+        self.position += len(new)
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
 
 
 def _hash_by_path(path: Path, stamp_when_opened: Stamp) -> str:
@@ -132,22 +159,22 @@ class ReadHash:
 
     def __init__(self, file: SafetensorsFile) -> None:
         self._file = file
-        self._hash, self._position = hashlib.sha256(file.header), len(file.header)
+        self._hashed = _Hashed(file.path, file.stamp, file.header)
         self._early: dict[int, bytes] = {}
         self._lock, self._busy = threading.Lock(), False
-        # No task vector has a delta of integers, so nobody reads them: first byte -> the next one.
-        self._unread = {
-            file.offsets[name]: file.offsets[name] + spec.rows * spec.row_bytes
+        # No task vector has a delta of integers, so nobody reads them: first and end byte.
+        self._unread = [
+            (file.offsets[name], file.offsets[name] + spec.rows * spec.row_bytes)
             for name, spec in file.specs.items()
             if not spec.dtype.is_floating_point
-        }
+        ]
         self._go_on(*self._next())  # the format's own writer puts integers of 64 bits first
         file.seen = self.see
 
     def see(self, offset: int, content: memoryview) -> None:
         """Hash what was read if it is next; keep a copy if it is early; else do nothing."""
         with self._lock:
-            if self._busy or offset > self._position:
+            if self._busy or offset > self._hashed.position:
                 self._keep(offset, content)
                 return
             self._busy = True
@@ -155,36 +182,33 @@ class ReadHash:
 
     def finish(self) -> str:
         """Read what was not read; return the hash. Raises ValueError if the file has changed."""
-        while content := self._content(self._position, self._file.stamp.num_bytes):
-            self._add(self._position, content)
+        while content := self._content(self._hashed.position, self._file.stamp.num_bytes):
+            self._hashed.add(self._hashed.position, content)
         self._file.check_unchanged()
-        return self._hash.hexdigest()
+        return self._hashed.hexdigest()
 
     def _go_on(self, offset: int, content: memoryview | bytes | None) -> None:
         while content is not None:
-            self._add(offset, content)
+            self._hashed.add(offset, content)
             with self._lock:
                 offset, content = self._next()
                 self._busy = content is not None
 
-    def _add(self, offset: int, content: memoryview | bytes) -> None:
-        new = memoryview(content)[self._position - offset :]
-        self._hash.update(new)
-        self._position += len(new)
-
     def _next(self) -> tuple[int, memoryview | bytes | None]:
         """Return what comes next, if it is there: what came early or what nobody else reads."""
-        if stop := self._unread.get(self._position):
-            return self._position, self._content(self._position, stop)
+        position = self._hashed.position
+        for start, stop in self._unread:
+            if start <= position < stop:
+                return position, self._content(position, stop)
         for offset in sorted(self._early):
-            if offset <= self._position:
+            if offset <= position:
                 content = self._early.pop(offset)
-                if offset + len(content) > self._position:
+                if offset + len(content) > position:
                     return offset, content
         return 0, None
 
     def _keep(self, offset: int, content: memoryview) -> None:
-        if offset + len(content) <= self._position or len(content) > MOST_BYTES:
+        if offset + len(content) <= self._hashed.position or len(content) > MOST_BYTES:
             return
         if len(self._early) == MOST_EARLY:
             furthest = max(self._early)

@@ -92,10 +92,12 @@ def stream_parts(parts: Iterable[Part]) -> Iterator[tuple[str, int, Any]]:
         is_full = num_entries + part.num_entries > IN_FLIGHT or len(waiting) > 4 * threads
         return len(waiting) > 1 and is_full
 
-    settings = ExitStack()
+    settings, limited = ExitStack(), False
     try:
-        settings.enter_context(one_thread())
         for number, part in enumerate(parts):
+            if not part.entrywise and not limited:  # entrywise work calls no LAPACK
+                settings.enter_context(one_thread())
+                limited = True
             while must_wait(part):
                 first, result = waiting.popleft()
                 yield first.name, first.start, result.result()
