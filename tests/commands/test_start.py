@@ -11,6 +11,7 @@ from made_up.merges import files, write_checkpoints
 from made_up.runs import make_run
 
 from tsv_bench.benchmark.runs import save_run
+from tsv_bench.cli import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 # Command line -> what is said; None: it ends well.
@@ -90,3 +91,14 @@ def test_merging_and_analysing_take_torch_alone(tmp_path):
     for line, code, _, err, modules in run(lines, tmp_path):
         assert code == 0, err
         assert not {"matplotlib", *OTHERS} & set(modules), line
+
+
+def test_the_last_looks_for_garbage_are_spared_but_beside_who_counts_what_is_left(monkeypatch):
+    frozen = []
+    monkeypatch.setattr(launch.gc, "freeze", lambda: frozen.append(True))
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    launch.leave_quickly()
+    assert frozen
+    monkeypatch.setitem(sys.modules, "triton", sys)
+    launch.leave_quickly()
+    assert len(frozen) == 1

@@ -1,5 +1,6 @@
 """What all commands share: the configuration, and messages for mistakes."""
 
+import atexit
 import errno
 import functools
 import gc
@@ -89,6 +90,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             raise_file_limit()
             wait_politely()
             gc.set_threshold(*RARELY)
+            atexit.register(leave_quickly)
             try:
                 with ended_by_signals():
                     with_messages(program, compose_and_run)
@@ -139,6 +141,15 @@ def wait_politely() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:  # what a user has chosen stays
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
+
+def leave_quickly() -> None:
+    """Spare a process that ends the last looks for garbage: half a second among torch's objects.
+
+    Not beside libraries made by nanobind, which would name all that is left then.
+    """
+    if not {"triton", "jaxlib"} & sys.modules.keys():
+        gc.freeze()
 
 
 def raise_file_limit() -> None:

@@ -24,7 +24,6 @@ from tsv_bench.files.atomic import (
     sync_tree,
     temporary_beside,
 )
-from tsv_bench.files.syncing import EarlySync
 from tsv_bench.state_dicts.other_files import copy, size_of
 from tsv_bench.state_dicts.overflow import fitted
 from tsv_bench.state_dicts.safetensors_file import DTYPES, SafetensorsFile, Spec
@@ -72,7 +71,8 @@ class Shards:
 class StateDictWriter:
     """A context manager that writes ``output`` and puts it in place at its end.
 
-    Until then, and after an exception, ``output`` stays as it was. Then it is on the disk whole.
+    Until then ``output`` stays as it was; after an exception it stays so. Then it is on the disk,
+    and a loss of power leaves it whole.
     """
 
     def __init__(
@@ -132,12 +132,10 @@ class StateDictWriter:
                 self._new.mkdir()
                 for path in self._shards.other_files:
                     copy(path, self._new / path.name)
-                if self._shards.index_name is not None:
-                    self._write_index(self._shards.index_name)
+                self._write_index()
             for file_name, params in self._shards.files.items():
                 inside = self._new / file_name
                 self._begin(inside if self._shards.folder else self._new, list(params))
-            self._sync = self._open_files.enter_context(EarlySync())
             self._opened = opened.pop_all()
         return self
 
@@ -160,7 +158,6 @@ class StateDictWriter:
             assert written.dtype == spec.dtype
             data = written.contiguous().reshape(-1).view(torch.uint8).numpy()
             _write_at(file, memoryview(data), offset + start_row * spec.row_bytes)
-            self._sync.wrote(file, data.nbytes)
 
     def write_text(self, name: str, text: str) -> None:
         """Write one of the shards' texts."""
@@ -188,6 +185,7 @@ class StateDictWriter:
                 self._put_in_place()
 
     def _begin(self, path: Path, names: list[str]) -> None:
+        """Create a file, write its header and note where each of its parameters goes."""
         header, data_start = _header({name: self._specs[name] for name in names}, self._metadata)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         self._open_files.callback(os.close, file)
@@ -196,11 +194,13 @@ class StateDictWriter:
         self._headers[file] = names, len(header)
         _write_at(file, memoryview(header), 0)
 
-    def _write_index(self, file_name: str) -> None:
+    def _write_index(self) -> None:
+        if self._shards.index_name is None:
+            return
         weight_map = {name: file for file, names in self._shards.files.items() for name in names}
         total = {"total_size": self._shards.weight_bytes}
         text = json.dumps({"metadata": total, "weight_map": weight_map}, indent=2)
-        (self._new / file_name).write_text(text + "\n", encoding="utf-8")
+        (self._new / self._shards.index_name).write_text(text + "\n", encoding="utf-8")
 
     def _check_complete(self) -> None:
         for name, spec in self._specs.items():
