@@ -34,8 +34,8 @@ CHECKED = [
         "linalg",
         "task_vectors.bits", "task_vectors.merge", "task_vectors.order_statistics",
         "task_vectors.task_vector",
-        "methods.entrywise", "methods.matrixwise", "methods.masked", "methods.observed",
-        "methods.learned", "methods.evolved",
+        "methods.entrywise", "methods.matrixwise", "methods.shared_bases", "methods.masked",
+        "methods.observed", "methods.learned", "methods.evolved",
         "analysis.measures",
     )
 ]  # fmt: skip

@@ -99,10 +99,10 @@ def test_methods_here_have_the_names_that_figures_are_filed_under():
     methods = set(options("method"))
     without = {m for m in methods if not published.find("vit_b32", "vision8", m)}
     assert without == {
-        "anchored_regression", "atm", "breadcrumbs", "consensus_ties", "dare_ta", "dare_ties",
-        "knots", "lata", "lines", "localize_and_stitch", "lot", "magmax", "magnitude_mask",
-        "merge3", "model_stock", "pro_distill", "slerp", "subspace_boosting", "svc",
-        "tall_mask_ta", "twin_merging",
+        "anchored_regression", "atm", "breadcrumbs", "consensus_ties", "core_space", "dare_ta",
+        "dare_ties", "knots", "lata", "lines", "localize_and_stitch", "lot", "magmax",
+        "magnitude_mask", "merge3", "model_stock", "pro_distill", "slerp", "subspace_boosting",
+        "svc", "tall_mask_ta", "twin_merging",
     }  # fmt: skip
 
 

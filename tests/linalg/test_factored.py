@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tsv_bench.linalg.factored import triplets_of_product
+from tsv_bench.linalg.factored import left_basis, triplets_of_product
 
 near = {"rtol": 0, "atol": 1e-10}  # of values up to ten, in float64
 
@@ -22,3 +22,13 @@ def test_triplets_are_those_of_the_product(m, n, r, rank):
     torch.testing.assert_close(u * s[:, None] @ vh, expected, **near)
     own = vh[:, :kept] @ vh[:, :kept].mT
     torch.testing.assert_close(own, torch.eye(kept).double().expand(2, -1, -1), **near)
+
+
+@pytest.mark.parametrize(("m", "n"), [(9, 4), (4, 9)])
+def test_a_basis_is_orthonormal_and_puts_what_is_large_first(m, n):
+    matrix = torch.randn(m, n, dtype=torch.float64)
+    matrix[:, 1] = matrix[:, 0]  # the basis goes on where the matrix spans nothing
+    u = left_basis(matrix)
+    torch.testing.assert_close(u.mT @ u, torch.eye(4, dtype=torch.float64), **near)
+    along = u.mT @ matrix @ matrix.mT @ u
+    torch.testing.assert_close(along, along.diagonal().sort(descending=True).values.diag(), **near)

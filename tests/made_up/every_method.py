@@ -66,6 +66,7 @@ METHODS = {path.stem: by_default(path) for path in YAMLS} | {
     "anchored_regression_data_free": partial(methods.anchored_regression, data_free=True),
     "regmean_undamped": seeing(methods.regmean, off_diagonal=1),
     "ace_mixed": partial(methods.ace, threshold=0, eps_relative=1e-3),
+    "core_space_ties": partial(methods.core_space, rule="ties"),
     "knots_layer": partial(methods.knots, density=0.2, trim="layer"),
     "knots_sum": partial(methods.knots, rule="sum"),
     "localize_and_stitch_data_free": partial(methods.localize_and_stitch, data_free=True),
@@ -100,7 +101,8 @@ ADAPTED = ["surgery"]  # one vector, served to each task with an adapter of its 
 ROUTED = ["esm_plus_plus", "free_merging", "free_merging_whole", "twin_merging", "we_moe"]
 # Of what is not a matrix these have the mean, the others their own rule.
 OTHERS_ARE_AVERAGED = [
-    "ace", "ace_mixed", "cart", "dc_merge", "fr_merging", "iso_c", "iso_c_spanned", "iso_cts",
+    "ace", "ace_mixed", "cart", "core_space", "core_space_ties", "dc_merge", "fr_merging",
+    "iso_c", "iso_c_spanned", "iso_cts",
     "knots", "knots_layer", "knots_sum", "tsv_low_rank", "tsv_merge", "tsv_merge_svd", "wudi",
     "wudi_closed_form",
 ]  # fmt: skip
@@ -159,7 +161,9 @@ ONE_TASK_IS_CHANGED = {
         ],
         "small entries go",
     ),
-    **dict.fromkeys(["knots", "knots_layer"], "small entries along its singular vectors go"),
+    **dict.fromkeys(
+        ["knots", "knots_layer", "core_space_ties"], "small entries along its singular vectors go"
+    ),
     "dare_ta": "half of its entries are dropped",
     "consensus_ta": "no entry is wanted by two tasks",
     "consensus_ties": "no entry is wanted by two tasks",

@@ -29,7 +29,10 @@ def triplets_of_product(
 
 
 def basis_of_products(
-    lefts: Sequence[Float[Tensor, "m _"]], rights: Sequence[Float[Tensor, "_ n"]], smallest: float
+    lefts: Sequence[Float[Tensor, "m _"]],
+    rights: Sequence[Float[Tensor, "_ n"]],
+    smallest: float,
+    dtype: torch.dtype,
 ) -> Float[Tensor, "m k"]:
     """Return the left singular vectors of the products left @ right side by side.
 
@@ -41,4 +44,10 @@ def basis_of_products(
         within = own @ right.double()
         gram += within @ within.mT
     values, vectors = eigh(gram)
-    return (q @ vectors[:, values > smallest**2 * values[-1]]).to(lefts[0].dtype)
+    return (q @ vectors[:, values > smallest**2 * values[-1]]).to(dtype)
+
+
+def left_basis(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m k"]:
+    """Return the left singular vectors, min(m, n) of them, those of zero values included."""
+    q, r = torch.linalg.qr(matrix)
+    return q @ torch.linalg.svd(r, full_matrices=False).U

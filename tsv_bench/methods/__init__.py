@@ -29,7 +29,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tsv_bench.task_vectors.lazy import ServedVectors
 
-FOLDERS = ("entrywise", "matrixwise", "masked", "observed", "learned", "evolved", "routed")
+FOLDERS = (
+    "entrywise",
+    "matrixwise",
+    "shared_bases",
+    "masked",
+    "observed",
+    "learned",
+    "evolved",
+    "routed",
+)
 
 
 def __getattr__(name: str) -> "Callable[..., ServedVectors]":

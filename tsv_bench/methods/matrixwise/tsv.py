@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tsv_bench.linalg.polar import check_polar, polar_product
+from tsv_bench.linalg.factored import triplets_of_product
+from tsv_bench.linalg.polar import check_polar, polar_factor, polar_product
 from tsv_bench.linalg.svd import check_svd_route, truncated_svd
 from tsv_bench.methods.matrixwise.decomposition import CompressedVector, Decomposition, is_real
 from tsv_bench.methods.ranks import check_rank_fraction, kept_rank
@@ -19,11 +21,12 @@ from tsv_bench.task_vectors.lazy import (
     lazy_vectors,
 )
 from tsv_bench.task_vectors.matrices import EMBEDDINGS_AND_HEADS, Matrices
-from tsv_bench.task_vectors.merge import mean, zero_parts
+from tsv_bench.task_vectors.merge import factor_part, mean, zero_parts
 from tsv_bench.task_vectors.streaming import IN_FLIGHT
 
 __all__ = ["tsv_compress", "tsv_merge"]
 
+THIN = 2048  # triplets, of all tasks together, up to which polar factors in float64 cost little
 WORK = 4  # memory that a merge takes if all singular vectors are kept, in sizes of the deltas
 
 
@@ -55,17 +58,25 @@ def merge_by_triplets(
     svd: str,
     exclude: Sequence[str] | None,
     split_qkv: bool,
-    merge_one: Callable[[Tensor, Tensor, Tensor], Tensor],
+    merge_one: Callable[..., Tensor],
 ) -> ServedVectors:
     """Serve every task one vector, its matrices merged from the tasks' singular triplets.
 
-    ``merge_one`` takes u [tasks, m, k], s [tasks, k] and vh [tasks, k, n] of one matrix and returns
-    [m, n]. Other layers are averaged. Raises ValueError for knobs out of range.
+    ``merge_one`` takes u [tasks, m, k], s [tasks, k] and vh [tasks, k, n] of one matrix, and of
+    triplets in float64 the type of the deltas, which is that of what it returns, [m, n]. Other
+    layers are averaged. Raises ValueError for knobs out of range.
     """
     check_rank_fraction(rank_fraction)
     check_svd_route(svd)
     matrices = Matrices.of(exclude, split_qkv)
     vectors = lazy_vectors(task_vectors.values())
+
+    def merge_factors(lefts: list[Tensor], rights: list[Tensor]) -> Float[Tensor, "m n"]:
+        rank = kept_rank(min(len(lefts[0]), rights[0].shape[1]), len(vectors), rank_fraction)
+        rank = min(rank, max(len(right) for right in rights))
+        wide = ((a.double(), b.double()) for a, b in zip(lefts, rights, strict=True))
+        found = zip(*(triplets_of_product(*own, rank) for own in wide), strict=True)
+        return merge_one(*map(torch.stack, found), dtype=lefts[0].dtype)
 
     def parts(name: str) -> Sequence[Part]:
         shape = vectors[0].shape(name)
@@ -73,6 +84,8 @@ def merge_by_triplets(
             return blocks(vectors, name, mean)
         if (zeros := zero_parts(vectors, name)) is not None:
             return zeros
+        if all(vector.factor_rank(name) is not None for vector in vectors):
+            return [factor_part(vectors, name, matrices, merge_factors)]
         layer = Decomposition(vectors, name, len(vectors), matrices, rank_fraction, svd)
 
         def merge(read: list) -> Float[Tensor, "m n"]:
@@ -103,20 +116,26 @@ def merge_triplets(
     s: Float[Tensor, "tasks k"],
     vh: Float[Tensor, "tasks k n"],
     polar: str = "eigen",
+    dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "m n"]:
     """Merge the singular triplets that each task keeps of one matrix.
 
     The concatenated singular vectors of all tasks are replaced by the nearest orthonormal set. The
-    singular values stay.
+    singular values stay. ``dtype``: of the result, where thin triplets come in a wider one.
     """
     m, n = u.shape[1], vh.shape[2]
+    dtype = s.dtype if dtype is None else dtype
     # Singular vectors of a zero singular value are arbitrary. Concatenated with those of other
     # tasks they would rotate these: a task that changed nothing would change the result.
-    real = is_real(s).flatten()
+    real = is_real(s.to(dtype)).flatten()
     u, s, vh = u.transpose(0, 1).reshape(m, -1), s.flatten(), vh.reshape(-1, n)  # side by side
     if not real.all():
         u, s, vh = u[:, real], s[real], vh[real]
-    return polar_product(u, s, vh, polar)
+    if s.dtype != dtype and len(s) <= THIN:
+        # The concatenations' condition numbers multiply what rounding there was before.
+        left, right = polar_factor(u, polar) * s, polar_factor(vh, polar)
+        return left.to(dtype) @ right.to(dtype)
+    return polar_product(u.to(dtype), s.to(dtype), vh.to(dtype), polar)
 
 
 def tsv_compress(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -54,11 +55,16 @@ def tsv_interference_only(
 
 
 def sum_triplets(
-    u: Float[Tensor, "tasks m k"], s: Float[Tensor, "tasks k"], vh: Float[Tensor, "tasks k n"]
+    u: Float[Tensor, "tasks m k"],
+    s: Float[Tensor, "tasks k"],
+    vh: Float[Tensor, "tasks k n"],
+    dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "m n"]:
-    """Return the sum over tasks of u s vh."""
+    """Return the sum over tasks of u s vh, in the ``dtype`` if one is given."""
     m, n = u.shape[1], vh.shape[2]
-    return (u * s[:, None]).transpose(0, 1).reshape(m, -1) @ vh.reshape(-1, n)
+    dtype = s.dtype if dtype is None else dtype
+    left = (u * s[:, None]).transpose(0, 1).reshape(m, -1)
+    return left.to(dtype) @ vh.reshape(-1, n).to(dtype)
 
 
 def merge_full_rank(deltas: Float[Tensor, "tasks m n"]) -> Float[Tensor, "m n"]:

@@ -7,8 +7,8 @@ import torch
 from made_up.vectors import close, randn, random_vectors, read
 
 from tsv_bench import methods
-from tsv_bench.methods.matrixwise import knots as module
-from tsv_bench.methods.matrixwise.knots import leading_bits, lowest, shared_basis, smallest_kept
+from tsv_bench.methods.shared_bases import knots as module
+from tsv_bench.methods.shared_bases.knots import leading_bits, lowest, shared_basis, smallest_kept
 
 MATRICES = ("in_proj_weight", "proj", "c_proj.weight")
 

@@ -72,10 +72,10 @@ def knots(
         thresholds = aligned.thresholds(density)
 
     def merge(name: str, deltas: Deltas) -> Tensor:
-        shape = vectors[0].shape(name)
+        shape, dtype = vectors[0].shape(name), widest_dtype(vectors, name)
         if not is_changed(deltas):
             first = deltas if isinstance(deltas, Tensor) else deltas[0][0]
-            return torch.zeros(shape, dtype=widest_dtype(vectors, name), device=first.device)
+            return torch.zeros(shape, dtype=dtype, device=first.device)
         pieces = []
         for basis, along in aligned.pieces(name, deltas):
             if rule == "sum":
@@ -83,7 +83,7 @@ def knots(
             else:
                 lowest = thresholds or [smallest_kept(task, density) for task in along]
                 merged = merge_agreeing(along, lowest, "mean", [v.weight for v in vectors])
-            pieces.append(basis @ merged)
+            pieces.append(basis @ merged.to(dtype))
         return matrices.join(name, shape, pieces)
 
     def parts(name: str) -> Sequence[Part]:
@@ -121,13 +121,15 @@ class AlignedLayers:
         return Part(name, 0, entries, read, compute, alone=WORK * entries > IN_FLIGHT)
 
     def _factors(self, name: str) -> list[tuple[Tensor, Tensor]]:
-        """Return the factors of each task's delta; of a task that did not change it, zeros."""
+        """Return the factors of each task's delta; of a task that did not change it, zeros.
+
+        In float64: they are small, and so is what tasks have along the directions that they span.
+        """
         m, n = self._vectors[0].shape(name)
-        dtype = widest_dtype(self._vectors, name)
         found = [v.factors(name) if v.factor_rank(name) else None for v in self._vectors]
         device = next(left.device for left, _ in filter(None, found))
         zeros = [torch.zeros(size, device=device) for size in ((m, 1), (1, n))]
-        return [tuple(factor.to(dtype) for factor in own or zeros) for own in found]
+        return [tuple(factor.double() for factor in own or zeros) for own in found]
 
     def pieces(self, name: str, deltas: Deltas) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the basis [m, k] and the tasks along it [tasks, k, n] of each matrix of a layer."""
@@ -136,14 +138,16 @@ class AlignedLayers:
                 basis = self._basis(name, index, lambda piece=piece: shared_basis(piece))
                 yield basis, basis.mT @ piece
             return
+        dtype = widest_dtype(self._vectors, name)
         split = [self._matrices.split_factors(name, *own) for own in deltas]
         for index in range(len(split[0][0])):
             lefts, rights = zip(
                 *((left[index], right[index]) for left, right in split), strict=True
             )
-            make = partial(basis_of_products, lefts, rights, SMALLEST)
+            make = partial(basis_of_products, lefts, rights, SMALLEST, dtype)
             basis = self._basis(name, index, make)
-            along = (basis.mT @ left @ right for left, right in zip(lefts, rights, strict=True))
+            to = basis.double().mT
+            along = (to @ left @ right for left, right in zip(lefts, rights, strict=True))
             yield basis, torch.stack(tuple(along))
 
     def _basis(self, name: str, index: int, make: Callable[[], Tensor]) -> Tensor:

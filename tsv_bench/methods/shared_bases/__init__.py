@@ -1,0 +1,1 @@
+"""Methods that merge what tasks have in bases of directions that all of them share."""
