@@ -161,9 +161,7 @@ ONE_TASK_IS_CHANGED = {
         ],
         "small entries go",
     ),
-    **dict.fromkeys(
-        ["knots", "knots_layer", "core_space_ties"], "small entries along its singular vectors go"
-    ),
+    **dict.fromkeys(["knots", "knots_layer"], "small entries along its singular vectors go"),
     "dare_ta": "half of its entries are dropped",
     "consensus_ta": "no entry is wanted by two tasks",
     "consensus_ties": "no entry is wanted by two tasks",

@@ -156,7 +156,6 @@ OUT_OF_RANGE = [
     ),
     ("consensus_ties", {"density": 20}, r"density=20 is not in \(0, 1\]"),
     ("core_space", {"density": 0}, r"density=0 is not in \(0, 1\]"),
-    ("core_space", {"isotropic": 1}, "isotropic=1"),
     ("core_space", {"rule": "mean"}, "rule='mean'.*'tsv', 'sum', 'ties'"),
     ("dare_ta", {"density": 0}, r"density=0 is not in \(0, 1\]"),
     ("dare_ties", {"density": 1.5}, r"density=1.5 is not in \(0, 1\]"),
