@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from tsv_bench.merging.dense_writer import DenseWriter
 from tsv_bench.merging.masked_writer import MaskedDenseWriter
 from tsv_bench.methods.served import is_entrywise
+from tsv_bench.state_dicts.adapters.adapter import is_adapter
 from tsv_bench.state_dicts.inputs import Inputs
 from tsv_bench.state_dicts.integrity import HashedReading, check_contents
 from tsv_bench.task_vectors.task_vector import NotFiniteError, TaskVector
@@ -17,6 +18,7 @@ def reads_once(serve: Callable[[Mapping], Mapping], writer: object, inputs: Inpu
     So it is where merging is quick: entry by entry, into one output or all outputs at once.
     """
     plain = all(type(vector) is TaskVector for vector in inputs.vectors.values())
+    plain = plain and not any(map(is_adapter, inputs.states.values()))  # those of BASE+ADAPTER
     if not plain or inputs.instruction is not None:
         return False
     at_once = type(writer) is MaskedDenseWriter or (

@@ -12,6 +12,7 @@ from tsv_bench.merging.low_rank_writer import LowRankWriter
 from tsv_bench.merging.masked_writer import MaskedDenseWriter, MaskWriter
 from tsv_bench.merging.outputs import Metadata, output_paths
 from tsv_bench.methods.forms import Adapted, LowRank, Masked, Routed, Served, Shared
+from tsv_bench.state_dicts.adapters.adapter import is_adapter
 from tsv_bench.state_dicts.inputs import Inputs
 from tsv_bench.state_dicts.writer import Shards
 
@@ -74,6 +75,12 @@ def make_writer(
             "masks such as tall_mask_ta, or write=vector."
         )
     if write == "lora":
+        if is_adapter(inputs.base.stored):
+            raise ValueError(
+                "write=lora writes an adapter upon a whole model, and pretrained= is one with an "
+                "adapter, which peft would not find. Choose write=model, or write that model first "
+                "and name it."
+            )
         folders = lora_paths(output, inputs.finetuned, form is Shared)
         return LoraWriter(folders, rank, precision, alpha, overwrite)
     paths = output_paths(output, inputs.base, inputs.finetuned, form is Shared, write)

@@ -11,13 +11,9 @@ from torch import Tensor
 
 from tsv_bench.escaping import check_name
 from tsv_bench.files.content import repeated
+from tsv_bench.state_dicts.adapters.adapted import as_whole, open_checkpoint
 from tsv_bench.state_dicts.adapters.adapter import is_adapter
-from tsv_bench.state_dicts.adapters.inputs import (
-    check_whole,
-    config_hash,
-    path_of_adapter,
-    warn_of_other_bases,
-)
+from tsv_bench.state_dicts.adapters.inputs import check_whole, config_hash, warn_of_other_bases
 from tsv_bench.state_dicts.entries.agree import agree, as_paired
 from tsv_bench.state_dicts.entries.choices import Choices
 from tsv_bench.state_dicts.entries.quantized import check_integers, check_unscaled, named
@@ -28,7 +24,7 @@ from tsv_bench.state_dicts.integrity import Hashes, check_contents
 from tsv_bench.state_dicts.low_rank import is_compressed
 from tsv_bench.state_dicts.masked import is_masked
 from tsv_bench.state_dicts.open_vectors import cache_key, open_task_vector
-from tsv_bench.state_dicts.state_dict import CachedReads, StateDict, open_state_dict
+from tsv_bench.state_dicts.state_dict import CachedReads, StateDict
 from tsv_bench.task_vectors.lazy import LazyMapping
 from tsv_bench.task_vectors.task_vector import TaskVector, infinite_alike, is_changed
 
@@ -121,10 +117,10 @@ def open_inputs(
             f"the task's name {ANCESTOR!r} is taken by the checkpoint that {ANCESTOR}= names. "
             f"Choose another."
         )
-    base = CachedReads(_named("pretrained", partial(open_state_dict, pretrained)))
+    base = CachedReads(_named("pretrained", partial(open_checkpoint, pretrained)))
     check_whole(base)
     states = {
-        task: _named(task, lambda path=path: open_state_dict(path_of_adapter(path, pretrained)))
+        task: _named(task, partial(open_checkpoint, path, pretrained))
         for task, path in finetuned.items()
     }
     packed = [task for task, state in states.items() if is_packed(state)]
@@ -138,9 +134,14 @@ def open_inputs(
                 f"{ANCESTOR}= goes with neither rest_from= nor embeddings=: its entries are those "
                 f"of the pretrained checkpoint."
             )
-        own = as_paired(base, _named(ANCESTOR, partial(open_state_dict, ancestor)))
+        own = as_paired(base, _named(ANCESTOR, partial(open_checkpoint, ancestor)))
         check_ancestor(own, base)
     agreed = agree(base, states, packed, choices)
+    if agreed.is_partial and (adapters := [t for t in packed if is_adapter(states[t])]):
+        for task in adapters:  # what it makes of the whole has parts
+            states[task] = _named(task, partial(as_whole, base, states[task]))
+        agreed = agree(base, states, {*packed} - {*adapters}, choices)
+    agreed.say()
     inputs = Inputs(
         base=agreed.base,
         finetuned=agreed.finetuned,
@@ -172,9 +173,8 @@ def with_vectors(
     packed = [task for task, state in inputs.finetuned.items() if is_packed(state)]
     if packed and (len(pretrained) < len(inputs.base) or inputs.how):
         raise ValueError(
-            f"{packed[0]} is compressed, or an adapter, against all of the pretrained checkpoint, "
-            f"of which another one has only a part, {len(pretrained)} of {len(inputs.base)} "
-            f"entries, or with other rows. Give {packed[0]} as a whole checkpoint."
+            f"{packed[0]} is compressed against all of the pretrained checkpoint, of which only a "
+            f"part is merged, or with other rows. Give {packed[0]} as a whole checkpoint."
         )
 
     def vector(task: str) -> TaskVector:

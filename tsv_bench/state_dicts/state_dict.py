@@ -254,14 +254,19 @@ class CachedReads(StateDict):
 
     def __init__(self, state: StateDict) -> None:
         self.__dict__ = dict(state.__dict__)
-        self._last = threading.local()
+        self._state, self._last = state, threading.local()
+
+    @property
+    def stored(self) -> StateDict:
+        stored = self._state.stored
+        return self if stored is self._state else stored
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Read rows as `StateDict.rows` does. The tensor is shared: do not change it."""
         last, key = self._last, (name, start, stop)
         if getattr(last, "key", None) != key:
             last.key = last.rows = last.wide = None  # their memory is free for the next ones
-            last.rows = super().rows(name, start, stop)
+            last.rows = self._state.rows(name, start, stop)
             last.key = key
         return last.rows
 

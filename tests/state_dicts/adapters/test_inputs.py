@@ -54,12 +54,6 @@ def test_adapter_and_whole_checkpoint_are_merged(folder):
     torch.testing.assert_close(found["norm.weight"], whole["norm.weight"])
 
 
-def test_adapter_of_another_base_is_refused(folder):
-    save_file(base(), folder / "other.safetensors")
-    with pytest.raises(AssertionError, match="is an adapter on other.safetensors, and pretrained="):
-        merged(folder, a="a", b="other.safetensors+b")
-
-
 def test_adapter_as_pretrained_is_refused(folder):
     with pytest.raises(AssertionError, match="a is an adapter. pretrained= is the whole model"):
         merge(folder, "out.safetensors", base="a", tuned={"b": "b"})

@@ -23,12 +23,13 @@ from tsv_bench.merging.scaling.layer_alphas import LayerAlphas
 from tsv_bench.merging.scaling.task_weights import Weighted
 from tsv_bench.methods.forms import Served, Shared
 from tsv_bench.methods.served import form_by_trial, served_by
+from tsv_bench.state_dicts.adapters.adapted import open_checkpoint
 from tsv_bench.state_dicts.entries.kinds import is_running
 from tsv_bench.state_dicts.entries.quantized import check_integers, check_unscaled
 from tsv_bench.state_dicts.inputs import check_changes, check_tasks
 from tsv_bench.state_dicts.open_vectors import open_task_vector
 from tsv_bench.state_dicts.overflow import fitted
-from tsv_bench.state_dicts.state_dict import StateDict, open_state_dict
+from tsv_bench.state_dicts.state_dict import StateDict
 from tsv_bench.task_vectors.lazy import LazyMapping, as_lazy
 from tsv_bench.task_vectors.streaming import stream
 from tsv_bench.task_vectors.task_vector import TaskVector
@@ -90,7 +91,8 @@ def merge(
         serve = Weighted(serve, weights, rule)
 
     base = _opened("pretrained", pretrained)
-    states = {task: _opened(task, given) for task, given in finetuned.items()}
+    like = pretrained if isinstance(pretrained, str | Path) else "a state dict"
+    states = {task: _opened(task, given, like) for task, given in finetuned.items()}
     vectors = {task: _vector(task, base, state, device) for task, state in states.items()}
     check_integers(base, {t: s for t, s in states.items() if type(vectors[t]) is TaskVector})
     of_layers = alphas.of(base)
@@ -122,11 +124,14 @@ def _alphas(
     return LayerAlphas(default=number, patterns=patterns, by_depth=tuple(by_depth or ()))
 
 
-def _opened(name: str, given: Checkpoint) -> LazyMapping:
-    """Return a checkpoint's tensors. Raises ValueError or OSError that names it."""
+def _opened(name: str, given: Checkpoint, pretrained: str | Path | None = None) -> LazyMapping:
+    """Return a checkpoint's tensors. Raises ValueError or OSError that names it.
+
+    ``pretrained``: what a fine-tuned one is compared with.
+    """
     try:
         if isinstance(given, str | Path):
-            state = open_state_dict(given)
+            state = open_checkpoint(given, pretrained)
             check_unscaled(state)
             return state
         if isinstance(given, nn.Module):

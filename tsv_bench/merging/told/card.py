@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from tsv_bench.state_dicts.adapters.adapted import base_and_adapter
 from tsv_bench.state_dicts.writer import MADE_BY
 
 FILE = "README.md"
@@ -53,8 +54,9 @@ class Card:
 
     def _front_matter(self, method: str) -> dict[str, Any]:
         ids = list(dict.fromkeys(filter(None, map(hub_id, self.sources.values()))))
-        known = inherited(Path(self.sources["pretrained"]))
-        library = Path(self.sources["pretrained"], "config.json").is_file()
+        pretrained = str(self.sources["pretrained"])
+        base, _ = base_and_adapter(pretrained) or (pretrained, None)
+        known, library = inherited(Path(base)), Path(base, "config.json").is_file()
         return {
             **({"base_model": ids, "base_model_relation": "merge"} if ids else {}),
             **known,

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor
@@ -24,6 +24,17 @@ class Agreed:
     finetuned: Mapping[str, StateDict]  # of each task the entries that all have
     shared: Collection[str]
     how: tuple[str, ...] = ()  # what else than their files makes the values under these names
+    said: tuple[str, ...] = ()  # what was done to names and rows, a line each
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the pretrained entries are not all merged, or not as they are."""
+        return len(self.shared) < len(self.base) or bool(self.how)
+
+    def say(self) -> None:
+        """Log what was done."""
+        for line in self.said:
+            log.info(line)
 
     @property
     def pretrained(self) -> StateDict:
@@ -48,7 +59,7 @@ def agree(
                 check_pairing(found[task], base, state, choices)
             except ValueError as error:
                 raise ValueError(f"{task}: {error}") from error
-    _say(found)
+    said = _lines(found)
     lost = {n for own in found.values() for n in base if n not in own.pairs or n in own.sizes}
     tokens = {name for own in found.values() for name in own.tokens}
     if choices.embeddings == "pretrained":
@@ -60,12 +71,14 @@ def agree(
             f"{next(iter(finetuned))} has {named(next(iter(finetuned.values())))}. Are all of the "
             f"same backbone?"
         )
-    base, views = _resized(base, finetuned, found, shared, sorted(tokens - lost), choices)
+    base, views = _resized(base, finetuned, found, shared, sorted(tokens - lost), choices, said)
     how = tuple(f"{name}: {base.num_rows(name)} rows" for name in sorted(tokens - lost))
     if choices.shared_only and choices.rest_from in found:
         how = (*how, f"names of {choices.rest_from}")
-        return _laid_out(base, views, finetuned[choices.rest_from], found[choices.rest_from], how)
-    return Agreed(base=base, finetuned=views, shared=shared, how=how)
+        own = found[choices.rest_from]
+        laid = _laid_out(base, views, finetuned[choices.rest_from], own, how)
+        return replace(laid, said=tuple(said))
+    return Agreed(base=base, finetuned=views, shared=shared, how=how, said=tuple(said))
 
 
 def as_paired(base: StateDict, state: StateDict) -> StateDict:
@@ -73,18 +86,18 @@ def as_paired(base: StateDict, state: StateDict) -> StateDict:
     own = pairing(base, state)
     if own.extra or len(own.pairs) < len(base):
         return state
-    _say({str(state.path): own})
+    for line in _lines({str(state.path): own}):
+        log.info(line)
     return View(state, {name: own.pairs[name] for name in base})
 
 
-def _say(found: Mapping[str, Pairing]) -> None:
-    """Log what was done to names, in one line for all tasks to which it was done."""
+def _lines(found: Mapping[str, Pairing]) -> list[str]:
+    """Return what was done to names, in one line for all tasks to which it was done."""
     lines: dict[str, list[str]] = {}
     for task, own in found.items():
         for line in own.said:
             lines.setdefault(line, []).append(task)
-    for line, tasks in lines.items():
-        log.info(f"{', '.join(tasks)}: {line}.")
+    return [f"{', '.join(tasks)}: {line}." for line, tasks in lines.items()]
 
 
 def _resized(
@@ -94,8 +107,12 @@ def _resized(
     shared: Iterable[str],
     tokens: Collection[str],
     choices: Choices,
+    said: list[str],
 ) -> tuple[StateDict, dict[str, StateDict]]:
-    """Return the checkpoints under the pretrained names, with one number of rows for each token."""
+    """Return the checkpoints under the pretrained names, with one number of rows for each token.
+
+    Adds a line to ``said`` for each entry that has other rows then.
+    """
     held = {name: [(finetuned[t], own.pairs[name]) for t, own in found.items()] for name in tokens}
     choose = max if choices.embeddings == "pad" else min
     num_rows = {
@@ -103,7 +120,7 @@ def _resized(
         for name, states in held.items()
     }
     for name, rows in num_rows.items():
-        log.info(
+        said.append(
             f"{name!r} has {rows} rows in the output, {base.num_rows(name)} in the pretrained "
             f"checkpoint. A config.json beside it may name the vocabulary's size."
         )
