@@ -129,7 +129,7 @@ def test_lata_of_one_task_says_that_it_tells_no_layers_apart(caplog):
 def test_other_methods_of_one_task_and_of_many_say_nothing_that_is_not_so(caplog):
     """They do what they do with any number of tasks; what that is with one, test_methods says."""
     degenerate = ("lata", "consensus", "iso_cts", "tsv_merge", "tsv_low_rank", "tsv_compress",
-                  "anchored_regression", "esm", "atm", "merge3")  # fmt: skip
+                  "core_space", "anchored_regression", "esm", "atm", "merge3")  # fmt: skip
     for name, method in METHODS.items():
         if not name.startswith((*degenerate, "dc_merge", *NUM_TASKS)):
             for num_tasks in (1, 15):
