@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from hydra.utils import get_class, get_method, instantiate
-from made_up.every_method import NUM_TASKS
+from made_up.every_method import LEFT_OUT
 from made_up.vectors import random_vectors, read
 from omegaconf import OmegaConf
 from stand_ins import composing
@@ -267,9 +267,7 @@ def test_the_leaderboard_compares_every_method_for_any_number_of_tasks():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("bench", ["experiment=leaderboard"], return_hydra_config=True)
     compared = config.hydra.sweeper.params.method.replace(" ", "").split(",")
-    # Methods for a certain number of tasks are not for its suite; its models are no adapters.
-    left_out = {*NUM_TASKS, "core_space"}
-    assert sorted(compared) == sorted(set(options("method")) - left_out)
+    assert sorted(compared) == sorted(set(options("method")) - LEFT_OUT)
 
 
 def test_a_knob_that_was_added_is_recorded_where_it_is_not_what_it_was_before():
