@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from tsv_bench import methods
 from tsv_bench.benchmark import evaluator
-from tsv_bench.benchmark.evaluate import Method, evaluate_method, open_task_vectors
+from tsv_bench.benchmark.evaluate import Method, evaluate_method, left, open_task_vectors
 from tsv_bench.benchmark.evaluator import Evaluator
+from tsv_bench.benchmark.validate import validate
 from tsv_bench.checkpoints.checkpoint import Checkpoint, sha256
 from tsv_bench.data import Split
 from tsv_bench.models import zero_shot_head, zero_shot_heads
@@ -71,12 +72,15 @@ def checkpoints(tmp_path):
 OWN = {"val": {"tints": 0.5, "moods": 0.25}, "test": {"tints": 0.75, "moods": 0.5}}
 
 
-def evaluated(checkpoints, *args, load=None, normalizer=OWN, patience=None, **kwargs):
+def evaluated(
+    checkpoints, *args, load=None, normalizer=OWN, patience=None, validates=False, **kwargs
+):
     vectors = open_task_vectors(backbone(), checkpoints)
     evaluator = Evaluator(backbone(), zero_shot_heads(backbone(), TASKS), "cpu")
     return evaluate_method(
-        TASKS, method(*args, **kwargs), vectors, evaluator, load or Loader(), normalizer, patience
-    )
+        TASKS, method(*args, **kwargs), vectors, evaluator, load or Loader(), normalizer, patience,
+        validates=validates,
+    )  # fmt: skip
 
 
 def test_individual_models_are_normalized_by_themselves_and_evaluated_on_validation(checkpoints):
@@ -111,6 +115,27 @@ def test_absolute_and_normalized_are_means_over_tasks_in_fractions(checkpoints):
     assert list(outcome.test) == list(TASKS)
     assert outcome.absolute == pytest.approx(np.mean(list(accuracy.values())))
     assert outcome.normalized == pytest.approx(np.mean(ratios))
+
+
+def test_a_fixed_alpha_is_validated_where_that_is_asked(checkpoints):
+    """And afterwards: as where it was searched."""
+    searched = evaluated(checkpoints, "task_arithmetic", alphas=[0.3, 0.6])
+    alpha, rule = searched.alpha, method("task_arithmetic", [searched.alpha])
+    fixed = evaluated(checkpoints, "task_arithmetic", alphas=[alpha], validates=True)
+    vectors = open_task_vectors(backbone(), checkpoints)
+    network = Evaluator(backbone(), zero_shot_heads(backbone(), TASKS), "cpu")
+    hits, normalized = validate(TASKS, rule, vectors, network, Loader(), OWN, None, alpha, {})
+    assert fixed.curve == {} and fixed.normalized_val == searched.curve[alpha] == normalized
+    for name in TASKS:
+        np.testing.assert_array_equal(fixed.val[name], searched.val[name])
+        np.testing.assert_array_equal(fixed.val[name], hits[name])
+        np.testing.assert_array_equal(fixed.test[name], searched.test[name])
+
+
+def test_no_images_left_to_validate_on_is_a_message():
+    assert left({"tints": np.ones(2, bool)}).keys() == {"tints"}
+    with pytest.raises(ValueError, match="sees all validation images of moods, which leaves none"):
+        left({"tints": np.ones(2, bool), "moods": np.ones(0, bool)})
 
 
 def test_a_fixed_alpha_costs_no_validation(checkpoints):

@@ -58,14 +58,18 @@ def test_a_comparison_prints_its_table_and_says_where_all_is(comparison):
     plots = {name.rpartition("-")[2] for name in written if name.endswith((".png", ".svg"))}
     ends = ("png", "svg")
     assert {f"{p}.{end}" for p in ("methods", "tasks", "alpha") for end in ends} <= plots
-    assert all(f"runs/report/{name}" in result.out for name in written)
+    assert all(f"runs/report/{name}" in result.out for name in written - {"sweep.yaml"})
     for bar in ("fine-tune Signs", "fine-tune Shapes", "TSV-M: alpha", "TSV-M: test"):
         assert f"{bar}: 0/" in result.err
 
 
 def test_a_comparison_leaves_nothing_else(folder):
     assert {path.name for path in folder.iterdir()} == {"checkpoints", "data", "runs"}
-    assert not [*folder.rglob("*.tmp"), *folder.rglob("*.resume"), *folder.rglob("*.log")]
+    assert not [*folder.rglob("*.tmp"), *folder.rglob("*.resume")]
+    [sweep] = (folder / "runs" / "sweeps").iterdir()
+    jobs = {f"{number}.{end}" for number in range(3) for end in ("yaml", "log")}
+    assert {path.name for path in sweep.iterdir()} == {*jobs, "jobs.yaml", "multirun.yaml"}
+    assert len([*folder.rglob("*.log")]) == 3
     assert len(checkpoints(folder)) == 2
 
 
@@ -113,6 +117,8 @@ def test_overwriting_evaluates_again_with_the_same_numbers(copy):
     assert result.code == 0 and "Weight average" in result.out
     changed = {name for name, time in times(copy).items() if time != before[name]}
     assert {name.partition("-")[0] for name in changed} == {"weight_average"}
+    log = (copy / "runs" / "tsv-bench.log").read_text()
+    assert "tsv-bench method=weight_average" in log and "Weight average: " in log
     assert numbers(copy, "weight_average") == same
 
 

@@ -11,6 +11,7 @@ from stand_ins.commands import SMALL, checkpoints, tsv
 
 from tsv_bench.cli import launch
 from tsv_bench.cli.config import objects
+from tsv_bench.cli.typed import mistakes
 from tsv_bench.data import cache
 
 
@@ -131,7 +132,7 @@ def test_a_message_about_open_files_says_how_to_raise_their_number(capsys, few_f
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a.safetensors")
 
     with pytest.raises(SystemExit):
-        launch.with_messages("tsv-merge", fail)
+        mistakes.with_messages("tsv-merge", fail)
     message = capsys.readouterr().err
     assert "Too many open files: 'a.safetensors'. This process may have 64 open" in message
     assert "Raise the limit with ulimit -n 8192, or give checkpoints in fewer shards." in message

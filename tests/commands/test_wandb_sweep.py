@@ -89,4 +89,6 @@ def test_an_agents_job_is_one_wandb_run_with_its_parameters(fine_tuned, tmp_path
     config = values(run.config.update)
     assert (config["method"], config["method.rank_fraction"]) == ("tsv_merge", 0.1)
     assert config["knobs"]["rank_fraction"] == 0.1
-    assert summary(found)[SWEEP["metric"]["name"]] == merged.normalized
+    assert SWEEP["metric"]["name"] == "validation"
+    assert summary(found)["validation"] == merged.validation
+    assert merged.validation == max(point["normalized"] for point in merged.alpha_curve)

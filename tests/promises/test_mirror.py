@@ -13,16 +13,20 @@ TESTED_IN = {
     "analysis/test_figures.py": "analysis.depth",
     "benchmark/given/test_image_bench.py": "methods.bench",
     "benchmark/test_evaluator.py": "models.devices scores",
+    "benchmark/test_evaluate.py": "benchmark.validate",
     "benchmark/test_route.py": "methods.routed.routed_vector",
     "checkpoints/test_on_demand.py": "checkpoints.checkpoint",
     "commands/test_analyze.py": "analysis.records cli.analyze cli.work.analyze",
     "cli/work/test_in_memory.py": "cli.work.named_method",
-    "commands/test_bench.py": "cli.bench cli.multirun cli.launch cli.finetune cli.report "
+    "commands/test_bench.py": "cli.bench cli.launch cli.finetune cli.report "
     "cli.work.bench cli.work.finetune cli.work.report "
     "cli.config.objects cli.config.checkpoint_files",
     "commands/test_fetch.py": "cli.fetch cli.work.fetch cli.config.needs cli.config.selection "
     "hub.cache",
     "commands/test_own_method.py": "cli.config.search_path",
+    "commands/test_mistakes.py": "cli.typed.mistakes",
+    "commands/test_sweeps.py": "cli.sweep.callback cli.sweep.command cli.sweep.comparison "
+    "cli.sweep.job",
     "commands/test_observe.py": "cli.observe cli.work.observe observation.observe_files "
     "task_vectors.kinds",
     "data/test_embedded.py": "data.sources data.embedded.cameras data.embedded.canvas "

@@ -2,6 +2,7 @@ import json
 import logging
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from tsv_bench.methods.learned.adapters import AdaptedVector, Adapter
 from tsv_bench.methods.routed.experts import Experts
 from tsv_bench.methods.routed.feature_router import FeatureRouter
 from tsv_bench.methods.routed.routed_vector import Routing
-from tsv_bench.report.tracking import NoTracker
+from tsv_bench.report.tracking import NoTracker, where
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +78,7 @@ def test_offline_run_draws_the_alpha_curve_as_a_line(logged):
 def test_offline_run_holds_the_summary(logged):
     found = summary(logged[1])
     expected = {"absolute": 0.625, "normalized": 0.8125, "alpha": 0.2, "peak_memory": 1 << 30}
-    expected |= {"seconds/merge": 1.5, "seconds/test": 2.5}
+    expected |= {"seconds/merge": 1.5, "seconds/test": 2.5, "validation": 0.75}
     assert {name: found.get(name) for name in expected} == expected
 
 
@@ -194,6 +195,63 @@ def test_a_run_that_was_there_has_no_artifact_and_says_why(tmp_path, caplog):
     assert summary(only_run(tmp_path)[1])["absolute"] == RUN.absolute
 
 
+def test_an_offline_run_says_where_it_is_and_how_to_upload_it(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "tsv_bench")
+    tracker(tmp_path).log_run(RUN, [])
+    [message] = [record.getMessage() for record in caplog.records if "W&B" in record.message]
+    folder = message.rpartition("Upload it with: wandb sync ")[2]
+    assert [*Path(folder).glob("*.wandb")] and f"W&B, offline: {folder}. " in message
+
+
+def test_an_online_run_is_a_link_and_a_disabled_one_is_nowhere():
+    online = SimpleNamespace(disabled=False, offline=False, url="https://wandb.ai/me/it/runs/1")
+    assert where(online) == "W&B: https://wandb.ai/me/it/runs/1"
+    assert where(SimpleNamespace(disabled=True, offline=True)) == ""
+
+
+@pytest.fixture
+def in_sweep(monkeypatch):
+    """A function that says what this process's sweep goes by; it returns what W&B is asked."""
+
+    def sweep_by(metric):
+        asked = []
+        found = SimpleNamespace(config={"metric": metric} if metric else {})
+        api = SimpleNamespace(sweep=lambda path: asked.append(path) or found)
+        monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+        monkeypatch.setattr(wandb, "Api", lambda **settings: api)
+        return asked
+
+    return sweep_by
+
+
+@pytest.mark.parametrize("name", ["normalized", "absolute"])
+def test_a_sweep_that_goes_by_test_images_is_refused(name, in_sweep, tmp_path):
+    asked = in_sweep({"name": name, "goal": "maximize"})
+    with pytest.raises(ValueError, match=f"goes by {name}, which is measured on test images"):
+        tracker(tmp_path, mode="online", entity="me").check()
+    assert asked == ["me/tests/abc"]
+    tracker(tmp_path, mode="offline").check()  # none can be asked
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("metric", [{"name": "validation"}, {"name": "seconds/merge"}, None])
+def test_a_sweep_that_goes_by_something_else_is_not(metric, in_sweep, tmp_path, caplog):
+    assert in_sweep(metric) == []
+    tracker(tmp_path, mode="online").check()
+    assert not caplog.records
+
+
+def test_a_sweep_that_cannot_be_asked_for_is_a_warning(in_sweep, tmp_path, monkeypatch, caplog):
+    in_sweep(None)
+    monkeypatch.setattr(wandb, "Api", raising)
+    tracker(tmp_path, mode="online").check()
+    assert "cannot ask W&B what the sweep goes by: no network" in caplog.text
+
+
+def raising(**settings):
+    raise wandb.Error("no network")
+
+
 def test_missing_login_warns_and_goes_on(tmp_path, caplog):
     tracker(tmp_path, mode="online").log_run(RUN, [])
     assert "W&B did not take the run of tsv_merge on mini2" in caplog.text
@@ -211,7 +269,8 @@ def test_missing_plot_warns_and_the_next_run_is_logged(tmp_path, caplog):
     assert "missing.png" in caplog.text
     caplog.clear()
     tracker(tmp_path).log_run(RUN, [])
-    assert not [record for record in caplog.records if record.name.startswith("tsv_bench")]
+    warned = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not [record for record in warned if record.name.startswith("tsv_bench")]
     assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 2
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from tsv_bench import bars
 from tsv_bench.benchmark.alphas import choose_alpha, choose_by_task
 from tsv_bench.benchmark.evaluator import Evaluator
-from tsv_bench.benchmark.route import Routes, route_images
+from tsv_bench.benchmark.route import Routes, correct_of, route_images
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.image_tower import image_tower
 from tsv_bench.data import Split, Task
@@ -41,7 +41,7 @@ class Outcome:
     alpha: float
     curve: dict[float, float]  # alpha -> mean normalized accuracy on validation; {} if fixed
     test: dict[str, np.ndarray]  # task -> correct, bool [images]
-    val: dict[str, np.ndarray]  # the same at the chosen alpha; {} if alpha is fixed
+    val: dict[str, np.ndarray]  # the same at the chosen alpha; {} if that was not validated
     absolute: float  # mean over tasks of test accuracy, in [0, 1]
     normalized: float  # mean over tasks of test accuracy / normalizer
     normalizer: dict[str, float]  # task -> test accuracy of its own fine-tuned model
@@ -51,6 +51,7 @@ class Outcome:
     task_known: bool = False  # whether each task is served its own vector
     task_knobs: dict[str, dict[str, float]] = field(default_factory=dict)  # chosen on validation
     routes: Routes | None = None  # of test images, if a router chooses experts
+    normalized_val: float | None = None  # mean normalized accuracy of ``val``; None: there is none
 
 
 def open_task_vectors(
@@ -105,6 +106,7 @@ def evaluate_method(
     normalizer: Accuracies | None,
     patience: int | None = None,
     seen_rows: Mapping[str, np.ndarray] | None = None,
+    validates: bool = False,
 ) -> Outcome:
     """Merge, choose alpha on validation, evaluate once on test.
 
@@ -112,10 +114,12 @@ def evaluate_method(
     divided; None if the method serves the individual models themselves, at a fixed alpha: these
     are evaluated on validation too, to normalize others. ``patience``: see `choose_alpha`.
     ``seen_rows``: task -> rows of validation that the method saw, so that they choose nothing.
+    ``validates``: evaluate the chosen alpha on validation even if it is the only one.
     """
     seconds: dict[str, float] = {}
     with stage("data", seconds):
-        validated = len(method.alphas) > 1 or normalizer is None or method.knob_is_open
+        searched = len(method.alphas) > 1 or method.knob_is_open
+        validated = searched or normalizer is None or validates
         validation = {n: load(t, "val") for n, t in tasks.items()} if validated else {}
         testing = {name: load(task, "test") for name, task in tasks.items()}
     task_values: dict[str, float] = {}
@@ -137,8 +141,8 @@ def evaluate_method(
     correct: dict[float, dict[str, np.ndarray]] = {}
 
     def validate(alpha: float) -> dict[str, float]:
-        hits = evaluator.correct(served, alpha, validation, bar.update)
-        correct[alpha] = unseen(hits, seen_rows)
+        hits = correct_of(evaluator, served, alpha, validation, bar.update)
+        correct[alpha] = left(unseen(hits, seen_rows))
         return means(correct[alpha])
 
     with stage("alpha", seconds):
@@ -154,6 +158,8 @@ def evaluate_method(
                 alpha, curve = choose_alpha(
                     method.alphas, lambda a: normalized_accuracy(validate(a), own["val"]), patience
                 )
+                if validates and alpha not in correct:
+                    validate(alpha)
 
     before = served.seconds
     with stage("test", seconds):
@@ -170,6 +176,9 @@ def evaluate_method(
     seconds["test"] = round(seconds["test"] - computing, 3)
     accuracy = means(test)
     divisors = own.get("test", accuracy)
+    normalized_val = None if normalizer else 1.0
+    if normalizer and alpha in correct:
+        normalized_val = normalized_accuracy(means(correct[alpha]), normalizer["val"])
     return Outcome(
         alpha=alpha,
         curve=curve,
@@ -183,6 +192,7 @@ def evaluate_method(
         stored_bytes=stored,
         task_known=not isinstance(served, Shared | Routed),
         routes=routes,
+        normalized_val=normalized_val,
         task_knobs={task: {method.choice.knob: value} for task, value in task_values.items()},
     )
 
@@ -221,6 +231,16 @@ def unseen(
     return {
         task: np.delete(hits, (seen_rows or {}).get(task, [])) for task, hits in correct.items()
     }
+
+
+def left(correct: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the correctness as it is. Raises ValueError if a task has no image left."""
+    if none := [task for task, hits in correct.items() if not len(hits)]:
+        raise ValueError(
+            f"the method sees all validation images of {', '.join(none)}, which leaves none to "
+            f"evaluate on. Lower method.images, or set method.split=train."
+        )
+    return dict(correct)
 
 
 def means(correct: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from tsv_bench.benchmark.evaluator import Evaluation
 from tsv_bench.benchmark.given.observe import Given, draw, observe
 from tsv_bench.benchmark.route import Routes
 from tsv_bench.benchmark.runs import RouterScores, Run, find_runs, load_correct, save_run
+from tsv_bench.benchmark.validate import validate
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.source import Source
 from tsv_bench.data import SPLITS, Split, Task
@@ -151,6 +152,7 @@ class Cell:
             val={task: score(hits) for task, hits in outcome.val.items()},
             absolute=outcome.absolute,
             normalized=outcome.normalized,
+            normalized_val=outcome.normalized_val,
             normalizer=outcome.normalizer,
             normalizer_source=origin,
             seconds=outcome.seconds,
@@ -191,14 +193,17 @@ def make_run(
     find_normalizer: Callable[[Mapping[str, Checkpoint]], tuple[Accuracies | None, str]],
     factors: FactorCache | None = None,
     merged_on: str | None = None,
-) -> tuple[Path, Run, Served]:
+    validates: bool = False,
+    finished: tuple[Path, Run] | None = None,
+) -> tuple[Path, Run, Served | None]:
     """Evaluate a cell and save its Run; return its file, the Run and what was served.
 
     ``load`` returns a task's images of a split. ``check_data`` gets task -> splits before any is
     decoded and raises if data are missing. ``make_heads`` returns task -> head.
     ``find_normalizer`` gets the checkpoints and returns the normalizer (see `evaluate_method`) and
     where it is from. ``merged_on``: devices of a method that sees weights alone, if there are
-    several; a network has one.
+    several; a network has one. ``validates``: on validation, too, if alpha is fixed. ``finished``:
+    the cell's Run and its file: it is evaluated on validation alone, and nothing else is changed.
     """
     provenance.forget_peak_memory()
     evaluation, seconds = cell.evaluation, {}
@@ -219,10 +224,17 @@ def make_run(
                 folder=cell.statistics, device=evaluation.device, seed=cell.seed,
                 unfinished=unfinished, finetuning=cell.finetuning, evaluator=evaluator,
             )  # fmt: skip
-    outcome = evaluate_method(
-        cell.tasks, given.method, vectors, evaluator(), load, normalizer, evaluation.patience,
-        given.seen_rows,
-    )  # fmt: skip
+    common = (cell.tasks, given.method, vectors, evaluator(), load, normalizer)
+    if finished:
+        path, run = finished
+        knobs = {task: next(iter(of_task.values())) for task, of_task in run.task_knobs.items()}
+        hits, normalized = validate(*common, given.seen_rows, run.alpha, knobs)
+        val = {task: score(of_task) for task, of_task in hits.items()}
+        run = replace(run, val=val, normalized_val=normalized)
+        path = save_run(run, load_correct(path, run), cell.runs)
+        unfinished.remove()
+        return path, run, None
+    outcome = evaluate_method(*common, evaluation.patience, given.seen_rows, validates)
     outcome.seconds = {**seconds, **outcome.seconds}
     run = cell.record(checkpoints, outcome, origin, given)
     for sentence in doubts(run):

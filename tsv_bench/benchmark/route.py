@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tsv_bench.benchmark.evaluator import Evaluator
 from tsv_bench.data import Split
-from tsv_bench.methods.forms import Routed, Shared
+from tsv_bench.methods.forms import Routed, Served, Shared
 from tsv_bench.methods.routed.experts import Experts, Noted
 from tsv_bench.methods.routed.routed_vector import one_hot
 
@@ -22,6 +22,19 @@ class Routes:
     correct: dict[str, np.ndarray]  # whether it is classified correctly, with the task's own head
     found: dict[str, np.ndarray]  # whether its task's expert counts most for it
     oracle: dict[str, np.ndarray]  # whether it is classified correctly by its task's expert alone
+
+
+def correct_of(
+    evaluator: Evaluator,
+    served: Served,
+    alpha: float,
+    splits: Mapping[str, Split],
+    done: Callable[[], object],
+) -> dict[str, np.ndarray]:
+    """Return task -> correct, bool [images], of images that a router may send to experts."""
+    if isinstance(served, Routed):
+        return route_images(evaluator, served, splits, done).correct
+    return evaluator.correct(served, alpha, splits, done)
 
 
 def route_images(

@@ -80,9 +80,10 @@ class Run:
     alpha: float
     alpha_curve: list[dict[str, float]]  # {"alpha", "normalized"} on validation; [] when fixed
     test: dict[str, Score]
-    val: dict[str, Score]  # at the chosen alpha; {} when it is fixed
+    val: dict[str, Score]  # at the chosen alpha; {} when it is fixed and nobody asked
     absolute: float  # mean over tasks of test accuracy, in [0, 1]
     normalized: float  # mean over tasks of test accuracy / normalizer
+    normalized_val: float | None = None  # the same on ``val``; older Runs with a curve lack it
     normalizer: dict[str, float]  # task -> test accuracy of its own fine-tuned model
     normalizer_source: str
     seconds: dict[str, float]  # stage -> wall time
@@ -102,6 +103,13 @@ class Run:
     commit: str  # of this repository, "-dirty" when it was
     machine: str
     created: str  # ISO 8601, UTC
+
+    @property
+    def validation(self) -> float | None:
+        """The mean normalized accuracy on validation at the chosen alpha; None: not evaluated."""
+        if self.normalized_val is not None:
+            return self.normalized_val
+        return {p["alpha"]: p["normalized"] for p in self.alpha_curve}.get(self.alpha)
 
 
 def save_run(run: Run, correct: Mapping[str, np.ndarray], folder: Path) -> Path:

@@ -13,15 +13,24 @@ EXAMPLE = (
 )
 
 
-@command("analyze")
-def main(config: DictConfig) -> None:
-    """Check the settings, then measure the checkpoints."""
+def check(config: DictConfig) -> dict[str, str]:
+    """Check the settings and return the path of each task's checkpoint.
+
+    Raises ValueError or OSError if a setting is wrong.
+    """
     check_rank_fraction(config.rank_fraction)
     for key in ("figures", "overwrite", "split_qkv"):
         check_switch(key, config[key])
     finetuned = checkpoint_paths(config, EXAMPLE)
     check_there({"pretrained": config.pretrained, **finetuned})
     check_cache(config)
+    return finetuned
+
+
+@command("analyze", check)
+def main(config: DictConfig) -> None:
+    """Check the settings, then measure the checkpoints."""
+    finetuned = check(config)
 
     from tsv_bench.cli.work.analyze import analyze
 

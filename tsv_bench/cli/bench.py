@@ -11,13 +11,15 @@ from tsv_bench.cli.config.method_yaml import described
 from tsv_bench.cli.config.normalizer import check_normalizer
 from tsv_bench.cli.config.tasks import check_seed, make_tasks
 from tsv_bench.cli.launch import command
+from tsv_bench.cli.sweep.asked import check_validate
+from tsv_bench.cli.sweep.command import Made
+from tsv_bench.cli.sweep.comparison import show_comparison
 from tsv_bench.methods.knobs import check_switch
 from tsv_bench.report.text.layouts import check_layout
 
 
-@command("bench")
-def main(config: DictConfig) -> Path:
-    """Check the settings, then make one Run or find it finished; return its file."""
+def check(config: DictConfig) -> None:
+    """Check the settings. Raises ValueError if one is wrong."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
             "tsv-bench is for one process and torchrun started several, each of which would do "
@@ -25,6 +27,7 @@ def main(config: DictConfig) -> Path:
         )
     method = described(config)
     check_patience(config.evaluation.patience)
+    check_validate(config)
     check_seed(config)
     check_layout(config.layout)
     check_switch("overwrite", config.overwrite)
@@ -32,6 +35,39 @@ def main(config: DictConfig) -> Path:
     tasks = make_tasks(config.suite.tasks)
     method.check_num_tasks(tasks)
     check_normalizer(config, tasks)
+
+
+def check_all(config: DictConfig) -> None:
+    """Check the method's knobs. Raises ValueError if one is wrong."""
+    from tsv_bench.cli.config.method import make_method
+
+    make_method(config).check_tasks(make_tasks(config.suite.tasks))
+
+
+def check_here(config: DictConfig) -> None:
+    """Check what depends on this machine: devices, files. Raises ValueError or OSError."""
+    from tsv_bench.cli.work.bench import make_cell
+    from tsv_bench.cli.work.machine import chosen_devices
+
+    make_cell(config, chosen_devices(config.device)[0])
+
+
+def places(config: DictConfig) -> list[Path]:
+    """Return the folders that the end of a sweep writes to."""
+    return [Path(config.paths.report)]
+
+
+@command(
+    "bench",
+    check,
+    check_all=check_all,
+    check_here=check_here,
+    places=places,
+    conclude=show_comparison,
+)
+def main(config: DictConfig) -> Made:
+    """Check the settings, then make one Run or find it finished."""
+    check(config)
 
     from tsv_bench.cli.work.bench import bench
 

@@ -7,11 +7,16 @@ from tsv_bench.cli.launch import command
 from tsv_bench.methods.knobs import check_switch
 
 
-@command("fetch")
-def main(config: DictConfig) -> None:
-    """Check the settings, then fetch what is missing."""
+def check(config: DictConfig) -> None:
+    """Check the settings. Raises ValueError if one is wrong."""
     check_switch("check", config.check)
     make_tasks(config.suite.tasks)
+
+
+@command("fetch", check)
+def main(config: DictConfig) -> None:
+    """Check the settings, then fetch what is missing."""
+    check(config)
 
     from tsv_bench.cli.work.fetch import fetch
 

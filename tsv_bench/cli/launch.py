@@ -1,7 +1,6 @@
 """What all commands share: the configuration, and messages for mistakes."""
 
 import atexit
-import errno
 import functools
 import gc
 import os
@@ -17,15 +16,19 @@ from contextvars import ContextVar
 from typing import Any
 
 import hydra
-from hydra.errors import InstantiationException
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from tsv_bench import bars
 from tsv_bench.cli.config.overrides import checked
 from tsv_bench.cli.config.search_path import CONF, names_own_folder
 from tsv_bench.cli.config.void_settings import warn_of_void_settings
+from tsv_bench.cli.sweep.command import Check, Command, Made, current
+from tsv_bench.cli.sweep.ending import end
+from tsv_bench.cli.sweep.job import recorded
+from tsv_bench.cli.typed.mistakes import NUM_FILES, with_messages
 from tsv_bench.cli.typed.recipe import with_recipe
 from tsv_bench.cli.work.machine import check_threads
 from tsv_bench.methods.knobs import check_switch
@@ -36,37 +39,41 @@ SPINS = "500"  # of a thread that waits, about 10 microseconds
 # configurations and drawing figures, whose objects stay, are a tenth slower for it.
 RARELY = 20_000, 20, 20
 
-NUM_FILES = 8192  # that a process may have open: more than all shards of a merge
-
 # The command as its user has typed it, for model cards.
 typed_command: ContextVar[str | None] = ContextVar("typed_command", default=None)
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # as Ctrl-C: temporaries are removed
 
-# Errors that a user can cause. Any other is our mistake and keeps its traceback.
-USER_ERRORS = (ValueError, TypeError, OSError, OmegaConfBaseException, InstantiationException)
 
+def command(
+    config_name: str, check: Check, **parts: Callable
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make a function of the composed configuration a console command.
 
-def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Make a function of the composed configuration a console command."""
+    ``check`` is what the function itself begins with; a sweep checks all its jobs by it, before the
+    first starts. ``parts``: what else `Command` takes.
+    """
 
     def decorate(run: Callable[[DictConfig], Any]) -> Callable[[], None]:
         program = f"tsv-{config_name}"
 
+        def check_job(config: DictConfig) -> None:
+            prepare(config)
+            check(config)
+
         @functools.wraps(run)
         def guarded(config: DictConfig) -> Any:
             def warn_and_run() -> Any:
-                expand_home(config)
-                progress = config.get("progress", True)
-                check_switch("progress", progress)
-                if "threads" in config:
-                    check_threads(config.threads)
+                prepare(config)
                 warn_of_void_settings(config)
-                with bars.showing(progress):
-                    return run(config)  # Hydra hands it to its callbacks
+                with bars.showing(config.get("progress", True)):
+                    return run(config)
 
             with logging_redirect_tqdm():  # prints messages above the progress bars
-                return with_messages(program, warn_and_run)
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    return recorded(program, warn_and_run)
+                made = with_messages(program, warn_and_run)
+                return made.metric if isinstance(made, Made) else made
 
         def main() -> None:
             # The command as typed, or by its path if the shell would not find it, as under make.
@@ -83,9 +90,16 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 if config_name == "merge":
                     arguments = with_recipe(arguments)
                 sys.argv[1:] = checked(config_name, arguments)
-                hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
-                    guarded
-                )()
+                current.set(
+                    Command(program=program, arguments=sys.argv[1:], check=check_job, **parts)
+                )
+                try:
+                    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
+                        guarded
+                    )()
+                except SystemExit:  # a launcher or a sweeper has failed; jobs may have ended before
+                    end()
+                    raise
 
             raise_file_limit()
             wait_politely()
@@ -162,35 +176,12 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def with_messages(program: str, work: Callable[[], Any]) -> Any:
-    """Call ``work`` and return its result; end a user's mistake with one message and exit code 1.
-
-    HYDRA_FULL_ERROR=1 shows the traceback instead.
-    """
-    try:
-        return work()
-    except Exception as error:
-        if not isinstance(error, (*USER_ERRORS, *_out_of_memory())):
-            raise
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        if isinstance(error, InstantiationException):  # Hydra wraps what a target raised
-            error = error.__cause__ or error
-        message = str(error).strip().split("\n    full_key:")[0]
-        if os.strerror(errno.EMFILE) in message:
-            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            message += (
-                f". This process may have {limit} open, and every shard of a checkpoint is one. "
-                f"Raise the limit with ulimit -n {NUM_FILES}, or give checkpoints in fewer shards."
-            )
-        print(f"{program}: error: {message}", file=sys.stderr)
-        sys.exit(1)
-
-
-def _out_of_memory() -> tuple[type[Exception], ...]:
-    """Return the error of a GPU whose memory is full, if torch is there to raise it."""
-    error = getattr(sys.modules.get("torch"), "OutOfMemoryError", None)
-    return (error,) if error else ()
+def prepare(config: DictConfig) -> None:
+    """Expand ~ in paths and check what all commands have. Raises ValueError if it is wrong."""
+    expand_home(config)
+    check_switch("progress", config.get("progress", True))
+    if "threads" in config:
+        check_threads(config.threads)
 
 
 def expand_home(node: DictConfig) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from omegaconf import DictConfig
 
@@ -23,9 +24,19 @@ from tsv_bench.task_vectors.kinds import KINDS
 FORMATS = (".png", ".svg")  # of the figure
 
 
-@command("merge")
-def main(config: DictConfig) -> None:
-    """Check the settings, then merge the files that they name."""
+class Checked(NamedTuple):
+    """What the checks have found."""
+
+    finetuned: dict[str, str]  # task -> path
+    statistics: dict[str, dict[str, str]]  # kind -> task -> path
+    figure: Path | None
+
+
+def check(config: DictConfig) -> Checked:
+    """Check the settings and return the files that they name.
+
+    Raises ValueError or OSError if a setting is wrong.
+    """
     method = described(config, with_base=config.base is not None)
     figure = figure_path(config)
     finetuned = checkpoint_paths(
@@ -52,12 +63,33 @@ def main(config: DictConfig) -> None:
     for kind, paths in statistics.items():
         if set(paths) == set(finetuned):
             check_there({f"{kind} of {task}": path for task, path in paths.items()}, "statistics")
+    return Checked(finetuned, statistics, figure)
 
-    checkpoints = (config.pretrained, *base.values(), *finetuned.values())
+
+def check_all(config: DictConfig) -> None:
+    """Check the method's knobs. Raises ValueError if one is wrong."""
+    from tsv_bench.cli.config.method import make_method
+
+    make_method(config, with_base=config.base is not None)
+
+
+def check_here(config: DictConfig) -> None:
+    """Check the devices. Raises ValueError if there is none of the name."""
+    from tsv_bench.cli.work.machine import chosen_devices
+
+    chosen_devices(config.device)
+
+
+@command("merge", check, check_all=check_all, check_here=check_here)
+def main(config: DictConfig) -> None:
+    """Check the settings, then merge the files that they name."""
+    checked = check(config)
+    base = () if config.base is None else (config.base,)
+    checkpoints = (config.pretrained, *base, *checked.finetuned.values())
     with hashed_ahead(safetensors_files(checkpoints)):  # importing torch takes a core a second
         from tsv_bench.cli.work.merge import merge
 
-    merge(config, finetuned, statistics, figure)
+    merge(config, *checked)
 
 
 def check_shapes(config: DictConfig, method: Described) -> None:

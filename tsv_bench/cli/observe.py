@@ -14,9 +14,11 @@ from tsv_bench.task_vectors.kinds import check_kinds
 EXAMPLE = "tsv-observe backbone=vit_b32 task=cars finetuned=cars.pt output=cars"
 
 
-@command("observe")
-def main(config: DictConfig) -> None:
-    """Check the settings, then write a file for each kind."""
+def check(config: DictConfig) -> list[str]:
+    """Check the settings and return the kinds of statistics.
+
+    Raises ValueError or OSError if a setting is wrong.
+    """
     for key in ("finetuned", "output"):
         if not isinstance(config[key], str):
             raise ValueError(f"{key}={config[key]!r} is not a path. As in: {EXAMPLE}")
@@ -36,6 +38,13 @@ def main(config: DictConfig) -> None:
             check_whole(key, config[key], f"the number of {key}", lowest)
         if not Path(str(config.texts)).is_file():
             raise FileNotFoundError(f"texts={config.texts}: there is no such file.")
+    return kinds
+
+
+@command("observe", check)
+def main(config: DictConfig) -> None:
+    """Check the settings, then write a file for each kind."""
+    kinds = check(config)
 
     from tsv_bench.cli.work.observe import observe
 

@@ -8,12 +8,17 @@ from tsv_bench.methods.knobs import check_whole
 NUMBERS = {"num_threads": "the number of CPU threads", "num_images": "the images of every task"}
 
 
-@command("pretrain")
-def main(config: DictConfig) -> None:
-    """Check the settings, then train the backbone."""
+def check(config: DictConfig) -> None:
+    """Check the settings. Raises ValueError if one is wrong."""
     check_whole("seed", config.seed, "what all is drawn from", 0)
     for key, meaning in NUMBERS.items():
         check_whole(key, config[key], meaning, 1)
+
+
+@command("pretrain", check)
+def main(config: DictConfig) -> None:
+    """Check the settings, then train the backbone."""
+    check(config)
 
     from tsv_bench.cli.work.pretrain import pretrain
 

@@ -26,12 +26,23 @@ def still_drawn(tables: Sequence[Table], folder: Path) -> list[Path]:
     """Return the figures of these tables and their captions, or [] if they are to be drawn."""
     captions = Path(folder) / CAPTIONS
     with suppress(OSError, ValueError):
-        text = captions.read_text(encoding="utf-8")
-        stems = [unquote(link) for link in LINK.findall(text)]
-        paths = [captions.with_name(f"{stem}.{end}") for stem in stems for end in ENDS]
-        if text.endswith(_mark(tables, paths)):
+        paths = _figures(captions)
+        if captions.read_text(encoding="utf-8").endswith(_mark(tables, paths)):
             return [*paths, captions]
     return []
+
+
+def listed(folder: Path) -> list[Path]:
+    """Return the figures that the captions in a folder name, and the captions; [] without them."""
+    captions = Path(folder) / CAPTIONS
+    with suppress(OSError, ValueError):
+        return [*_figures(captions), captions]
+    return []
+
+
+def _figures(captions: Path) -> list[Path]:
+    stems = [unquote(link) for link in LINK.findall(captions.read_text(encoding="utf-8"))]
+    return [captions.with_name(f"{stem}.{end}") for stem in stems for end in ENDS]
 
 
 def mark(tables: Sequence[Table], paths: Sequence[Path]) -> None:

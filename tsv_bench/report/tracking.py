@@ -1,6 +1,8 @@
 """Trackers, which show finished Runs outside the results folder: none, or Weights & Biases."""
 
 import logging
+import os
+import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,6 +21,9 @@ START_SECONDS = 30  # how long W&B may take to answer; every Run waits at most s
 UPLOAD_SECONDS = 300  # how long the last upload may take; the files are small
 WEIGHTS_SECONDS = 3600  # the same with weights, which may be gigabytes
 
+# What the summary has of test images. A sweep that goes by it would choose on test.
+TEST_METRICS = ("absolute", "normalized")
+
 # Writes the weights that the Run evaluated into a folder and returns their files.
 Weights = Callable[[Path], Sequence[Path]]
 
@@ -26,12 +31,18 @@ Weights = Callable[[Path], Sequence[Path]]
 class Tracker(Protocol):
     """Something that shows Runs."""
 
+    def check(self) -> None:
+        """Check what can be before a Run is made. Raises ValueError if it cannot be shown."""
+
     def log_run(self, run: Run, plots: Sequence[Path], weights: Weights | None = None) -> None:
         """Show a Run that is already saved, its plots (PNG) and its weights. Never raises."""
 
 
 class NoTracker:
     """The tracker that does nothing."""
+
+    def check(self) -> None:
+        """Do nothing."""
 
     def log_run(self, run: Run, plots: Sequence[Path], weights: Weights | None = None) -> None:
         """Do nothing: the results folder has it all."""
@@ -63,8 +74,32 @@ class WandbTracker:
         if not isinstance(self.artifact, bool):
             raise ValueError(f"tracker.artifact={self.artifact!r} is neither true nor false.")
 
+    def check(self) -> None:
+        """Ask W&B what the sweep that this process is in goes by; a failure is a warning.
+
+        Raises ValueError if that is measured on test images.
+        """
+        sweep = os.environ.get("WANDB_SWEEP_ID")
+        if not sweep or (self.mode or os.environ.get("WANDB_MODE", "online")) != "online":
+            return
+        try:
+            import wandb
+
+            named = [self.entity or os.environ.get("WANDB_ENTITY"), self.project, sweep]
+            api = wandb.Api(timeout=START_SECONDS)
+            metric = api.sweep("/".join(filter(None, named))).config.get("metric") or {}
+        except Exception as error:
+            logger.warning("cannot ask W&B what the sweep goes by: %s", error)
+            return
+        if metric.get("name") in TEST_METRICS:
+            raise ValueError(
+                f"the sweep {sweep} goes by {metric['name']}, which is measured on test images: "
+                f"its best would be chosen on test. Let it go by validation, as in "
+                f"metric: {{name: validation, goal: maximize}}."
+            )
+
     def log_run(self, run: Run, plots: Sequence[Path], weights: Weights | None = None) -> None:
-        """Log a Run to W&B; a failure is a warning."""
+        """Log a Run to W&B and say where it is; a failure is a warning."""
         try:
             self._log_run(run, plots, weights)
         # Anything may fail here (login, network, disk, wandb itself), but the Run is saved and
@@ -114,7 +149,10 @@ class WandbTracker:
         log_results(wandb_run, run, plots)
         if self.artifact and not wandb_run.disabled:
             log_weights(wandb_run, run, weights)
+        place = where(wandb_run)
         wandb_run.finish()
+        if place:
+            logger.info(place)
 
     def _tags(self, run: Run) -> list[str]:
         """Return the names of what was run, the generations of checkpoints, and the user's tags."""
@@ -122,6 +160,16 @@ class WandbTracker:
         generations = sorted({c.get("generation", "unknown") for c in finetuned})
         chosen = (run.backbone, run.suite, run.method, *generations, self.experiment, *self.tags)
         return list(dict.fromkeys(filter(None, chosen)))
+
+
+def where(wandb_run: Any) -> str:
+    """Return where a W&B run is, or how to bring it there; "" if it is nowhere."""
+    if wandb_run.disabled:
+        return ""
+    if wandb_run.offline:
+        folder = wandb_run.sync_dir
+        return f"W&B, offline: {folder}. Upload it with: wandb sync {shlex.quote(folder)}"
+    return f"W&B: {wandb_run.url}"
 
 
 def log_results(wandb_run: Any, run: Run, plots: Sequence[Path]) -> None:
@@ -190,8 +238,11 @@ def task_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def run_summary(run: Run) -> dict[str, float]:
-    """Return accuracies in [0, 1], alpha, seconds of each stage, memory and storage in bytes."""
-    names = ("absolute", "normalized", "alpha", "peak_memory", "stored_bytes")
+    """Return accuracies in [0, 1], alpha, seconds of each stage, memory and storage in bytes.
+
+    `TEST_METRICS` are of test images; ``validation`` is the normalized one on validation.
+    """
+    names = ("absolute", "normalized", "alpha", "peak_memory", "stored_bytes", "validation")
     values = {name: getattr(run, name) for name in names}
     stages = {f"seconds/{stage}": seconds for stage, seconds in run.seconds.items()}
     return {name: value for name, value in values.items() if value is not None} | stages

@@ -154,11 +154,19 @@ def test_a_glob_sweeps_the_options_it_matches():
 @pytest.mark.parametrize(
     "arguments",
     [["hydra.job.name=x"], ["hydra.verbose=true"], ["+new.key=1"], ["++new=1"], ["--cfg", "job"],
+     ["hydra/launcher=basic"], ["hydra/job_logging=none"], ["hydra/sweeper=basic", "seed=1"],
      ["--multirun"], ["seed=${oc.env:HOME}"], ["method.alphas=[0.1,0.2]"],
      ["--config-dir", "elsewhere", "--config-name", "mine", "method=mine"]],
 )  # fmt: skip
 def test_what_is_for_hydra_passes_unchanged(arguments):
     assert sorted(checked_here(*arguments)) == sorted(arguments)
+
+
+def test_what_hydra_lacks_is_named_with_what_brings_it():
+    with pytest.raises(ValueError, match="unknown hydra/launcher 'basik'; did you mean 'basic'"):
+        checked_here("hydra/launcher=basik")
+    with pytest.raises(ValueError, match="'slurm'. There are: basic.* A plugin brings others: pip"):
+        checked_here("hydra/launcher=slurm")
 
 
 @pytest.mark.parametrize("argument", ["seed=1,,2", "a=b=c", "seed=[1"])

@@ -2,15 +2,18 @@
 
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from tsv_bench.cli.launch import plain
+from tsv_bench.cli.sweep.records import read_jobs
 
 if TYPE_CHECKING:
     from tsv_bench.state_dicts.factor_cache import FactorCache
@@ -33,7 +36,7 @@ def make_cache(config: DictConfig) -> "FactorCache | None":
     from tsv_bench.state_dicts.factor_cache import FactorCache  # here: it takes torch
 
     num_bytes = int(config.cache.max_gb * GB)
-    return FactorCache(config.cache.folder, num_bytes, largest_fraction(sys.argv[1:]))
+    return FactorCache(config.cache.folder, num_bytes, largest_fraction())
 
 
 def check_cache(config: DictConfig) -> None:
@@ -47,17 +50,21 @@ def check_cache(config: DictConfig) -> None:
         )
 
 
-def largest_fraction(arguments: list[str]) -> float:
-    """Return the largest rank fraction of a sweep, or 0: its first job computes so many factors."""
-    overrides = OverridesParser.create().parse_overrides([a for a in arguments if "=" in a])
-    values = [
-        value
-        for override in overrides
-        if override.key_or_group in ("method.rank_fraction", "rank_fraction")
-        and override.is_sweep_override()
-        for value in override.sweep_iterator()
-    ]
-    return max((float(v) for v in values if isinstance(v, int | float) and 0 < v <= 1), default=0)
+def largest_fraction() -> float:
+    """Return the largest rank fraction of this sweep, or 0: its first job computes so many factors.
+
+    From the sweep's folder: a job may run where the command line is not known.
+    """
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN:
+        return 0.0
+    found = 0.0
+    for override in chain.from_iterable(read_jobs(Path(hydra.runtime.output_dir))):
+        key, _, value = override.lstrip("+").partition("=")
+        if key in ("method.rank_fraction", "rank_fraction"):
+            with suppress(ValueError):  # null
+                found = max(found, float(value))
+    return found if found <= 1 else 0.0
 
 
 def checkpoint_paths(config: DictConfig, example: str) -> dict[str, str]:

@@ -33,12 +33,16 @@ def check_normalizer(config: DictConfig, tasks: Mapping[str, Task]) -> None:
 
 
 def make_normalizer(
-    config: DictConfig, cell: "Cell", checkpoints: "Mapping[str, Checkpoint]"
+    config: DictConfig,
+    cell: "Cell",
+    checkpoints: "Mapping[str, Checkpoint]",
+    validates: bool = False,
 ) -> "tuple[Accuracies | None, str]":
     """Return the normalizer and where it is from; None: the cell's own accuracies.
 
     A task's own model was evaluated when it was fine-tuned here, or by method=individual. Raises
-    ValueError that says how to make it if it was not.
+    ValueError that says how to make it if it was not. ``validates``: the chosen alpha is evaluated
+    on validation in any case.
     """
     backbone, tasks, method = cell.backbone, cell.tasks, cell.method
     if config.normalizer == "published":
@@ -58,7 +62,7 @@ def make_normalizer(
             variants={name: task.variant for name, task in tasks.items() if task.variant},
             settings=cell.settings,
         )
-    splits = ("val", "test") if method.compares_means else ("test",)
+    splits = ("val", "test") if method.compares_means or validates else ("test",)
     lacking = [t for t in tasks if any(split not in scores.get(t, {}) for split in splits)]
     if lacking:
         raise ValueError(

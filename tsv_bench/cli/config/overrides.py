@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
@@ -24,6 +25,13 @@ from tsv_bench.cli.config.search_path import (
 )
 from tsv_bench.cli.typed.quoting import readable
 from tsv_bench.spelling import nearest
+
+# What brings more options of Hydra's own groups.
+PLUGINS = {
+    "hydra/launcher": "pip install hydra-joblib-launcher, hydra-submitit-launcher or "
+    "hydra-ray-launcher",
+    "hydra/sweeper": "pip install hydra-optuna-sweeper",
+}
 
 
 def checked(config_name: str, arguments: list[str]) -> list[str]:
@@ -58,7 +66,9 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
             )
         check_options(override, own)
     check_added(config_name, chosen, own)
-    keys = [o for o in overrides if o not in chosen and not o.key_or_group.startswith("hydra.")]
+    of_hydra = [o for o in overrides if o.key_or_group.startswith(("hydra.", "hydra/"))]
+    check_hydras(of_hydra)
+    keys = [o for o in overrides if o not in chosen and o not in of_hydra]
     if config_name == "bench" and any(key.key_or_group == "base" for key in keys):
         raise ValueError(
             "tsv-bench takes no base=: the backbones of its suites have no instruction tuning. "
@@ -133,6 +143,21 @@ def check_options(override: Override, own: Sequence[Path] = ()) -> None:
                     + ("." if own else "; your own in a folder that --config-dir names.")
                 )
             check_yaml(group, name, own)
+
+
+def check_hydras(overrides: Iterable[Override]) -> None:
+    """Check that Hydra has the chosen launcher, sweeper, ... Raises ValueError if not."""
+    groups = [o for o in overrides if o.key_or_group.startswith("hydra/") and not o.is_delete()]
+    for override in groups:
+        group, name = override.key_or_group, str(override.value())
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            known = GlobalHydra.instance().config_loader().get_group_options(group)
+        if name not in known:
+            plugins = f" A plugin brings others: {PLUGINS[group]}." if group in PLUGINS else ""
+            raise ValueError(
+                f"unknown {group} {name!r}{nearest(name, known)} There are: {', '.join(known)}."
+                f"{plugins}"
+            )
 
 
 def check_added(config_name: str, chosen: list[Override], own: Sequence[Path] = ()) -> None:

@@ -1,16 +1,19 @@
 """The work of tsv-bench."""
 
 import logging
+import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from tsv_bench.benchmark.record import Cell, make_run
-from tsv_bench.benchmark.runs import find_runs, load_run
+from tsv_bench.benchmark.runs import Run, find_runs, load_run
 from tsv_bench.benchmark.weights import write_weights
 from tsv_bench.cli.config import objects
 from tsv_bench.cli.config.checkpoint_files import make_cache
@@ -18,57 +21,95 @@ from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.needs import check_fetched
 from tsv_bench.cli.config.normalizer import make_normalizer
 from tsv_bench.cli.config.tasks import make_tasks, suite_name
-from tsv_bench.cli.multirun import tables_of
+from tsv_bench.cli.launch import typed_command
 from tsv_bench.cli.printing import show
+from tsv_bench.cli.sweep.asked import validation_is_asked
+from tsv_bench.cli.sweep.command import Made
+from tsv_bench.cli.sweep.comparison import tables_of
+from tsv_bench.cli.sweep.log_file import logged_to
 from tsv_bench.cli.work.machine import set_up_machine
 from tsv_bench.files import check_room
 from tsv_bench.report.text.render import render_terminal
-from tsv_bench.report.tracking import NoTracker
+from tsv_bench.report.tracking import NoTracker, Weights
 from tsv_bench.report.write_report import write_report
 
 log = logging.getLogger(__name__)
 
 
-def bench(config: DictConfig) -> Path:
-    """Make one Run, or find it finished; return its file."""
+def bench(config: DictConfig) -> Made:
+    """Make one Run, or find it finished; return its file and its metric."""
     machine = set_up_machine(config)
     tracker = objects.make_tracker(config)
     factors = make_cache(config)
+    validates = validation_is_asked(config)
+    tracker.check()
     cell = make_cell(config, machine.device)
     check_room(cell.runs, 10_000_000)
-    if HydraConfig.get().mode == RunMode.MULTIRUN or not isinstance(tracker, NoTracker):
-        check_room(Path(config.paths.report), 1_000_000)
-
-    label = cell.method.label
-    path = None if config.overwrite else cell.finished()
-    if path:
-        log.info(f"{label}: already there, {path} (overwrite=true evaluates it again)")
-        run, weights = load_run(path), None
-    else:
-        backbone = objects.make_backbone(config)
-        path, run, served = make_run(
-            replace(cell, backbone=backbone),
-            load=objects.make_loader(config, backbone),
-            check_data=partial(objects.check_data, config, backbone, cell.tasks),
-            make_heads=partial(objects.make_heads, config, backbone, cell.tasks, cell.source),
-            find_normalizer=partial(make_normalizer, config, cell),
-            factors=factors,
-            merged_on=machine.all_devices,
-        )
-        log.info(
-            f"{label}: {100 * run.absolute:.1f}% absolute, {100 * run.normalized:.1f}% "
-            f"normalized at alpha {run.alpha:g} -> {path}"
-        )
-        weights = partial(write_weights, run, backbone.pretrained, served)
-    if not isinstance(tracker, NoTracker):  # also of a Run that was there: one W&B run a job
-        written = write_report(tables_of([path]), Path(config.paths.report))
-        tracker.log_run(run, [plot for plot in written if plot.suffix == ".png"], weights)
-    if HydraConfig.get().mode == RunMode.RUN:
+    finished = None if config.overwrite else find_finished(cell)
+    there = finished is not None and not (validates and finished[1].validation is None)
+    # Before a log begins: what is wrong with its weights leaves nothing behind.
+    backbone = None if there else objects.make_backbone(config)
+    single = HydraConfig.get().mode == RunMode.RUN
+    with logged(cell) if single else nullcontext():  # the job of a sweep has a log of its own
+        if there:
+            (path, run), weights = finished, None
+            log.info(f"{run.label}: already there, {path} (overwrite=true evaluates it again)")
+        else:
+            path, run, weights = make(
+                config, replace(cell, backbone=backbone), finished,
+                validates=validates, factors=factors, merged_on=machine.all_devices,
+            )  # fmt: skip
+        if not isinstance(tracker, NoTracker):  # also of a Run that was there: one W&B run a job
+            with tempfile.TemporaryDirectory() as folder:
+                written = write_report(tables_of([path]), Path(folder))
+                tracker.log_run(run, [plot for plot in written if plot.suffix == ".png"], weights)
+    if single:
         # The Run of the individual models, if any, gives the normalized accuracy's interval.
         individual = find_runs(cell.folder, method="individual", seed=config.seed)
         tables = tables_of([path, *(p for p, _ in individual)])
         show(render_terminal(tables, layout=config.layout))
-    return path
+    return Made(files=[path], metric=run.validation)
+
+
+def find_finished(cell: Cell) -> tuple[Path, Run] | None:
+    """Return the cell's Run and its file, if it was made before."""
+    path = cell.finished()
+    return (path, load_run(path)) if path else None
+
+
+def logged(cell: Cell) -> AbstractContextManager:
+    """Log to the file beside all Runs."""
+    return logged_to(cell.runs / "tsv-bench.log", typed_command.get() or "tsv-bench")
+
+
+def make(
+    config: DictConfig, cell: Cell, finished: tuple[Path, Run] | None, **how: Any
+) -> tuple[Path, Run, Weights | None]:
+    """Make the Run of a cell, or validate the ``finished`` one; ``how`` is for `make_run`.
+
+    Returns its file, the Run and what writes its weights; None if they were not evaluated now.
+    """
+    path, run, served = make_run(
+        cell,
+        load=objects.make_loader(config, cell.backbone),
+        check_data=partial(objects.check_data, config, cell.backbone, cell.tasks),
+        make_heads=partial(objects.make_heads, config, cell.backbone, cell.tasks, cell.source),
+        find_normalizer=partial(make_normalizer, config, cell, validates=how["validates"]),
+        finished=finished,
+        **how,
+    )
+    log.info(
+        f"{run.label}: {100 * run.absolute:.1f}% absolute, {100 * run.normalized:.1f}% "
+        f"normalized at alpha {run.alpha:g}{validated(run)} -> {path}"
+    )
+    if served is None:
+        return path, run, None
+    return path, run, partial(write_weights, run, cell.backbone.pretrained, served)
+
+
+def validated(run: Run) -> str:
+    """Return what the log says of validation."""
+    return f", {100 * run.validation:.1f}% on validation" if run.validation is not None else ""
 
 
 def make_cell(config: DictConfig, device: str) -> Cell:

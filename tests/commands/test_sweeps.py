@@ -1,0 +1,176 @@
+"""Sweeps: a mistake is found before the first job, and a job that fails stops no other."""
+
+import json
+import shlex
+import shutil
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from made_up.merges import files, write_checkpoints
+from omegaconf import OmegaConf
+from stand_ins import hydras_plugins
+from stand_ins.commands import SMALL, begin_from, tsv
+
+from tsv_bench.benchmark import record
+from tsv_bench.cli.config.checkpoint_files import largest_fraction
+from tsv_bench.cli.sweep.records import read_records, write_jobs
+
+DENSITIES = ["--multirun", "method=ties", "method.alphas=[1.0]"]
+
+
+def records(folder):
+    """Of the newest sweep in a folder."""
+    return read_records(max((folder / "sweeps").iterdir()))
+
+
+@pytest.fixture(scope="module")
+def swept(fine_tuned, tmp_path_factory):
+    """(folder, what a sweep printed whose second job of three has a bug)."""
+    folder = begin_from(fine_tuned, tmp_path_factory.mktemp("sweep"))
+    work = record.evaluate_method
+
+    def evaluate(tasks, method, *more):
+        return method.bug if method.knobs["density"] == 0.3 else work(tasks, method, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "evaluate_method", evaluate)
+        result = tsv(folder, "bench", *DENSITIES, "method.density=0.2,0.3,0.5", *SMALL)
+    return folder, result
+
+
+@pytest.fixture
+def copy(swept, tmp_path):
+    return shutil.copytree(swept[0], tmp_path / "copy")
+
+
+def test_a_job_that_fails_does_not_stop_the_others(swept):
+    folder, result = swept
+    assert result.code == 1
+    table = result.out.splitlines()
+    for density in (0.2, 0.5):
+        assert any(line.startswith(f"TIES (density={density})") for line in table)
+    assert "Traceback" in result.err  # of a bug; of a user's mistake there is none
+    assert "tsv-bench: error in method.density=0.3: AttributeError: " in result.err
+    last = result.err[result.err.index("tsv-bench: 1 of 3 failed:") :].splitlines()
+    assert last[1].startswith("  method.density=0.3: AttributeError: ")
+    assert [r.error is None for r in records(folder / "runs")] == [True, False, True]
+    [log] = (folder / "runs" / "sweeps").glob("*/1.log")
+    assert "Traceback" in log.read_text() and "method.density=0.3" in log.read_text()
+
+
+def test_what_failed_is_made_by_the_command_that_is_named(swept, copy):
+    command = swept[1].err.strip().splitlines()[-1].partition("again by: tsv-bench ")[2]
+    result = tsv(copy, "bench", *shlex.split(command))
+    assert result.code == 0, result.err
+    assert "TIES" in result.out and len([*(copy / "runs").rglob("ties-*.json")]) == 3
+    # A sweep of other Runs leaves the report that was there.
+    other = tsv(copy, "bench", *DENSITIES, "method.density=0.3", *SMALL)
+    said = "The report of other Runs that was in runs/report is now in runs/report/"
+    [line] = [line for line in other.out.splitlines() if line.startswith(said)]
+    kept = copy / line.removesuffix(".").rpartition(" ")[2] / "table.csv"
+    assert "density=0.2" in kept.read_text()
+    assert "density=0.2" not in (copy / "runs" / "report" / "table.csv").read_text()
+
+
+def test_a_wrong_job_is_found_before_the_first_starts(copy):
+    before = sorted(copy.rglob("*"))
+    result = tsv(copy, "bench", *DENSITIES, "method.density=0.1,7,0.4", *SMALL)
+    assert result.code == 1 and result.out == ""
+    assert result.err == (
+        "tsv-bench: error: 1 of 3 cannot run, so none was started:\n  method.density=7: density=7 "
+        "is not in (0, 1]: it is the share of entries that trimming keeps.\n"
+    )
+    assert sorted(copy.rglob("*")) == before
+
+
+@pytest.fixture
+def plugins(monkeypatch):
+    return hydras_plugins.register(monkeypatch)
+
+
+@pytest.mark.parametrize("killed", [(), (1,)])
+def test_jobs_in_other_processes_end_in_the_same_table(killed, copy, plugins):
+    """Their Runs are there already: a forked process must not compute."""
+    plugins.Forking.killed = killed
+    launcher = "hydra/launcher=forking"
+    result = tsv(copy, "bench", *DENSITIES, "method.density=0.2,0.5", launcher, *SMALL)
+    assert result.code == bool(killed), result.err
+    rows = [line for line in result.out.splitlines() if line.startswith("TIES ")]
+    assert len(rows) == 2 - len(killed)
+    assert ("method.density=0.5: did not end. Its process may have" in result.err) == bool(killed)
+
+
+def test_jobs_with_other_folders_of_runs_are_found(copy):
+    line = ["--multirun", "method=ties", "method.alphas=[1.0]", "paths.runs=one,two runs", *SMALL]
+    result = tsv(copy, "bench", *line)
+    assert result.code == 0, result.err
+    for name in ("one", "two runs"):
+        assert len([*(copy / name).rglob("ties-*.json")]) == 1
+        assert not (copy / name / "sweeps").exists()
+    assert len([*(copy / "runs" / "sweeps").glob("*/1.yaml")]) == 2
+
+
+def test_a_launcher_that_fails_loses_no_table(copy, plugins):
+    launcher = "hydra/launcher=failing"
+    result = tsv(copy, "bench", *DENSITIES, "method.density=0.2,0.5", launcher, *SMALL)
+    assert result.code == 1 and "a node is gone" in result.err
+    assert "TIES" in result.out and "1 of 2 failed:\n  method.density=0.5: did not" in result.err
+
+
+def test_a_sweeper_that_goes_by_results_gets_validation_and_no_test_number_changes(copy, plugins):
+    """The Runs of the fixed alpha are there, without validation."""
+    paths = sorted((copy / "runs" / "mini").rglob("ties-*.json"))
+    before = [json.loads(path.read_text()) for path in paths]
+    assert [run["normalized_val"] for run in before] == [None] * 2
+    line = [*DENSITIES, "method.density=0.2,0.5", "hydra/sweeper=by_results", *SMALL]
+    result = tsv(copy, "bench", *line)
+    assert result.code == 0 and "on validation" in result.err
+    after = [json.loads(path.read_text()) for path in paths]
+    assert sorted(run["normalized_val"] for run in after) == sorted(plugins.ByResults.metrics)
+    for old, new in zip(before, after, strict=True):
+        assert set(new["val"]) == set(new["tasks"])
+        assert {key for key in old if old[key] != new[key]} == {"val", "normalized_val"}
+    assert "TIES (density=0.5)" in result.out and "The report of other Runs" not in result.out
+
+    again = tsv(copy, "bench", *line)
+    assert again.err.count("already there") == 2
+
+
+def test_a_job_that_fails_is_no_result_for_a_sweeper(copy, plugins):
+    line = [*DENSITIES, "method.density=0.2,7", "hydra/sweeper=by_results", *SMALL]
+    result = tsv(copy, "bench", *line)
+    assert result.code == 1 and plugins.ByResults.metrics[1:] == ["density=7 is not in (0, 1]: it"]
+
+
+def test_a_job_knows_the_largest_fraction_of_all_wherever_it_runs(tmp_path, monkeypatch):
+    hydra = OmegaConf.create({"mode": RunMode.MULTIRUN, "runtime": {"output_dir": str(tmp_path)}})
+    monkeypatch.setattr(HydraConfig, "get", staticmethod(lambda: hydra))
+    assert largest_fraction() == 0
+    jobs = [["seed=0", f"method.rank_fraction={f}"] for f in ("0.1", "0.3", "null", "0.2")]
+    write_jobs(tmp_path, jobs)
+    assert largest_fraction() == 0.3
+    hydra.mode = RunMode.RUN
+    assert largest_fraction() == 0
+
+
+def test_merges_are_swept_alike(tmp_path):
+    write_checkpoints(tmp_path)
+    named = ",".join(f"{task}:{path}" for task, path in files().items())
+    given = ["pretrained=base.safetensors", f"finetuned={{{named}}}", "cache.folder=null"]
+    line = ["--multirun", "method=ties", "output=${method.density}.safetensors", *given]
+    wrong = tsv(tmp_path, "merge", *line, "method.density=0.2,7,0.5")
+    assert wrong.code == 1 and "\n  method.density=7: density=7 is not in" in wrong.err
+    assert not [*tmp_path.glob("0.*")] and not (tmp_path / "sweeps").exists()
+
+    (tmp_path / "0.3.safetensors").write_text("in the way")
+    result = tsv(tmp_path, "merge", *line, "method.density=0.2,0.3,0.5")
+    assert result.code == 1 and "tsv-merge: 1 of 3 failed:\n  method.density=0.3: " in result.err
+    assert {path.name for path in tmp_path.glob("0.*")} > {"0.2.safetensors", "0.5.safetensors"}
+
+
+def test_checkpoints_are_swept_alike(fine_tuned, tmp_path):
+    folder = begin_from(fine_tuned, tmp_path)
+    result = tsv(folder, "finetune", "--multirun", "task=signs", "backbone.finetune.rate=1e-5,fast")
+    assert result.code == 1 and "\n  backbone.finetune.rate=fast: " in result.err
+    assert "1 of 2 cannot run, so none was started" in result.err

@@ -1,0 +1,72 @@
+"""The beginning and the end of a sweep, in the process that was started."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncherConf
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, read_write
+
+from tsv_bench.cli.launch import expand_home
+from tsv_bench.cli.sweep.command import Command, current
+from tsv_bench.cli.sweep.ending import Sweep, end
+from tsv_bench.cli.sweep.jobs import Job, check_jobs, jobs_of
+from tsv_bench.cli.sweep.records import write_jobs
+from tsv_bench.cli.typed.mistakes import with_messages
+from tsv_bench.cli.typed.quoting import quote
+from tsv_bench.files import check_room
+
+ROOM = 10_000_000  # bytes, for what the end of a sweep writes
+SETTINGS = "paths.runs=, paths.report=, paths.checkpoints= or hydra.sweep.dir="
+
+
+class SweepCallback(Callback):
+    """Hydra's callback of conf/launch.yaml.
+
+    Hydra turns an exception of a callback into a warning and goes on: hence with_messages, which
+    ends the process.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if command := current.get():
+            with_messages(command.program, lambda: begin(command, config))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        end()
+
+
+def begin(command: Command, config: DictConfig) -> None:
+    """Check all jobs, and the places that are written at the end.
+
+    Raises ValueError or OSError before anything is written.
+    """
+    if "paths" in config:
+        expand_home(config.paths)
+    jobs = jobs_of(config)
+    if jobs is not None:
+        check(command, config, jobs)
+    folder = pinned(config)
+    for place in (folder, *(command.places(config) if command.places else ())):
+        check_room(place, ROOM, SETTINGS)
+    if jobs is not None:
+        write_jobs(folder, [job.overrides for job in jobs])
+    Sweep.begun = Sweep(command, config, folder, jobs)
+
+
+def pinned(config: DictConfig) -> Path:
+    """Return the folder of the sweep, which all jobs are told: one may have other paths."""
+    folder = Path(config.hydra.sweep.dir).expanduser()
+    with read_write(config.hydra):
+        config.hydra.sweep.dir = str(folder)
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quote(str(folder.absolute()))}")
+    return folder
+
+
+def check(command: Command, config: DictConfig, jobs: list[Job]) -> None:
+    """Check the settings of all jobs: first what needs no torch.
+
+    Raises ValueError that names the jobs which cannot run.
+    """
+    here = config.hydra.launcher._target_ == BasicLauncherConf._target_
+    more = (command.check_all, command.check_here if here else None)
+    check_jobs(jobs, config, [command.check, *filter(None, more)])

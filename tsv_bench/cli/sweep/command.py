@@ -1,0 +1,36 @@
+"""What a sweep knows of the command that it runs."""
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+Check = Callable[[DictConfig], Any]  # raises ValueError or OSError for a wrong setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command as it was typed, and its parts."""
+
+    program: str
+    arguments: Sequence[str]  # as Hydra got them
+    check: Check  # without torch
+    check_all: Check | None = None  # with torch, whatever machine the job will run on
+    check_here: Check | None = None  # with torch, of a job that will run in this process
+    places: Callable[[DictConfig], Sequence[Path]] | None = None  # that are written at the end
+    conclude: Callable[[DictConfig, Sequence[Path]], None] | None = None  # shows what jobs made
+
+
+# The one that this process was started as.
+current: ContextVar[Command | None] = ContextVar("current", default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a job has made."""
+
+    files: Sequence[Path] = ()
+    metric: float | None = None  # that a sweeper maximizes

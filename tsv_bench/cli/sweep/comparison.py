@@ -1,0 +1,38 @@
+"""The end of a sweep of tsv-bench: one table of all its Runs, and the plots."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from tsv_bench.cli.printing import show
+
+if TYPE_CHECKING:
+    from tsv_bench.report.tables.table import Table
+
+
+def show_comparison(config: DictConfig, runs: Sequence[Path]) -> None:
+    """Write the report of these Runs and print their table."""
+    from tsv_bench.cli.sweep.earlier import mark, set_aside  # here: only a sweep needs them
+    from tsv_bench.report.text.render import render_terminal
+    from tsv_bench.report.write_report import write_report
+
+    tables, paths = tables_of(runs), config.paths
+    report = Path(paths.report)
+    earlier = set_aside(report, runs)
+    written = write_report(tables, report, config.layout)
+    mark(report, runs)
+    show(render_terminal(tables, layout=config.layout))
+    show(f"wrote {', '.join(map(str, written))}")
+    if earlier:
+        show(f"The report of other Runs that was in {report} is now in {earlier}.")
+    show(f"Runs are in {paths.runs}, fine-tuned checkpoints in {paths.checkpoints}.")
+
+
+def tables_of(paths: Sequence[Path]) -> "list[Table]":
+    """Build the tables of these Runs alone; one that is damaged is left out with a warning."""
+    from tsv_bench.benchmark.runs import read_runs
+    from tsv_bench.report.tables.table import build_tables, with_correctness
+
+    return build_tables(with_correctness(read_runs(dict.fromkeys(paths))))

@@ -1,0 +1,59 @@
+"""One job of a sweep: it leaves a record, and its failure does not end the others."""
+
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
+from hydra.core.hydra_config import HydraConfig
+
+from tsv_bench.cli.sweep.command import Made
+from tsv_bench.cli.sweep.log_file import logged_to
+from tsv_bench.cli.sweep.records import Record, read_jobs, varying, write_record
+from tsv_bench.cli.typed.mistakes import full_errors, message_of
+
+
+class JobFailed(Exception):
+    """A job has failed; the argument is why. A process can send it to another."""
+
+
+def recorded(program: str, work: Callable[[], Any]) -> float | None:
+    """Do the work of one job of a sweep and record how it ended; return its metric.
+
+    A failure is shown and recorded. Hydra's own sweeper gets NaN then, and goes on. Raises
+    JobFailed for a sweeper that goes by results.
+    """
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    overrides, started = list(hydra.overrides.task), time.monotonic()
+    made, error = Made(), None
+    try:
+        with logged_to(folder / f"{hydra.job.num}.log", " ".join([program, *overrides])):
+            made = work() or made
+    except (Exception, SystemExit) as raised:
+        error = message_of(raised)
+        if error is None or full_errors():
+            traceback.print_exc()
+        if error is None:
+            error = f"{type(raised).__name__}: {raised}"
+        name = varying(overrides, read_jobs(folder) or [overrides])
+        print(f"{program}: error in {name}: {error}", file=sys.stderr, flush=True)
+    record = Record(
+        number=hydra.job.num,
+        overrides=overrides,
+        files=[str(path) for path in made.files],
+        error=error,
+        metric=made.metric,
+        host=socket.gethostname(),
+        seconds=round(time.monotonic() - started, 3),
+    )
+    write_record(folder, record)
+    if error is None:
+        return made.metric
+    if hydra.sweeper._target_ != BasicSweeperConf._target_:
+        raise JobFailed(error)
+    return float("nan")

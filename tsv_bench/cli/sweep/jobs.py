@@ -1,0 +1,117 @@
+"""The jobs of a sweep, composed and checked before the first starts."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from tsv_bench.cli.sweep.records import varying
+from tsv_bench.cli.typed.mistakes import message_of
+
+MOST_NAMED = 3  # of jobs with the same mistake
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep, as its overrides say."""
+
+    number: int
+    overrides: Sequence[str]
+    swept: str  # those of them that other jobs have with other values
+
+
+def jobs_of(config: DictConfig) -> list[Job] | None:
+    """Return the jobs of a sweep in their order, given the configuration that Hydra sweeps from.
+
+    None where another sweeper than Hydra's own goes by results.
+    """
+    if config.hydra.sweeper._target_ != BasicSweeperConf._target_:
+        return None
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    parsed = parser.parse_overrides([*params, *config.hydra.overrides.task])
+    [lines] = BasicSweeper.split_arguments(parsed, None)
+    return [Job(number, line, varying(line, lines)) for number, line in enumerate(lines)]
+
+
+def composed(job: Job, config: DictConfig) -> DictConfig:
+    """Return the configuration of a job. Raises ValueError with Hydra's message if it has none."""
+    loader = GlobalHydra.instance().config_loader()
+    try:
+        made = loader.load_sweep_config(config, list(job.overrides))
+    except HydraException as error:
+        raise ValueError(str(error)) from error
+    with open_dict(made):
+        made.hydra.job.id = made.hydra.job.num = job.number
+    return made
+
+
+@contextmanager
+def at_work_on(config: DictConfig) -> Iterator[DictConfig]:
+    """Give the settings of a job as the job will have them, with Hydra's at their usual place."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)
+    settings = copy.deepcopy(config)
+    OmegaConf.set_readonly(settings, False)
+    with open_dict(settings):
+        del settings["hydra"]
+    try:
+        yield settings
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def check_jobs(
+    jobs: Sequence[Job], config: DictConfig, checks: Sequence[Callable[[DictConfig], Any]]
+) -> None:
+    """Check the settings of every job, by one check after the other.
+
+    Raises ValueError that names the jobs which do not pass the first check that not all pass.
+    """
+    configs: list[DictConfig] = []
+    _each(jobs, lambda job: configs.append(composed(job, config)))
+    for check in checks:
+
+        def run(job: Job, check: Callable[[DictConfig], Any] = check) -> None:
+            with at_work_on(configs[job.number]) as settings:
+                check(settings)
+
+        _each(jobs, run)
+
+
+def _each(jobs: Sequence[Job], run: Callable[[Job], Any]) -> None:
+    """Do it with every job. Raises ValueError that says of which jobs it cannot be done, and why.
+
+    What is wrong with all of them is said as of a single one.
+    """
+    wrong: dict[str, list[Job]] = {}
+    for job in jobs:
+        try:
+            run(job)
+        except Exception as error:
+            if (message := message_of(error)) is None:
+                raise
+            wrong.setdefault(message, []).append(job)
+    if not wrong:
+        return
+    if [len(having) for having in wrong.values()] == [len(jobs)]:
+        raise ValueError(next(iter(wrong)))
+    count = sum(map(len, wrong.values()))
+    lines = [f"{count} of {len(jobs)} cannot run, so none was started:"]
+    lines += [f"{named(having)}: {message}" for message, having in wrong.items()]
+    raise ValueError("\n".join(lines).replace("\n", "\n  "))
+
+
+def named(jobs: Sequence[Job]) -> str:
+    """Return what the jobs sweep, of many the first."""
+    texts = [job.swept for job in jobs[:MOST_NAMED]]
+    more = len(jobs) - len(texts)
+    return "; ".join([*texts, *([f"and {more} more"] if more else [])])

@@ -1,0 +1,58 @@
+"""A user's mistakes: which errors are some, and what is said about them."""
+
+import errno
+import os
+import resource
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from hydra.errors import InstantiationException
+from omegaconf.errors import OmegaConfBaseException
+
+NUM_FILES = 8192  # that a process may have open: more than all shards of a merge
+
+# Errors that a user can cause. Any other is our mistake and keeps its traceback.
+USER_ERRORS = (ValueError, TypeError, OSError, OmegaConfBaseException, InstantiationException)
+
+
+def message_of(error: BaseException) -> str | None:
+    """Return what is said about an error that a user can cause; None for any other."""
+    if not isinstance(error, (*USER_ERRORS, *_out_of_memory())):
+        return None
+    if isinstance(error, InstantiationException):  # Hydra wraps what a target raised
+        error = error.__cause__ or error
+    message = str(error).strip().split("\n    full_key:")[0]
+    if os.strerror(errno.EMFILE) in message:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        message += (
+            f". This process may have {limit} open, and every shard of a checkpoint is one. "
+            f"Raise the limit with ulimit -n {NUM_FILES}, or give checkpoints in fewer shards."
+        )
+    return message
+
+
+def with_messages(program: str, work: Callable[[], Any]) -> Any:
+    """Call ``work`` and return its result; end a user's mistake with one message and exit code 1.
+
+    HYDRA_FULL_ERROR=1 shows the traceback instead.
+    """
+    try:
+        return work()
+    except Exception as error:
+        message = message_of(error)
+        if message is None or full_errors():
+            raise
+        print(f"{program}: error: {message}", file=sys.stderr)
+        sys.exit(1)
+
+
+def full_errors() -> bool:
+    """Return whether the user wants tracebacks of mistakes, too."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def _out_of_memory() -> tuple[type[Exception], ...]:
+    """Return the error of a GPU whose memory is full, if torch is there to raise it."""
+    error = getattr(sys.modules.get("torch"), "OutOfMemoryError", None)
+    return (error,) if error else ()
