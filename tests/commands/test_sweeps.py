@@ -84,6 +84,14 @@ def test_a_wrong_job_is_found_before_the_first_starts(copy):
     assert sorted(copy.rglob("*")) == before
 
 
+def test_with_tracebacks_wanted_a_wrong_job_ends_the_sweep_too(copy, monkeypatch):
+    """Hydra turns the exception of a callback into a warning."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    result = tsv(copy, "bench", *DENSITIES, "method.density=0.1,7", *SMALL)
+    assert result.code == 1 and "Traceback" in result.err
+    assert "ValueError: 1 of 2 cannot run, so none was started:" in result.err
+
+
 @pytest.fixture
 def plugins(monkeypatch):
     return hydras_plugins.register(monkeypatch)

@@ -27,7 +27,7 @@ def check(config: DictConfig) -> dict[str, str]:
     return finetuned
 
 
-@command("analyze", check)
+@command("analyze", check, writes="output")
 def main(config: DictConfig) -> None:
     """Check the settings, then measure the checkpoints."""
     finetuned = check(config)

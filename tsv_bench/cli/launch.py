@@ -46,7 +46,7 @@ ENDING = (signal.SIGTERM, signal.SIGHUP)  # as Ctrl-C: temporaries are removed
 
 
 def command(
-    config_name: str, check: Check, **parts: Callable
+    config_name: str, check: Check, **parts: Any
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a function of the composed configuration a console command.
 

@@ -80,7 +80,7 @@ def check_here(config: DictConfig) -> None:
     chosen_devices(config.device)
 
 
-@command("merge", check, check_all=check_all, check_here=check_here)
+@command("merge", check, check_all=check_all, check_here=check_here, writes="output")
 def main(config: DictConfig) -> None:
     """Check the settings, then merge the files that they name."""
     checked = check(config)

@@ -41,7 +41,7 @@ def check(config: DictConfig) -> list[str]:
     return kinds
 
 
-@command("observe", check)
+@command("observe", check, writes="output")
 def main(config: DictConfig) -> None:
     """Check the settings, then write a file for each kind."""
     kinds = check(config)

@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from tsv_bench.cli.config.search_path import CONF
-from tsv_bench.cli.sweep.jobs import MOST_NAMED, Job, check_jobs, jobs_of, named
+from tsv_bench.cli.sweep.jobs import MOST_NAMED, Job, check_apart, check_jobs, jobs_of, named
 
 
 @pytest.fixture
@@ -86,6 +86,22 @@ def test_a_job_that_does_not_compose_is_a_mistake(sweep):
     odd = Job(1, (*svc.overrides, "method.density=0.1"), "method=svc")
     with pytest.raises(ValueError, match="1 of 2 cannot run.*\n  method=svc: .*method.density"):
         check_jobs([ties, odd], config, [])
+
+
+def test_two_jobs_that_write_to_one_place_are_refused(sweep):
+    config = sweep("merge", "method=ties,svc", "alpha=1,2", "output='${method.name}.pt'")
+    jobs = jobs_of(config)
+    configs = check_jobs(jobs, config, [])
+    with pytest.raises(ValueError, match="^2 of 4 write output=ties.pt, so none was started: "):
+        check_apart("output", jobs, configs)
+    check_apart("output", jobs[1:3], configs[1:3])
+
+
+def test_the_number_of_a_job_may_name_what_it_writes(sweep):
+    config = sweep("merge", "method=ties,svc", "output='${hydra:job.num}.pt'")
+    names = []
+    check_jobs(jobs_of(config), config, [lambda job: names.append(job.output)])
+    assert names == ["0.pt", "1.pt"]
 
 
 def test_of_many_jobs_the_first_are_named():

@@ -10,9 +10,9 @@ from omegaconf import DictConfig, read_write
 from tsv_bench.cli.launch import expand_home
 from tsv_bench.cli.sweep.command import Command, current
 from tsv_bench.cli.sweep.ending import Sweep, end
-from tsv_bench.cli.sweep.jobs import Job, check_jobs, jobs_of
+from tsv_bench.cli.sweep.jobs import Job, check_apart, check_jobs, jobs_of
 from tsv_bench.cli.sweep.records import write_jobs
-from tsv_bench.cli.typed.mistakes import with_messages
+from tsv_bench.cli.typed.mistakes import or_exit
 from tsv_bench.cli.typed.quoting import quote
 from tsv_bench.files import check_room
 
@@ -21,15 +21,11 @@ SETTINGS = "paths.runs=, paths.report=, paths.checkpoints= or hydra.sweep.dir="
 
 
 class SweepCallback(Callback):
-    """Hydra's callback of conf/launch.yaml.
-
-    Hydra turns an exception of a callback into a warning and goes on: hence with_messages, which
-    ends the process.
-    """
+    """Hydra's callback of conf/launch.yaml."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         if command := current.get():
-            with_messages(command.program, lambda: begin(command, config))
+            or_exit(command.program, lambda: begin(command, config))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         end()
@@ -69,4 +65,6 @@ def check(command: Command, config: DictConfig, jobs: list[Job]) -> None:
     """
     here = config.hydra.launcher._target_ == BasicLauncherConf._target_
     more = (command.check_all, command.check_here if here else None)
-    check_jobs(jobs, config, [command.check, *filter(None, more)])
+    composed = check_jobs(jobs, config, [command.check, *filter(None, more)])
+    if command.writes:
+        check_apart(command.writes, jobs, composed)

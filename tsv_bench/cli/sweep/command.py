@@ -20,6 +20,7 @@ class Command:
     check: Check  # without torch
     check_all: Check | None = None  # with torch, whatever machine the job will run on
     check_here: Check | None = None  # with torch, of a job that will run in this process
+    writes: str | None = None  # the setting that names what a job writes
     places: Callable[[DictConfig], Sequence[Path]] | None = None  # that are written at the end
     conclude: Callable[[DictConfig, Sequence[Path]], None] | None = None  # shows what jobs made
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from tsv_bench.cli.sweep.command import Command, current
 from tsv_bench.cli.sweep.jobs import Job
 from tsv_bench.cli.sweep.records import Record, as_typed, read_records, varying
-from tsv_bench.cli.typed.mistakes import with_messages
+from tsv_bench.cli.typed.mistakes import or_exit
 
 UNFINISHED = "did not end. Its process may have been killed"
 
@@ -36,7 +36,7 @@ def end() -> None:
     """
     sweep, Sweep.begun = Sweep.begun, None
     if sweep is not None and sweep.command is current.get():  # not one that was interrupted
-        with_messages(sweep.command.program, lambda: conclude(sweep))
+        or_exit(sweep.command.program, lambda: conclude(sweep))
 
 
 def conclude(sweep: Sweep) -> None:

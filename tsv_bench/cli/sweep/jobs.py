@@ -71,8 +71,8 @@ def at_work_on(config: DictConfig) -> Iterator[DictConfig]:
 
 def check_jobs(
     jobs: Sequence[Job], config: DictConfig, checks: Sequence[Callable[[DictConfig], Any]]
-) -> None:
-    """Check the settings of every job, by one check after the other.
+) -> list[DictConfig]:
+    """Check the settings of every job, by one check after the other; return the configurations.
 
     Raises ValueError that names the jobs which do not pass the first check that not all pass.
     """
@@ -85,6 +85,22 @@ def check_jobs(
                 check(settings)
 
         _each(jobs, run)
+    return configs
+
+
+def check_apart(key: str, jobs: Sequence[Job], configs: Sequence[DictConfig]) -> None:
+    """Check that each job writes to a place of its own. Raises ValueError if two write to one."""
+    same: dict[str, list[Job]] = {}
+    for job, config in zip(jobs, configs, strict=True):
+        with at_work_on(config) as settings:
+            same.setdefault(str(settings[key]), []).append(job)
+    place, having = max(same.items(), key=lambda item: len(item[1]))
+    if len(having) > 1:
+        raise ValueError(
+            f"{len(having)} of {len(jobs)} write {key}={place}, so none was started: "
+            f"{named(having)}. Give each a place of its own, as in {key}='out-${{method.name}}' "
+            f"or {key}='out-${{hydra:job.num}}'."
+        )
 
 
 def _each(jobs: Sequence[Job], run: Callable[[Job], Any]) -> None:

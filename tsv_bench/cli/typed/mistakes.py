@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,18 @@ def with_messages(program: str, work: Callable[[], Any]) -> Any:
         if message is None or full_errors():
             raise
         print(f"{program}: error: {message}", file=sys.stderr)
+        sys.exit(1)
+
+
+def or_exit(program: str, work: Callable[[], Any]) -> None:
+    """Call ``work`` as `with_messages` does, and end the process after the traceback of any error.
+
+    For callbacks, whose exceptions Hydra turns into warnings, to go on.
+    """
+    try:
+        with_messages(program, work)
+    except Exception:
+        traceback.print_exc()
         sys.exit(1)
 
 
