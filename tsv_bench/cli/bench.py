@@ -44,12 +44,15 @@ def check_all(config: DictConfig) -> None:
     make_method(config).check_tasks(make_tasks(config.suite.tasks))
 
 
-def check_here(config: DictConfig) -> None:
-    """Check what depends on this machine: devices, files. Raises ValueError or OSError."""
+def check_here(config: DictConfig) -> str:
+    """Check what depends on this machine: devices, files, a folder's checkpoints.
+
+    Returns the fingerprint of the Run. Raises ValueError or OSError.
+    """
     from tsv_bench.cli.work.bench import make_cell
     from tsv_bench.cli.work.machine import chosen_devices
 
-    make_cell(config, chosen_devices(config.device)[0])
+    return make_cell(config, chosen_devices(config.device)[0]).fingerprint
 
 
 def places(config: DictConfig) -> list[Path]:

@@ -97,11 +97,15 @@ def test_two_jobs_that_write_to_one_place_are_refused(sweep):
     check_apart("output", jobs[1:3], configs[1:3])
 
 
-def test_the_number_of_a_job_may_name_what_it_writes(sweep):
-    config = sweep("merge", "method=ties,svc", "output='${hydra:job.num}.pt'")
-    names = []
-    check_jobs(jobs_of(config), config, [lambda job: names.append(job.output)])
-    assert names == ["0.pt", "1.pt"]
+@pytest.mark.parametrize(
+    ("output", "names"),
+    [("${method.name}", ["ties", "svc"]), ("${hydra:job.num}", ["0", "1"])],
+)
+def test_a_place_may_be_named_by_what_is_swept(output, names, sweep):
+    config = sweep("merge", "method=ties,svc", f"output='{output}.pt'")
+    found = []
+    check_jobs(jobs_of(config), config, [lambda job: found.append(job.output)])
+    assert found == [f"{name}.pt" for name in names]
 
 
 def test_of_many_jobs_the_first_are_named():

@@ -12,6 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.core.hydra_config import HydraConfig
 
 from tsv_bench.cli.sweep.command import Made
+from tsv_bench.cli.sweep.jobs import task_overrides
 from tsv_bench.cli.sweep.log_file import logged_to
 from tsv_bench.cli.sweep.records import Record, read_jobs, varying, write_record
 from tsv_bench.cli.typed.mistakes import full_errors, message_of
@@ -29,7 +30,7 @@ def recorded(program: str, work: Callable[[], Any]) -> float | None:
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    overrides, started = list(hydra.overrides.task), time.monotonic()
+    overrides, started = task_overrides(hydra), time.monotonic()
     made, error = Made(), None
     try:
         with logged_to(folder / f"{hydra.job.num}.log", " ".join([program, *overrides])):

@@ -37,9 +37,14 @@ def jobs_of(config: DictConfig) -> list[Job] | None:
         return None
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    parsed = parser.parse_overrides([*params, *config.hydra.overrides.task])
+    parsed = parser.parse_overrides([*params, *task_overrides(config.hydra)])
     [lines] = BasicSweeper.split_arguments(parsed, None)
     return [Job(number, line, varying(line, lines)) for number, line in enumerate(lines)]
+
+
+def task_overrides(hydra: DictConfig) -> list[str]:
+    """Return the overrides as they were typed: ${method.name} is another name in each job."""
+    return OmegaConf.to_container(hydra.overrides.task, resolve=False)
 
 
 def composed(job: Job, config: DictConfig) -> DictConfig:
