@@ -83,5 +83,6 @@ def test_a_sweep_of_another_command_is_not_ended(sweep):
 
 def test_one_job_again_is_what_a_user_types():
     command = Command(program="tsv-bench", arguments=["-m", "-cd=mine"], check=lambda config: None)
-    overrides = ["task@suite.tasks=[a,b]", "method=ties"]
-    assert again(command, overrides) == "tsv-bench -cd=mine 'suite.tasks=[a,b]' method=ties"
+    overrides = ["task@suite.tasks=[a,b]", "output=${hydra:job.num}.pt"]
+    record = Record(number=3, overrides=overrides, files=[])
+    assert again(command, record) == "tsv-bench -cd=mine 'suite.tasks=[a,b]' output=3.pt"

@@ -14,6 +14,7 @@ from tsv_bench.cli.sweep.jobs import Job
 from tsv_bench.cli.sweep.records import Record, as_typed, read_records, varying
 from tsv_bench.cli.typed.mistakes import or_exit
 
+NUMBER = "${hydra:job.num}"  # that a user may have named a file by
 UNFINISHED = "did not end. Its process may have been killed"
 
 
@@ -45,18 +46,18 @@ def conclude(sweep: Sweep) -> None:
     finished = [record for record in records if record.error is None]
     if sweep.command.conclude and (files := [Path(f) for r in finished for f in r.files]):
         sweep.command.conclude(sweep.config, files)
-    failed = [*(record for record in records if record.error is not None), *unfinished(sweep)]
+    ended = [*records, *unfinished(sweep, records)]
+    failed = [record for record in ended if record.error is not None]
     if failed:
-        total = len(finished) + len(failed)
-        print(f"{sweep.command.program}: {len(failed)} of {total} failed:", file=sys.stderr)
-        for line in lines_of(sweep, failed, [r.overrides for r in (*records, *failed)]):
+        print(f"{sweep.command.program}: {len(failed)} of {len(ended)} failed:", file=sys.stderr)
+        for line in lines_of(sweep, failed, [record.overrides for record in ended]):
             print(line, file=sys.stderr)
         sys.exit(1)
 
 
-def unfinished(sweep: Sweep) -> Iterator[Record]:
+def unfinished(sweep: Sweep, records: Sequence[Record]) -> Iterator[Record]:
     """Yield a record for each job without one: of a process that was killed, or never began."""
-    there = {record.number for record in read_records(sweep.folder)}
+    there = {record.number for record in records}
     for job in sweep.jobs or ():
         if job.number not in there:
             yield Record(
@@ -71,10 +72,10 @@ def lines_of(
     for record in failed:
         message = record.error.replace("\n", "\n    ")
         yield f"  {varying(record.overrides, of_all)}: {message}"
-        yield f"    again by: {again(sweep.command, record.overrides)}"
+        yield f"    again by: {again(sweep.command, record)}"
 
 
-def again(command: Command, overrides: Sequence[str]) -> str:
+def again(command: Command, record: Record) -> str:
     """Return the command line of one job alone."""
     kept = iter(command.arguments)
     flags = []
@@ -83,4 +84,6 @@ def again(command: Command, overrides: Sequence[str]) -> str:
             flags += [argument, next(kept, "")]
         elif argument.startswith(("--config-dir=", "-cd=", "hydra.searchpath=")):
             flags.append(argument)
-    return shlex.join([command.program, *flags, *map(as_typed, overrides)])
+    # What is not a job of a sweep has no number.
+    typed = [as_typed(o).replace(NUMBER, str(record.number)) for o in record.overrides]
+    return shlex.join([command.program, *flags, *typed])
