@@ -9,13 +9,13 @@ tsv-merge takes the same path from files to files, by ``merging`` in place of ``
 
 From the bottom up; a package imports only from packages above it in this list:
 
+    cores          how many cores this process may use
     files          files whole or not there; hashes, stamps, free space
     provenance     commit, versions, machine and memory behind a number
     scores         counts of correct images, accuracies, normalized accuracies
     escaping       names that become file names; what each format needs escaped
     columns        text in aligned columns
     spelling       the nearest right name to a misspelt one
-    cores          how many cores this process may use
     faces          packages whose names are imported when they are wanted
     bars           progress bars, and the lines that they are in a file
     linalg         matrices only: singular vectors, polar factors
