@@ -7,7 +7,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from tsv_bench.cli.config.search_path import CONF
-from tsv_bench.cli.sweep.jobs import MOST_NAMED, Job, check_apart, check_jobs, jobs_of, named
+from tsv_bench.cli.sweep.jobs import (
+    MOST_NAMED,
+    Job,
+    check_apart,
+    check_jobs,
+    jobs_of,
+    keep_composed,
+    named,
+)
 
 
 @pytest.fixture
@@ -111,3 +119,22 @@ def test_a_place_may_be_named_by_what_is_swept(output, names, sweep):
 def test_of_many_jobs_the_first_are_named():
     jobs = [Job(n, (), f"seed={n}") for n in range(MOST_NAMED + 2)]
     assert named(jobs) == "seed=0; seed=1; seed=2; and 2 more"
+
+
+def test_hydra_gets_the_configurations_that_it_would_compose(sweep, tmp_path):
+    config = sweep("bench", "method=ties,svc")
+    jobs = jobs_of(config)
+    configs = check_jobs(jobs, config, [lambda job: None])
+    config.hydra.sweep.dir = str(tmp_path)  # settled after the check
+    config.hydra.overrides.hydra.append(f"hydra.sweep.dir={tmp_path}")
+    loader = GlobalHydra.instance().config_loader()
+    anew = [loader.load_sweep_config(config, list(job.overrides)) for job in jobs]
+    keep_composed(jobs, configs, config)
+    for job, wanted in zip(jobs, anew, strict=True):
+        wanted.hydra.job.id = wanted.hydra.job.num = job.number  # as the launcher sets them
+        found = loader.load_sweep_config(config, list(job.overrides))
+        assert found == wanted and found is not configs[job.number]
+        found.seed = 5
+        assert loader.load_sweep_config(config, list(job.overrides)) == wanted
+    other = loader.load_sweep_config(config, ["method=iso_c"])
+    assert other.method.name == "iso_c"

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, read_write
 from tsv_bench.cli.launch import expand_home
 from tsv_bench.cli.sweep.command import Command, current
 from tsv_bench.cli.sweep.ending import Sweep, end
-from tsv_bench.cli.sweep.jobs import Job, check_apart, check_jobs, jobs_of
+from tsv_bench.cli.sweep.jobs import Job, check_apart, check_jobs, jobs_of, keep_composed
 from tsv_bench.cli.sweep.records import write_jobs
 from tsv_bench.cli.typed.mistakes import or_exit
 from tsv_bench.cli.typed.quoting import quote
@@ -39,9 +39,11 @@ def begin(command: Command, config: DictConfig) -> None:
     if "paths" in config:
         expand_home(config.paths)
     jobs = jobs_of(config)
-    if jobs is not None:
-        check(command, config, jobs)
+    here = config.hydra.launcher._target_ == BasicLauncherConf._target_
+    found = None if jobs is None else check(command, config, jobs, here)
     folder = pinned(config)
+    if jobs is not None and here:
+        keep_composed(jobs, found, config)
     for place in (folder, *(command.places(config) if command.places else ())):
         check_room(place, ROOM, SETTINGS)
     if jobs is not None:
@@ -58,13 +60,14 @@ def pinned(config: DictConfig) -> Path:
     return folder
 
 
-def check(command: Command, config: DictConfig, jobs: list[Job]) -> None:
-    """Check the settings of all jobs: first what needs no torch.
+def check(command: Command, config: DictConfig, jobs: list[Job], here: bool) -> list[DictConfig]:
+    """Check the settings of all jobs, first what needs no torch; return their configurations.
 
-    Raises ValueError that names the jobs which cannot run.
+    ``here``: whether they run in this process. Raises ValueError that names the jobs which cannot
+    run.
     """
-    here = config.hydra.launcher._target_ == BasicLauncherConf._target_
     more = (command.check_all, command.check_here if here else None)
     composed = check_jobs(jobs, config, [command.check, *filter(None, more)])
     if command.writes:
         check_apart(command.writes, jobs, composed)
+    return composed

@@ -64,10 +64,7 @@ def at_work_on(config: DictConfig) -> Iterator[DictConfig]:
     """Give the settings of a job as the job will have them, with Hydra's at their usual place."""
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(config)
-    settings = copy.deepcopy(config)
-    OmegaConf.set_readonly(settings, False)
-    with open_dict(settings):
-        del settings["hydra"]
+    settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
         yield settings
     finally:
@@ -91,6 +88,26 @@ def check_jobs(
 
         _each(jobs, run)
     return configs
+
+
+def keep_composed(jobs: Sequence[Job], configs: Sequence[DictConfig], config: DictConfig) -> None:
+    """Let Hydra take the jobs' configurations as they are, in place of composing each twice more.
+
+    That takes a tenth of a second a time. ``config``: what Hydra sweeps from.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    compose = loader.load_sweep_config
+    kept = {tuple(job.overrides): made for job, made in zip(jobs, configs, strict=True)}
+    for made in kept.values():
+        OmegaConf.set_readonly(made.hydra, None)  # as it was before `at_work_on`
+        made.hydra.sweep.dir = config.hydra.sweep.dir  # may have been settled meanwhile
+        made.hydra.overrides.hydra = config.hydra.overrides.hydra
+
+    def load_sweep_config(master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        made = kept.get(tuple(sweep_overrides)) if master_config is config else None
+        return compose(master_config, sweep_overrides) if made is None else copy.deepcopy(made)
+
+    loader.load_sweep_config = load_sweep_config
 
 
 def check_apart(key: str, jobs: Sequence[Job], configs: Sequence[DictConfig]) -> None:
