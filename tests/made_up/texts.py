@@ -12,9 +12,9 @@ def save_tokenizer(folder):
     vocabulary = {word: number for number, word in enumerate(WORDS)}
     own = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
     own.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    transformers.PreTrainedTokenizerFast(tokenizer_object=own, unk_token="?").save_pretrained(
-        folder
-    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=own, unk_token="?", eos_token="."
+    ).save_pretrained(folder)
 
 
 def llama(seed=0, layers=2):

@@ -40,8 +40,8 @@ ALLOWED = {
     "observation.statistics_file",
     "merging": "files provenance columns faces bars linalg task_vectors methods state_dicts "
     "observation.statistics_file",
-    "benchmark": "files provenance scores escaping bars task_vectors methods state_dicts data "
-    "models checkpoints observation observation.statistics_file",
+    "benchmark": "files provenance scores escaping faces bars task_vectors methods state_dicts "
+    "data models checkpoints observation observation.statistics_file",
     "report.tables": "files scores escaping spelling benchmark",
     "report.plots": "files scores escaping benchmark report.tables",
     "report.text": "files scores escaping columns benchmark report.tables",

@@ -66,7 +66,7 @@ const sideBySide = (first, second) => {
     ["task known", knownText],
     ["MB a task", (run) => megabytes(run.perTask)],
     ["seconds", (run) => seconds(run.time)],
-    ["memory GB", (run) => (run.peak_memory / 1e9).toFixed(2)],
+    ["memory GB", memoryText],
     ["commit", (run) => run.commit],
     ["machine", (run) => run.machine],
     ...[...knobs].map((name) => [name, (run) => {
@@ -90,7 +90,7 @@ const warnings = (first, second, pairs) => {
   if (lost) found.push(`No paired counts: the per-image correctness of ${lost} is lost.`);
   const others = names(pairs.filter(({ same }) => !same));
   if (others) {
-    found.push(`Not the same test images, hence not comparable image by image: ${others}.`);
+    found.push(`Not the same test ${first.unit}, hence not comparable one by one: ${others}.`);
   }
   const count = Math.max(...[first, second].map((run) => Object.keys(shared(run, "tasks")).length));
   if (pairs.length < count) {
@@ -151,10 +151,10 @@ const compared = (first, second) => {
     ? `Settings that differ: ${differing.join(", ")}.` : "All settings are the same.";
   const parts = [sideBySide(first, second), ...warnings(first, second, pairs), quiet(settings)];
   if (!pairs.length) return [...parts, element("p", {}, "No task is in both.")];
-  const explanation = "First minus second, in points. 95% intervals over images, paired, of these "
-    + "two seeds alone: Bonett and Price's for a task; for the mean an approximate one, by the "
+  const explanation = `First minus second, in points. 95% intervals over ${first.unit}, paired, of `
+    + "these two seeds alone: Bonett and Price's for a task; for the mean an approximate one, by the "
     + "normal distribution, where tsv-report compare=[...] takes a bootstrap. The last row adds "
-    + "the images up.";
+    + `the ${first.unit} up.`;
   return [...parts, element("h3", {}, "Task by task"), taskTable(pairs), quiet(explanation)];
 };
 

@@ -67,14 +67,15 @@ const facts = (run) => {
   const stages = Object.entries(shared(run, "seconds"))
     .map(([stage, time]) => `${stage} ${time.toFixed(2)}`);
   const interval = run.interval
-    ? ` ${bounds(run.interval)} over images` : ", no interval: the per-image correctness is lost";
+    ? ` ${bounds(run.interval)} over ${run.unit}` : ", no interval: the per-image correctness is lost";
   const stored = `${megabytes(run.stored_bytes)} MB beside the pretrained backbone, `
     + `${megabytes(run.perTask)} a task`;
   const inference = { own: "the task must be known", one: "one model for all tasks",
     routed: "a router chooses experts for each image; the head of the task is known" };
   return makeList([
     ["absolute", `${percent(run.absolute, 2)}${interval}`],
-    ["normalized", `${percent(run.normalized, 2)} by ${run.normalizer_source}`],
+    ["normalized", isNumber(run.normalized)
+      ? `${percent(run.normalized, 2)} by ${run.normalizer_source}` : null],
     ...publishedFacts(run),
     ["alpha", `${run.alpha} ${alphas ? `of ${alphas} candidates` : "(fixed)"}`],
     ["inference", inference[run.served] || null],
@@ -82,8 +83,8 @@ const facts = (run) => {
       + `${run.seen.backward_passes} backward passes, ${run.seen.seconds.toFixed(1)} s`
       : "no images but those by which alpha is chosen"],
     ["stored", isNumber(run.stored_bytes) ? stored : null],
-    ["seconds", stages.join(", ")],
-    ["peak memory", `${(run.peak_memory / 1e9).toFixed(2)} GB`],
+    ["seconds", stages.join(", ") || null],
+    ["peak memory", run.peak_memory ? `${memoryText(run)} GB` : null],
     ["made", `${run.created} on ${run.machine}`],
     ["commit", run.commit],
     ["fingerprint", run.fingerprint],

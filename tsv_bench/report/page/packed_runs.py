@@ -13,7 +13,7 @@ from tsv_bench.benchmark import published
 from tsv_bench.benchmark.runs import Run
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.beside_published import beside_published, has_published
-from tsv_bench.report.tables.row import Evaluated, Row, row_labels
+from tsv_bench.report.tables.row import Evaluated, Row, row_labels, unit_of
 from tsv_bench.report.tables.statistics import Estimate
 from tsv_bench.report.tables.table import Table
 
@@ -55,6 +55,8 @@ def pack_runs(evaluated: Sequence[Evaluated], tables: Sequence[Table]) -> dict[s
         absolute, normalized = Estimate(run.absolute), Estimate(run.normalized)
         row = Row(label=label, runs=(run,), correct=None, absolute=absolute, normalized=normalized)
         content = _finite(asdict(run))
+        if any(task not in run.normalizer for task in run.tasks):
+            content["normalized"] = None
         settings = content.pop("settings")
         content["settings"] = {name: pool.number(value) for name, value in settings.items()}
         for task, interval in row.accuracy_intervals.items():
@@ -62,6 +64,7 @@ def pack_runs(evaluated: Sequence[Evaluated], tables: Sequence[Table]) -> dict[s
         content |= {name: pool.number(content[name]) for name in POOLED}
         content["label"] = label
         content["served"] = row.served
+        content["unit"] = unit_of([run])
         content["data_seen"] = row.data
         content["interval"] = _interval(run, correct)
         content["published"] = pool.number(_published(row))

@@ -2,7 +2,7 @@
 //
 // Uses: numbers.js, elements.js; chosen and choose of compare.js, openRun of detail.js.
 // Gives: runs, byRunId, shared, settingsOf, where, fullName, publishedText, withInterval,
-//   knownText, valueText, collator to detail.js and compare.js; startRuns to page.js.
+//   knownText, memoryText, valueText, collator to detail.js and compare.js; startRuns to page.js.
 
 // As packed_runs.py packs them: values that many Runs share stand once, in the pool.
 const data = JSON.parse(byId("data").textContent);
@@ -19,7 +19,7 @@ for (const run of runs) {
   run.id = times > 1 ? `${run.fingerprint}-${times}` : run.fingerprint;
   const own = Object.entries(shared(run, "seconds"))
     .filter(([stage]) => !SHARED_STAGES.includes(stage));
-  run.time = own.reduce((sum, [, time]) => sum + time, 0);
+  run.time = own.length ? own.reduce((sum, [, time]) => sum + time, 0) : null;
   run.perTask = isNumber(run.stored_bytes)
     ? run.stored_bytes / Object.keys(shared(run, "tasks")).length : null;
   const published = shared(run, "published");
@@ -41,6 +41,7 @@ const withInterval = (run) => run.interval
   : percent(run.absolute);
 
 const knownText = (run) => ({ own: "yes", one: "no", routed: "router" })[run.served] || NONE;
+const memoryText = (run) => (run.peak_memory ? (run.peak_memory / 1e9).toFixed(2) : NONE);
 const valueText = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
 
 // sort: what a column is ordered by; text: what it shows, null in the column that heads the rows;
@@ -66,8 +67,7 @@ const columns = [
     sort: (run) => run.served === null ? null : knownText(run) },
   { head: "data", text: (run) => run.data_seen, sort: (run) => run.seen ? run.data_seen : null },
   { head: "seconds", text: (run) => seconds(run.time), sort: (run) => run.time, number: true },
-  { head: "memory GB", text: (run) => (run.peak_memory / 1e9).toFixed(2),
-    sort: (run) => run.peak_memory, number: true },
+  { head: "memory GB", text: memoryText, sort: (run) => run.peak_memory || null, number: true },
   { head: "made on", text: (run) => run.created.slice(0, 10), sort: (run) => run.created },
 ].filter(({ sort }) => runs.some((run) => sort(run) !== null && sort(run) !== undefined));
 

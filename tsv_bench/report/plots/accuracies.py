@@ -62,10 +62,10 @@ def caption_methods(table: Table) -> str:
     """Return the caption of `plot_methods`."""
     text = (
         f"Accuracy, mean of the {len(table.tasks)} tasks of {table.suite} ({table.backbone}), and "
-        f"its 95% interval over test images"
+        f"its 95% interval over test {table.unit}"
     )
     if len(table.seeds) > 1:
-        text += ": thick over images, thin over fine-tuning seeds; small dots are the seeds"
+        text += f": thick over {table.unit}, thin over fine-tuning seeds; small dots are the seeds"
     if any(row.is_reference for row in table.rows):
         text += ". Dashed: what methods lie between"
     return f"{text}."

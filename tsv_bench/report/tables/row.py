@@ -122,12 +122,15 @@ class Row:
         return tuple(run.alpha for run in self.runs)
 
     @property
-    def seconds(self) -> float:
-        """Wall time of a Run's own work (merging, choosing alpha, testing), the mean over seeds."""
-        own = (
+    def seconds(self) -> float | None:
+        """Wall time of a Run's own work (merging, choosing alpha, testing), the mean over seeds.
+
+        None if no Run says any.
+        """
+        own = [
             {s: t for s, t in run.seconds.items() if s not in SHARED_STAGES} for run in self.runs
-        )
-        return _mean(sum(seconds.values()) for seconds in own)
+        ]
+        return _mean(sum(seconds.values()) for seconds in own) if any(own) else None
 
     def correct_of(self, seeds: Sequence[int]) -> dict[str, np.ndarray]:
         """Return the per-image correctness of these seeds: task -> [seeds, images]."""
@@ -158,7 +161,12 @@ def build_row(
         normalized = Estimate(float("nan"))
         note(
             f"no normalized accuracy, its Run lacks the accuracy of the fine-tuned model for "
-            f"{unknown[0]!r}. Make it again with: tsv-bench method={runs[0].method}"
+            f"{unknown[0]!r}. "
+            + (
+                f"Make it again with: tsv-bench method={runs[0].method}"
+                if unit_of(runs) == "images"
+                else "Give individual= to save_answers."
+            )
         )
     others = [run for run in runs if is_published(run.normalizer_source)]
     if others and not unknown:
@@ -178,9 +186,16 @@ def build_row(
     elif known and not _partners(runs, individual):
         note(
             "no image interval of normalized accuracy, the individual models that normalize it "
-            "have no Run here. Make it with: tsv-bench method=individual"
+            "have no Run here."
+            + (" Make it with: tsv-bench method=individual" if unit_of(runs) == "images" else "")
         )
     return Row(label=label, runs=runs, correct=correct, absolute=absolute, normalized=normalized)
+
+
+def unit_of(runs: Sequence[Run]) -> str:
+    """Return what was counted: "images", or "examples" of Runs that say so."""
+    units = {run.settings.get("evaluation", {}).get("unit") for run in runs}
+    return "examples" if units == {"examples"} else "images"
 
 
 def normalizer_bits(

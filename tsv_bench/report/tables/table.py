@@ -19,7 +19,7 @@ from tsv_bench.report.tables.notes import (
     note_routers,
     note_variants,
 )
-from tsv_bench.report.tables.row import Evaluated, Row, build_row, row_labels
+from tsv_bench.report.tables.row import Evaluated, Row, build_row, row_labels, unit_of
 from tsv_bench.report.tables.statistics import Estimate
 
 log = logging.getLogger(__name__)
@@ -79,6 +79,11 @@ class Table:
     @property
     def runs(self) -> list[Run]:
         return [run for row in self.rows for run in row.runs]
+
+    @property
+    def unit(self) -> str:
+        """What is counted, "images" or "examples"."""
+        return unit_of(self.runs)
 
     @property
     def sees_data(self) -> bool:

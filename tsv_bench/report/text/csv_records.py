@@ -39,7 +39,8 @@ def row_record(table: Table, row: Row) -> dict[str, Any]:
         record |= {name: estimate.value}
         record |= bounds_record(f"{name}_images", estimate.images)
         record |= bounds_record(f"{name}_seeds", estimate.seeds)
-    record |= {"alpha": math.fsum(row.alphas) / len(row.alphas), "seconds": row.seconds}
+    record |= {"alpha": math.fsum(row.alphas) / len(row.alphas)}
+    record |= {"seconds": "" if row.seconds is None else row.seconds}
     for kind in ("found", "oracle", "head_found"):
         if scores := row.router(kind):
             record |= {f"router_{kind}": math.fsum(scores.values()) / len(scores)}

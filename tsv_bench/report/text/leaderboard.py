@@ -80,10 +80,10 @@ def leaderboard_sheet(table: Table) -> Sheet:
     return Sheet(
         title=f"{table.title}: leaderboard",
         caption=f"Percent, by absolute accuracy; ± half a 95% interval, first over "
-        f"{table.num_images:,} test images, then over seeds; {made_of(table.runs)} A method that "
-        f"serves one model for each task must know the task at inference. sec: of the merge alone. "
-        f"GB: peak resident memory of the process during the Run. MB/task: stored beside the "
-        f"pretrained backbone, over the number of tasks."
+        f"{table.num_images:,} test {table.unit}, then over seeds; {made_of(table.runs)} A "
+        f"method that serves one model for each task must know the task at inference. sec: of the "
+        f"merge alone. GB: peak resident memory of the process during the Run. MB/task: stored "
+        f"beside the pretrained backbone, over the number of tasks."
         + (" data: the images of each task that a method saw." if table.sees_data else ""),
         header=header,
         rows=lines,
@@ -101,7 +101,7 @@ def _cells(row: Row, data: bool) -> list[str]:
         *_estimate(row.normalized),
         "-".join(dict.fromkeys(alphas)),
         "-" if seconds is None else f"{seconds:.1f}" if seconds < 100 else f"{seconds:.0f}",
-        f"{peak_memory(row) / 1e9:.2f}",
+        f"{peak_memory(row) / 1e9:.2f}" if peak_memory(row) else "-",
         "-" if stored is None else f"{stored / 1e6:.1f}",
     ]
 
@@ -125,7 +125,7 @@ def merge_seconds(row: Row) -> float | None:
 
 
 def peak_memory(row: Row) -> int:
-    """Return the peak resident memory in bytes, the highest of the seeds."""
+    """Return the peak resident memory in bytes, the highest of the seeds; 0 if unknown."""
     return max(run.peak_memory for run in row.runs)
 
 

@@ -52,7 +52,9 @@ def row_cells(row: Row, published: bool = False, data: bool = False) -> list[str
     what the method saw follows its label.
     """
     alphas = [f"{alpha:.2f}" for alpha in (min(row.alphas), max(row.alphas))]
-    seconds = f"{row.seconds:.1f}" if row.seconds < 10 else f"{row.seconds:.0f}"
+    seconds = "-"
+    if row.seconds is not None:
+        seconds = f"{row.seconds:.1f}" if row.seconds < 10 else f"{row.seconds:.0f}"
     texts = [row.label, row.data] if data else [row.label]
     for name in ("absolute", "normalized"):
         texts.append(with_interval(getattr(row, name)))

@@ -35,7 +35,11 @@ def runs_sheet(table: Table) -> Sheet:
             [*row_cells(row, table.has_published, table.sees_data), *accuracy_cells(row)]
             for row in table.rows
         ],
-        notes=[*map(_compared, table.comparisons), *table.notes, *table.published_notes],
+        notes=[
+            *(_compared(c, table.unit) for c in table.comparisons),
+            *table.notes,
+            *table.published_notes,
+        ],
     )
 
 
@@ -50,7 +54,7 @@ def runs_parts(table: Table, width: int) -> list[str]:
     if table.has_published:
         parts.append(_published_block(table))
     if table.comparisons:
-        parts.append("\n".join(wrap(_compared(c), width) for c in table.comparisons))
+        parts.append("\n".join(wrap(_compared(c, table.unit), width) for c in table.comparisons))
     return [*parts, *notes([*table.notes, *table.published_notes], width)]
 
 
@@ -100,7 +104,8 @@ def shorten(labels: Sequence[str], width: int) -> list[str]:
 
 
 def _provenance(table: Table) -> str:
-    return f"Percent, 95% intervals over {table.num_images:,} test images; {made_of(table.runs)}"
+    counted = f"{table.num_images:,} test {table.unit}"
+    return f"Percent, 95% intervals over {counted}; {made_of(table.runs)}"
 
 
 def _published_block(table: Table) -> str:
@@ -120,11 +125,11 @@ def _published_block(table: Table) -> str:
     return align(rows, gap=2)
 
 
-def _compared(comparison: Comparison) -> str:
+def _compared(comparison: Comparison, unit: str) -> str:
     """Return 'TSV-M - Task Arithmetic: +2.9 [2.1, 3.7] over images, [1.4, 4.4] over 3 seeds'."""
     estimate = comparison.estimate
     sign = "+" if comparison.kind == "difference" else ""
-    parts = [f"{100 * estimate.value:{sign}.1f} {bounds(estimate.images)} over images"]
+    parts = [f"{100 * estimate.value:{sign}.1f} {bounds(estimate.images)} over {unit}"]
     if estimate.seeds:
         parts.append(f"{bounds(estimate.seeds)} over {comparison.num_seeds} seeds")
     return f"{comparison.text}: {', '.join(parts)}"

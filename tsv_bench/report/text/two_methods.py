@@ -8,6 +8,7 @@ from typing import Any
 
 from tsv_bench.escaping import escape_markdown
 from tsv_bench.files import replace_text
+from tsv_bench.report.tables.row import unit_of
 from tsv_bench.report.tables.statistics import NUM_RESAMPLES, Estimate, Interval
 from tsv_bench.report.tables.two_methods import Compared, OfTask, Paired
 from tsv_bench.report.text.csv_records import bounds_record, to_csv
@@ -55,35 +56,37 @@ def comparison_sheets(compared: Compared) -> list[Sheet]:
         for number in [outcomes[name]]
     )
     total = sum(task.num_images for task in compared.tasks.values())
+    unit = unit_of([*compared.first.runs, *compared.second.runs])
+    one = unit.removesuffix("s")
     means = Sheet(
         title=f"{labels[0]} against {labels[1]}: {where}, {len(compared.tasks)} tasks",
-        caption=f"Percent, {total:,} test images; "
+        caption=f"Percent, {total:,} test {unit}; "
         f"{made_of([*compared.first.runs, *compared.second.runs])}",
-        header=["mean over tasks", *labels, "difference", "over images",
+        header=["mean over tasks", *labels, "difference", f"over {unit}",
                 f"over {len(seeds)} seeds" if len(seeds) > 1 else "over seeds", "p"],
         rows=[
             ["absolute", *_means(compared.absolute)],
             ["normalized", *_means(compared.normalized)],
         ],
         notes=[
-            f"Paired on the same images. 95% intervals: over images by {NUM_RESAMPLES:,} bootstrap "
+            f"Paired on the same {unit}. 95% intervals: over {unit} by {NUM_RESAMPLES:,} bootstrap "
             f"resamples within each task, over seeds Student's t.",
-            f"p: two-sided, that neither method is better on these images, by {NUM_RESAMPLES:,} "
-            f"random exchanges of the two methods' outcomes image by image (all seeds of an "
-            f"image together) within each task.",
+            f"p: two-sided, that neither method is better on these {unit}, by {NUM_RESAMPLES:,} "
+            f"random exchanges of the two methods' outcomes {one} by {one} (all seeds of an "
+            f"{one} together) within each task.",
             *compared.notes,
         ],
     )  # fmt: skip
     by_task = Sheet(
         title=f"{labels[0]} against {labels[1]}, by task: {where}",
         caption=f"{counts} for {labels[0]}. Win and loss: the interval of the difference leaves "
-        f"zero out. Right in one only: images{' of all seeds' if len(seeds) > 1 else ''}.",
+        f"zero out. Right in one only: {unit}{' of all seeds' if len(seeds) > 1 else ''}.",
         header=["task", *labels, "difference", "interval", "outcome",
                 *(f"only {label}" for label in labels)],
         rows=[_task_cells(task) for task in compared.tasks.values()],
         notes=[
             "95% intervals: of accuracies Wilson's, of the paired difference Bonett and Price's; "
-            "over images, and of each task alone, not corrected for their number.",
+            f"over {unit}, and of each task alone, not corrected for their number.",
         ],
     )  # fmt: skip
     return [means, by_task]
