@@ -99,8 +99,8 @@ class Inputs:
 
 
 def open_inputs(
-    pretrained: Path | str,
-    finetuned: Mapping[str, Path | str],
+    pretrained: Path | str | StateDict,
+    finetuned: Mapping[str, Path | str | StateDict],
     device: str = "cpu",
     ancestor: Path | str | None = None,
     choices: Choices = Choices(),  # noqa: B008, it is frozen
@@ -258,7 +258,7 @@ def warn_of_repeated(inputs: Inputs, hashes: Mapping[str, Hashes]) -> None:
         log.warning(f"{' and '.join(tasks)} are the same checkpoint: it counts {len(tasks)} times.")
 
 
-def check_tasks(finetuned: Mapping[str, Path | str]) -> None:
+def check_tasks(finetuned: Mapping[str, object]) -> None:
     """Raise ValueError unless there is a task and every task's name can be a file's name."""
     if not finetuned:
         raise ValueError("no fine-tuned checkpoints: give at least one, as in {cars: cars.pt}.")

@@ -116,6 +116,72 @@ def test_quantized_weights_are_refused():
         tsv_bench.merge(codes, {"a": other})
 
 
+def test_names_are_paired_as_in_files(tmp_path):
+    """Wrapped dicts, prefixes of training programs, and a file beside what is in memory."""
+    write_checkpoints(tmp_path)
+    named = {f"module.{name}": tensor for name, tensor in STATES["a"].items()}
+    given = {"a": {"state_dict": named, "epoch": 3}, "b": tmp_path / "b.safetensors"}
+    found = tsv_bench.merge({"model": pretrained()}, given, progress=False)
+    assert list(found) == list(pretrained())
+    same(found, tsv_bench.merge(pretrained(), STATES, progress=False))
+
+
+def language_model(seed, head=None, classes=None):
+    """An embedding, a matrix, and a head: tied if ``head`` is, or of some classes."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {"embed.weight": torch.randn(6, 4, generator=generator),
+             "layer.weight": torch.randn(4, 4, generator=generator)}  # fmt: skip
+    if head == "tied":
+        state["lm_head.weight"] = state["embed.weight"]
+    if classes:
+        state["head.weight"] = torch.randn(classes, 4, generator=generator)
+    return state
+
+
+def test_a_tied_head_stays_tied_under_random_masks():
+    base, a, b = (language_model(seed, "tied") for seed in range(3))
+    del b["lm_head.weight"]  # as by save_pretrained
+    for states in ({"a": a}, {"a": a, "b": b}):
+        found = tsv_bench.merge(base, states, "dare_ta", density=0.5, progress=False)
+        assert list(found) == list(base)
+        assert torch.equal(found["lm_head.weight"], found["embed.weight"])
+
+
+def test_heads_of_other_classes_are_refused_and_left_on_request():
+    base, a, b = language_model(0), language_model(1, classes=2), language_model(2, classes=3)
+    tuned = {"a": a, "b": b}
+    with pytest.raises(ValueError, match=r"a: .*alone has head.weight.*shared_only=true"):
+        tsv_bench.merge(base, tuned, "weight_average")
+    found = tsv_bench.merge(base, tuned, "weight_average", shared_only=True, progress=False)
+    assert list(found) == list(base)
+    mean = (a["layer.weight"] + b["layer.weight"]) / 2
+    torch.testing.assert_close(found["layer.weight"], mean, rtol=0, atol=1e-6)
+    found = tsv_bench.merge(
+        base, tuned, "weight_average", shared_only=True, rest_from="b", progress=False
+    )
+    assert torch.equal(found["head.weight"], b["head.weight"])
+    assert found["head.weight"] is not b["head.weight"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.full((4, 4), torch.nan), "a: .* holds NaN or infinity in 'layer.weight'"),
+        (torch.empty(4, 4, device="meta"), "a: 'layer.weight' is a meta tensor"),
+        (torch.eye(4).to_sparse(), "a: 'layer.weight' is a sparse or quantized tensor"),
+    ],
+)
+def test_values_that_are_none_are_refused(value, message):
+    with pytest.raises(ValueError, match=message):
+        tsv_bench.merge(language_model(0), {"a": language_model(1) | {"layer.weight": value}})
+
+
+def test_factors_without_their_configuration_are_refused():
+    factors = {"layer.lora_A.weight": torch.ones(1, 4), "layer.lora_B.weight": torch.ones(4, 1)}
+    with pytest.raises(ValueError, match="a: these are a LoRA adapter's factors: give the path"):
+        tsv_bench.merge(language_model(0), {"a": factors})
+
+
 def test_a_missing_file_is_named():
     with pytest.raises(FileNotFoundError, match=r"b: .*there.pt"):
         tsv_bench.merge(pretrained(), {"a": STATES["a"], "b": "there.pt"})

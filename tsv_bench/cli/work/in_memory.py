@@ -23,14 +23,16 @@ from tsv_bench.merging.scaling.layer_alphas import LayerAlphas
 from tsv_bench.merging.scaling.task_weights import Weighted
 from tsv_bench.methods.forms import Served, Shared
 from tsv_bench.methods.served import form_by_trial, served_by
-from tsv_bench.state_dicts.adapters.adapted import open_checkpoint
+from tsv_bench.state_dicts.adapters.adapter import is_adapter
+from tsv_bench.state_dicts.entries.choices import Choices
+from tsv_bench.state_dicts.entries.given import IN_MEMORY, given_state_dict
 from tsv_bench.state_dicts.entries.kinds import is_running
-from tsv_bench.state_dicts.entries.quantized import check_integers, check_unscaled
-from tsv_bench.state_dicts.inputs import check_changes, check_tasks
-from tsv_bench.state_dicts.open_vectors import open_task_vector
+from tsv_bench.state_dicts.entries.wrappers import tensors_of, weights_in
+from tsv_bench.state_dicts.inputs import Inputs, check_deltas, check_tasks, open_inputs
+from tsv_bench.state_dicts.integrity import check_finite
 from tsv_bench.state_dicts.overflow import fitted
 from tsv_bench.state_dicts.state_dict import StateDict
-from tsv_bench.task_vectors.lazy import LazyMapping, as_lazy
+from tsv_bench.task_vectors.lazy import LazyMapping
 from tsv_bench.task_vectors.streaming import stream
 from tsv_bench.task_vectors.task_vector import TaskVector
 
@@ -49,6 +51,9 @@ def merge(
     weights: Mapping[str, float] | None = None,
     stacked: bool = False,
     kernels: bool = False,
+    shared_only: bool = False,
+    rest_from: str | None = None,
+    embeddings: str | None = None,
     device: str = "cpu",
     progress: bool = True,
     knobs: Mapping[str, Any] | None = None,
@@ -58,9 +63,10 @@ def merge(
 
     A checkpoint is a state dict, a module, or the path of one. ``method`` is a name of conf/method,
     its knobs are further keywords, or stand in ``knobs``. ``alpha``, ``alpha_by_depth``,
-    ``weights``, ``stacked`` and ``kernels`` are those of tsv-merge, with its defaults. A method
+    ``weights``, ``stacked``, ``kernels``, ``shared_only``, ``rest_from`` and ``embeddings`` are
+    those of tsv-merge, with its defaults; names are paired as it does (docs/inputs.md). A method
     that serves each task its own vector returns task -> state dict. The result lies where the
-    pretrained tensors do.
+    pretrained tensors do; entries that are tied share their memory.
 
     Raises ValueError for what tsv-merge refuses, and for a method that needs data or serves more
     than weights.
@@ -74,6 +80,7 @@ def merge(
             f"method={method!r} needs {what} beside the weights, which tsv-merge or tsv-bench give "
             f"it. In memory there are weights alone."
         )
+    choices = Choices(shared_only=shared_only, rest_from=rest_from, embeddings=embeddings)
     alphas = _alphas(alpha, alpha_by_depth, settled_alpha(said, len(finetuned), weights))
     serve = chosen.by_default().serve
     if stacked or kernels:
@@ -90,26 +97,25 @@ def merge(
         check_weights(weights, finetuned, rule)
         serve = Weighted(serve, weights, rule)
 
-    base = _opened("pretrained", pretrained)
-    like = pretrained if isinstance(pretrained, str | Path) else "a state dict"
-    states = {task: _opened(task, given, like) for task, given in finetuned.items()}
-    vectors = {task: _vector(task, base, state, device) for task, state in states.items()}
-    check_integers(base, {t: s for t, s in states.items() if type(vectors[t]) is TaskVector})
-    of_layers = alphas.of(base)
-    check_changes(vectors, "the pretrained one")
+    inputs = _inputs(pretrained, finetuned, device, choices)
+    of_layers = alphas.of(next(iter(inputs.vectors.values())))
     form = form_by_trial(serve, finetuned)
     if not issubclass(form, Served) or form.__name__ in ("Adapted", "Routed"):
         raise ValueError(
             f"method={method!r} serves more than weights, which no state dict holds. tsv-bench "
             f"evaluates it."
         )
-    served = served_by(serve, vectors, method)
-    finish = partial(_finished, base, of_layers)
+    served = served_by(serve, inputs.vectors, method)
+    places = _places(pretrained)
+    finish = partial(_finished, inputs.pretrained, of_layers)
     if form is Shared:
-        of_all = partial(finish, list(vectors.values()))
-        return _state_dict(base, next(iter(served.values())), of_all, "merging", progress)
+        of_all = partial(finish, list(inputs.vectors.values()))
+        vector = next(iter(served.values()))
+        return _state_dict(inputs, vector, of_all, places, "merging", progress)
     return {
-        task: _state_dict(base, served[task], partial(finish, [vectors[task]]), task, progress)
+        task: _state_dict(
+            inputs, served[task], partial(finish, [inputs.vectors[task]]), places, task, progress
+        )
         for task in served
     }
 
@@ -124,38 +130,47 @@ def _alphas(
     return LayerAlphas(default=number, patterns=patterns, by_depth=tuple(by_depth or ()))
 
 
-def _opened(name: str, given: Checkpoint, pretrained: str | Path | None = None) -> LazyMapping:
-    """Return a checkpoint's tensors. Raises ValueError or OSError that names it.
+def _inputs(
+    pretrained: Checkpoint, finetuned: Mapping[str, Checkpoint], device: str, choices: Choices
+) -> Inputs:
+    """Open and check the checkpoints as those of tsv-merge are. Raises ValueError or OSError."""
+    opened = {n: _opened(n, given) for n, given in {"pretrained": pretrained, **finetuned}.items()}
+    base = opened.pop("pretrained")
+    inputs = open_inputs(base, opened, device, choices=choices).once_each()
+    for name, state in inputs.states.items():
+        try:
+            check_finite(state, partial(inputs.alike, name))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    check_deltas(inputs)
+    return inputs
 
-    ``pretrained``: what a fine-tuned one is compared with.
-    """
+
+def _opened(name: str, given: Checkpoint) -> StateDict | Path | str:
+    """Return a checkpoint's tensors, or its path. Raises ValueError that names it."""
+    if isinstance(given, str | Path):
+        return given
     try:
-        if isinstance(given, str | Path):
-            state = open_checkpoint(given, pretrained)
-            check_unscaled(state)
-            return state
         if isinstance(given, nn.Module):
             given = given.state_dict()
         if not isinstance(given, Mapping) or not given:
             raise ValueError(f"{type(given).__name__} is no state dict, module or path.")
-        for key, tensor in given.items() if isinstance(given, dict) else ():
-            if not isinstance(tensor, Tensor):
-                raise ValueError(f"{key!r} is a {type(tensor).__name__} and no tensor.")
-        check_unscaled(as_lazy(given))
-        return as_lazy(given)
+        state = given_state_dict(given)
+        if is_adapter(state) and state.path == IN_MEMORY:
+            raise ValueError("these are a LoRA adapter's factors: give the path of its folder.")
+        return state
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    except OSError as error:
-        raise type(error)(f"{name}: {error}") from error
 
 
-def _vector(task: str, base: LazyMapping, tuned: LazyMapping, device: str) -> TaskVector:
-    try:
-        if isinstance(tuned, StateDict):
-            return open_task_vector(base, tuned, device)
-        return TaskVector(base, tuned, device)
-    except ValueError as error:
-        raise ValueError(f"{task}: {error}") from error
+def _places(pretrained: Checkpoint) -> dict[str, torch.device]:
+    """Return the device of each pretrained tensor that does not lie in ordinary memory."""
+    if isinstance(pretrained, nn.Module):
+        pretrained = pretrained.state_dict()
+    if not isinstance(pretrained, dict):
+        return {}
+    tensors = tensors_of(weights_in(IN_MEMORY, pretrained))
+    return {name: tensor.device for name, tensor in tensors.items() if tensor.device.type != "cpu"}
 
 
 def _finished(
@@ -177,21 +192,30 @@ def _finished(
 
 
 def _state_dict(
-    base: LazyMapping, vector: LazyMapping, finish: Any, label: str, progress: bool
+    inputs: Inputs,
+    vector: LazyMapping,
+    finish: Any,
+    places: Mapping[str, torch.device],
+    label: str,
+    progress: bool,
 ) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    base, found = inputs.base, {}
     with (
         torch.no_grad(),
         bars.bar(total=len(vector), desc=label, unit="layer", disable=not progress) as bar,
     ):
         for name, start, rows in stream(vector, finish):
             if name not in found:
-                place = base.rows(name, 0, 1).device
-                found[name] = torch.empty(base.shape(name), dtype=base.dtype(name), device=place)
+                shape, dtype = base.shape(name), base.dtype(name)
+                found[name] = torch.empty(shape, dtype=dtype, device=places.get(name))
                 bar.update()
             if rows.ndim:
                 found[name][start : start + len(rows)] = rows
             else:
                 found[name].copy_(rows)
-    # In the pretrained order; what has no delta, such as an integer buffer, as it is there.
-    return {name: found[name] if name in found else base[name].clone() for name in base}
+    for name, first in inputs.tied.items():
+        found[name] = found[first]
+    # In the pretrained order; what is not merged, such as an integer buffer, as it is there.
+    return {
+        name: found[name] if name in found else base[name].to(places.get(name)) for name in base
+    }

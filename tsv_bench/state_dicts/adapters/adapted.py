@@ -25,13 +25,18 @@ def base_and_adapter(path: Path | str) -> tuple[str, str] | None:
     return base, adapter
 
 
-def open_checkpoint(path: Path | str, pretrained: Path | str | None = None) -> StateDict:
-    """Open a checkpoint, which may be BASE+ADAPTER.
+def open_checkpoint(
+    path: Path | str | StateDict, pretrained: Path | str | StateDict | None = None
+) -> StateDict:
+    """Open a checkpoint, which may be BASE+ADAPTER; return one that is open already.
 
-    ``pretrained``: the path of what a fine-tuned one is compared with. If it is BASE, the adapter
-    alone is opened: its task vector then has factors. Raises FileNotFoundError or ValueError as
-    `open_state_dict`, and for an ADAPTER that is none.
+    ``pretrained``: the path of what a fine-tuned one is compared with, or that itself. If it is
+    BASE, the adapter alone is opened: its task vector then has factors. Raises FileNotFoundError or
+    ValueError as `open_state_dict`, and for an ADAPTER that is none.
     """
+    if isinstance(path, StateDict):
+        return path
+    pretrained = pretrained.path if isinstance(pretrained, StateDict) else pretrained
     both = base_and_adapter(path)
     if both is None:
         return open_state_dict(path)

@@ -35,7 +35,7 @@ def weights_in(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
         keys = list(found)
         raise ValueError(
             f"{path} holds weights under {len(keys)} keys, {', '.join(keys[:3])}: which are meant? "
-            f"Save them alone, torch.save(torch.load(...)[{reprlib.repr(keys[0])}], ...)."
+            f"Give them alone, as by torch.save(torch.load(...)[{reprlib.repr(keys[0])}], ...)."
         )
     return next(iter(found.values()), content)
 
