@@ -3,7 +3,7 @@
 import made_up.tasks
 import pytest
 import torch
-from made_up import backbones
+from made_up import adapter_files, backbones
 from made_up import tower_files as saved
 from made_up.pickles import Encoder, pickle_as
 from safetensors.torch import save_file
@@ -65,6 +65,17 @@ def test_a_foreign_checkpoint_is_refused_before_any_is_read(backbone, tmp_path):
     source = Folder(folder=tmp_path, generation="other")
     with pytest.raises(ValueError, match="of cars at .*it holds 'transformer.resblocks.2"):
         source.checkpoint(backbone, CARS, pytest.fail)
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_an_adapter_is_refused_and_says_what_makes_a_checkpoint_of_it(as_file, backbone, tmp_path):
+    folder = adapter_files.write(tmp_path / "cars")
+    if as_file:
+        (folder / "adapter_model.safetensors").rename(tmp_path / "cars.safetensors")
+    with pytest.raises(
+        ValueError, match=r"cars\S* is a LoRA adapter.*output=cars.safet"
+    ):
+        Folder(folder=tmp_path, generation="other").checkpoint(backbone, CARS, pytest.fail)
 
 
 def test_a_whole_pickled_encoder_is_named_by_who_writes_such(backbone, tmp_path):

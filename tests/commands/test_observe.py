@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from made_up import tower_files
+from made_up import adapter_files, tower_files
 from made_up.backbones import SMALL as SMALL_CLIP
 from made_up.backbones import clip
 from made_up.texts import TEXT, gpt2, llama, save
@@ -236,10 +236,14 @@ def test_wrong_statistics_are_one_message(folder, arguments, message):
         (["classes=all"], "classes='all' is not a way to take"),
         (["backbone=mini", "finetuned=other.safetensors"], "other.safetensors"),
         (["texts=none.txt"], "none.txt"),
+        (["finetuned=adapter"], "adapter is a LoRA adapter, which tsv-merge and tsv-analyze read"),
+        (["finetuned=adapter", "texts=plain.inputs.safetensors"], "Write it first: tsv-merge"),
     ],
 )
 def test_mistakes_are_one_message(folder, arguments, message):
     save_file({"weight": torch.ones(2, 2)}, folder / "other.safetensors")
+    if not (folder / "adapter").exists():
+        adapter_files.write(folder / "apart" / "adapter").rename(folder / "adapter")
     save_file({"weight": torch.ones(2, 2)}, folder / "plain.inputs.safetensors")
     given = {"finetuned": "a.safetensors", "output": "new"}
     given |= dict(argument.split("=", 1) for argument in arguments)

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tsv_bench.state_dicts.adapters.inputs import check_no_adapter
 from tsv_bench.state_dicts.entries.views import unwrapped
 from tsv_bench.state_dicts.low_rank import is_compressed
 from tsv_bench.state_dicts.masked import is_masked
@@ -136,8 +137,10 @@ def image_tower(state: StateDict, pretrained: Mapping[str, Tensor]) -> StateDict
 
     It is ``state`` itself if that has these names or is one of our compressed files. Names as of
     modules that were wrapped for training are read without ``module`` and ``_orig_mod``. Raises
-    ValueError if the naming is unknown, or if parameters or shapes are not the backbone's.
+    ValueError if the naming is unknown, if parameters or shapes are not the backbone's, or if it is
+    an adapter.
     """
+    check_no_adapter(state)
     pretrained, state = as_lazy(pretrained), unwrapped(state)
     naming = naming_of(state, pretrained)
     if naming == "compressed":

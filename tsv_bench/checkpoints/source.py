@@ -17,6 +17,8 @@ from tsv_bench.checkpoints.image_tower import image_tower
 from tsv_bench.checkpoints.pickled_heads import pickled_by
 from tsv_bench.data import Split, Task
 from tsv_bench.models import Backbone
+from tsv_bench.state_dicts.adapters.config import CONFIG_FILE
+from tsv_bench.state_dicts.adapters.inputs import no_network
 from tsv_bench.state_dicts.integrity import content_hash
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
@@ -105,6 +107,8 @@ class Folder(FileSource):
         """Return the task's file. Raises OSError if there is none, ValueError if there are two."""
         path = Path(self.folder).expanduser() / f"{task.name}.safetensors"
         found = [p for suffix in SUFFIXES if (p := path.with_suffix(suffix)).exists()]
+        if not found and (path.with_suffix("") / CONFIG_FILE).is_file():
+            raise no_network(path.with_suffix(""))
         if not found:
             raise FileNotFoundError(
                 f"no checkpoint of {backbone_name} on {task.name} at {path}, nor one that ends in "

@@ -16,6 +16,7 @@ from tsv_bench.models import zero_shot_heads
 from tsv_bench.observation.gather import drawn
 from tsv_bench.observation.observe_files import observe_images, observe_texts, output_paths
 from tsv_bench.observation.statistics_file import identity
+from tsv_bench.state_dicts.adapters.inputs import check_no_adapter
 from tsv_bench.state_dicts.integrity import checked_hashes
 from tsv_bench.state_dicts.state_dict import StateDict, open_state_dict
 
@@ -28,6 +29,7 @@ def observe(config: DictConfig, kinds: Sequence[str]) -> None:
     device = one_device(set_up_machine(config))
     paths = output_paths(Path(config.output), kinds, config.overwrite)
     state = open_state_dict(config.finetuned)
+    check_no_adapter(state)
     about = {"checkpoint": identity(checked_hashes(state)), "seed": config.seed}
     if config.texts is None:
         of_images(config, state, paths, about, device)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 from tsv_bench.files import remembered_sha256
 from tsv_bench.state_dicts.adapters.adapter import AdapterTaskVector, config_of, is_adapter
@@ -17,6 +18,22 @@ def check_whole(pretrained: StateDict) -> None:
             f"pretrained: {pretrained.path} is an adapter. pretrained= is the whole model that "
             f"adapters were trained on; adapters go under finetuned=."
         )
+
+
+def check_no_adapter(state: StateDict) -> None:
+    """Raise ValueError if a checkpoint whose network is to be run is an adapter."""
+    if is_adapter(state):
+        raise no_network(state.path)
+
+
+def no_network(path: Path) -> ValueError:
+    """Return the error of an adapter where a whole network is wanted."""
+    return ValueError(
+        f"{path} is a LoRA adapter, which tsv-merge and tsv-analyze read. Here a whole checkpoint "
+        f"is wanted. Write it first: tsv-merge method=weight_average pretrained=BASE "
+        f"finetuned='{{one: {path}}}' write=model output={path.with_suffix('').name}.safetensors, "
+        f"where BASE is what it was trained on."
+    )
 
 
 def warn_of_other_bases(vectors: Mapping[str, Mapping]) -> None:
