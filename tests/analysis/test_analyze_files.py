@@ -46,8 +46,9 @@ def test_the_old_figures_stay_until_the_new_ones_are_whole(folder, monkeypatch):
 def test_what_all_checkpoints_have_is_measured_by_choice(folder):
     for task in TASKS:
         save(finetuned(3) | {"head.weight": torch.ones(2, 2)}, folder / f"{task}.safetensors")
-    with pytest.raises(ValueError, match="a: cannot subtract .* first 'head.weight'"):
+    with pytest.raises(ValueError, match="a: cannot subtract .* first 'head.weight'") as refusal:
         analyzed()
+    assert str(refusal.value).endswith("Then shared_only=true measures what all have.")
     found = analyzed(choices=Choices(shared_only=True), figures=False)
     assert found.records["overall"]["num_matrices"]
 

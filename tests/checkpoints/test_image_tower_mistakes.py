@@ -115,6 +115,7 @@ def test_missing_and_unknown_names_are_told(naming, key, beside, tmp_path):
 
     told = refused({**content, first: tensor, key: tensor}, tmp_path)
     assert "it lacks" not in told and f"it holds {first!r}, which" in told
+    assert "A head is left out: heads are made of class names." in told
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,7 @@ def test_an_adapter_is_refused_and_says_what_makes_a_checkpoint_of_it(as_file, b
     folder = adapter_files.write(tmp_path / "cars")
     if as_file:
         (folder / "adapter_model.safetensors").rename(tmp_path / "cars.safetensors")
-    with pytest.raises(
-        ValueError, match=r"cars\S* is a LoRA adapter.*output=cars.safet"
-    ):
+    with pytest.raises(ValueError, match=r"cars\S* is a LoRA adapter.*output=cars.safet"):
         Folder(folder=tmp_path, generation="other").checkpoint(backbone, CARS, pytest.fail)
 
 

@@ -109,14 +109,24 @@ def test_a_tied_pair_that_is_stored_twice_gets_one_mask(tmp_path):
         embedding = torch.randn(32, 8)
         states[name] = {"embed.weight": embedding, "w": torch.randn(8, 8)}
         states[name]["lm_head.weight"] = embedding.clone()
+        bias = torch.randn(32)  # of BERT's head, under both its names
+        states[name] |= {"predictions.bias": bias, "predictions.decoder.bias": bias.clone()}
     write(tmp_path, states)
     drop = {"density": 0.5, "seed": 0}
     [found] = merged(tmp_path, "dare_ta", knobs=drop)
-    assert torch.equal(found["embed.weight"], found["lm_head.weight"])
     [vector] = merged(tmp_path, "dare_ta", "vector.safetensors", knobs=drop, write="vector")
-    assert torch.equal(vector["embed.weight"], vector["lm_head.weight"])
-    for each in merged(tmp_path, "emr", "each"):
-        assert torch.equal(each["embed.weight"], each["lm_head.weight"])
+    for state in (found, vector, *merged(tmp_path, "emr", "each")):
+        assert torch.equal(state["embed.weight"], state["lm_head.weight"])
+        assert torch.equal(state["predictions.bias"], state["predictions.decoder.bias"])
+
+
+def test_vectors_that_are_alike_by_chance_are_not_tied(tmp_path):
+    states = {n: {"a.bias": torch.full((64,), float(i)), "w": torch.eye(4)}
+              for i, n in enumerate(("base", "a", "b"))}  # fmt: skip
+    states = {n: state | {"b.bias": state["a.bias"].clone()} for n, state in states.items()}
+    write(tmp_path, states)
+    [found] = merged(tmp_path, "dare_ta", knobs={"density": 0.5, "seed": 0})
+    assert not torch.equal(found["a.bias"], found["b.bias"])
 
 
 def test_quantized_weights_are_refused_before_anything_is_written(tmp_path):

@@ -57,12 +57,12 @@ def test_a_merge_that_overflows_writes_nothing(tmp_path, dtype, method):
     large = {n: 100 * t if t.is_floating_point() else t for n, t in finetuned(0).items()}
     save(large, tmp_path / "a.safetensors")
     out, knobs = ("out", {"mask_lambda": 0.4}) if "mask" in method else ("out.safetensors", {})
-    with pytest.raises(ValueError, match="does not fit .* Lower alpha, or write a wider type"):
+    with pytest.raises(ValueError, match="does not fit .* Lower alpha"):
         made(tmp_path, method, out, alpha=1e38, knobs=knobs)
     assert not list(tmp_path.rglob("out/*")) and not (tmp_path / "out.safetensors").exists()
 
 
 def test_weights_of_a_run_that_overflow_are_not_written(tmp_path):
-    with pytest.raises(ValueError, match="'w' does not fit float32: its largest value is inf"):
+    with pytest.raises(ValueError, match="'w' does not fit float32: .* is inf.* beyond float32"):
         write_weights(dataclasses.replace(RUN, alpha=1e39), PRETRAINED, SERVED, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ analyze("base.safetensors", {"a": "a.pt", "b": "b/"}, "analysis")
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ def analyze(
     """
     started = time.monotonic()
     output = Path(output)
+    choices = replace(choices, measured=True)
     inputs = open_inputs(pretrained, finetuned, device, choices=choices)
     layers = chosen_layers(inputs.vectors, settings)
     if output.exists() and not output.is_dir():

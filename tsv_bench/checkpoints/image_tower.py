@@ -211,9 +211,11 @@ def check_names(state: StateDict, naming: str, places: Mapping[str, Place | None
         return
     found = [f"it lacks {_first(lacking)}"] * bool(lacking)
     found += [f"it holds {_first(odd)}, which the backbone has not"] * bool(odd)
+    head = "" if lacking else "A head is left out: heads are made of class names. "
     raise ValueError(
         f"{state.path}, in the naming {naming!r}, has different parameters than the backbone: "
-        f"{' and '.join(found)}. {guess(state, places)}Were both written by the same backbone?"
+        f"{' and '.join(found)}. {head}{guess(state, places)}Were both written by the same "
+        f"backbone?"
     )
 
 

@@ -19,11 +19,16 @@ def fitted(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
     if max(-low.item(), high.item()) < _rounded_to_infinity(dtype):
         return values.to(dtype)
     largest = wide.abs().nan_to_num(torch.inf, torch.inf).max().item()
+    kind = str(dtype).removeprefix("torch.")
+    advice = (
+        "Lower alpha: with it the model is beyond float32, in which it is computed."
+        if math.isinf(largest)
+        else "Lower alpha, or write a wider type: dtype=, or precision= where files are compressed."
+    )
     raise ValueError(
-        f"{name!r} does not fit {str(dtype).removeprefix('torch.')}: its largest value is "
-        f"{largest:.3g}, and {torch.finfo(dtype).max:.3g} is the largest that this type has. Lower "
-        f"alpha, or write a wider type: that of the pretrained checkpoint, or precision= where "
-        f"files are compressed."
+        f"{name!r} does not fit {kind}: its largest value is "
+        f"{largest:.3g}, and {torch.finfo(dtype).max:.3g} is the largest that this type has. "
+        f"{advice}"
     )
 
 

@@ -30,6 +30,7 @@ MISSPELT = {
     "suite.tasks=[digits,sings]": "unknown task 'sings'; did you mean 'signs'",
     "+suite.tasks=[latn]": "unknown task 'latn'; did you mean 'latin'",
     "metod=ties": "unknown key 'metod'; did you mean 'method'",
+    "shared_only=true": "shared_only= is a setting of tsv-analyze and tsv-merge.",
     "sede=1": "unknown key 'sede'; did you mean 'seed'",
     "method.polr=eigen": "unknown key 'polr' in method; did you mean 'polar'",
     "paths.rnus=elsewhere": "unknown key 'rnus' in paths; did you mean 'runs'",

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+import torchvision
 from made_up.merges import finetuned, merge, pretrained, same, write_checkpoints
 from torch import nn
 
@@ -215,3 +216,31 @@ def test_experts_of_a_mixtral_are_matrices_if_so_asked():
             expected = base[name][expert] + methods.tsv_merge(own)["a"]["w"]
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)  # float32
     models[0].load_state_dict(merged)
+
+
+def test_kernels_of_a_resnet_are_matrices_if_so_asked():
+    """A block of torchvision's, with its normalizations; it takes the result."""
+    block = torchvision.models.resnet.BasicBlock
+    models = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        models.append(nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), block(6, 6)))
+        for name, buffer in models[-1].named_buffers():
+            if "running" in name:
+                buffer.uniform_(0.5, 1.5)
+    base, a, b = (model.state_dict() for model in models)
+    merged = tsv_bench.merge(models[0], {"a": a, "b": b}, kernels=True, progress=False)
+    kernels = [name for name, tensor in base.items() if tensor.ndim == 4]
+    assert len(kernels) == 3
+    for name in kernels:
+        own = {task: {"w": (state[name] - base[name]).flatten(1)}
+               for task, state in (("a", a), ("b", b))}  # fmt: skip
+        expected = base[name].flatten(1) + methods.tsv_merge(own)["a"]["w"]
+        torch.testing.assert_close(merged[name].flatten(1), expected, rtol=0, atol=1e-5)  # float32
+    plain = tsv_bench.merge(models[0], {"a": a, "b": b}, progress=False)
+    assert not any(torch.allclose(plain[name], merged[name], atol=1e-3) for name in kernels)
+    running = [name for name in base if "running" in name]
+    for name in running:
+        torch.testing.assert_close(merged[name], (a[name] + b[name]) / 2, rtol=0, atol=1e-6)
+    models[0].load_state_dict(merged)
+    assert models[0].eval()(torch.ones(1, 3, 8, 8)).isfinite().all()

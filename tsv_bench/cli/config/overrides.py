@@ -238,9 +238,16 @@ def check_key(override: Override, known: DictConfig, where: str) -> None:
             candidates = names if depth else sorted({*names, *groups()})
             raise ValueError(
                 f"unknown key {part!r}{inside}{nearest(part, candidates)} "
-                f"There are: {', '.join(candidates)}."
+                f"There are: {', '.join(candidates)}.{'' if depth else of_others(part)}"
             )
         node = node._get_node(part)
+
+
+def of_others(key: str) -> str:
+    """Return a sentence on the commands that have this setting; "" if there is none."""
+    files = sorted(CONF.glob("*.yaml"))
+    having = [f"tsv-{f.stem}" for f in files if key in OmegaConf.load(f)]
+    return f" {key}= is a setting of {' and '.join(having)}." if having else ""
 
 
 def as_typed(value: object) -> str:

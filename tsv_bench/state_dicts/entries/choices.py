@@ -12,11 +12,18 @@ class Choices:
 
     ``shared_only``: those that all have are merged, the rest is the pretrained one's, or
     ``rest_from`` a task. ``embeddings``: of rows that not all have, one of `EMBEDDINGS`.
+    ``measured``: nothing is written, so that messages have nothing to say of the rest.
     """
 
     shared_only: bool = False
     rest_from: str | None = None
     embeddings: str | None = None
+    measured: bool = False
+
+    @property
+    def verb(self) -> str:
+        """What is done with entries that all have."""
+        return "measures" if self.measured else "merges"
 
     def check(self, tasks: Collection[str]) -> None:
         """Raise ValueError for a value that there is not."""

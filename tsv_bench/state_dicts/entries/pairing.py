@@ -71,17 +71,17 @@ def check_pairing(own: Pairing, base: StateDict, state: StateDict, choices: Choi
     """Raise ValueError for entries that do not agree, unless a choice says what becomes of them."""
     if odd := [*own.lacking, *own.extra]:
         if not choices.shared_only:
-            raise ValueError(_different(own, odd))
+            raise ValueError(_different(own, odd, choices))
     if own.sizes and not choices.shared_only:
         name = own.sizes[0]
-        head = (
-            ""
-            if is_vocabulary(name)
-            else (
-                " If it is a head, of other classes: shared_only=true merges all others, and keeps "
-                "the pretrained one; rest_from=TASK takes that of a task."
+        head = ""
+        if not is_vocabulary(name):
+            head = f" If it is a head, of other classes: shared_only=true {choices.verb} all others"
+            head += (
+                "."
+                if choices.measured
+                else ", and keeps the pretrained one; rest_from=TASK takes that of a task."
             )
-        )
         raise ValueError(
             f"cannot subtract checkpoints of different shapes: {name!r} is "
             f"{tuple(base.shape(name))} in the pretrained and "
@@ -94,12 +94,13 @@ def check_pairing(own: Pairing, base: StateDict, state: StateDict, choices: Choi
         raise ValueError(
             f"cannot subtract checkpoints of different shapes: {name!r} has {rows[0]} rows in the "
             f"pretrained and {rows[1]} in the fine-tuned one, one for each token of the "
-            f"vocabulary. embeddings=truncate merges the rows that all have and drops the others, "
-            f"embeddings=pad keeps all, embeddings=pretrained keeps the pretrained ones unmerged."
+            f"vocabulary. embeddings=truncate {choices.verb} the rows that all have and drops the "
+            f"others, embeddings=pad keeps all, embeddings=pretrained "
+            + ("leaves them out." if choices.measured else "keeps the pretrained ones unmerged.")
         )
 
 
-def _different(own: Pairing, odd: list[str]) -> str:
+def _different(own: Pairing, odd: list[str], choices: Choices) -> str:
     sides = []
     if own.lacking:
         sides.append(f"the pretrained one alone has {named(own.lacking)}")
@@ -115,9 +116,10 @@ def _different(own: Pairing, odd: list[str]) -> str:
         reason = ""
     else:
         reason = "Is it a head, or a part of the model that one of them has not? "
+    rest = "; the rest is the pretrained one's, or with rest_from=TASK that of a task"
     return (
         f"cannot subtract checkpoints with different parameters: {len(odd)} appear in only one of "
         f"them, first {min(odd)!r}: {'; '.join(sides)}. {reason}Were both written by the same "
-        f"backbone? Then shared_only=true merges what all have; the rest is the pretrained one's, "
-        f"or with rest_from=TASK that of a task."
+        f"backbone? Then shared_only=true {choices.verb} what all have"
+        f"{'' if choices.measured else rest}."
     )

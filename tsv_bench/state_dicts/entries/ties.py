@@ -44,8 +44,10 @@ def tied_pairs(states: Iterable[LazyMapping], names: Iterable[str]) -> dict[str,
     alike: dict[object, list[str]] = {}
     for name in names:
         shape, dtype = first.shape(name), first.dtype(name)
-        if len(shape) > 1 and shape.numel() and dtype.is_floating_point:
-            alike.setdefault((shape, dtype), []).append(name)
+        if not shape or not shape.numel() or not dtype.is_floating_point:
+            continue
+        # Vectors are alike by chance, unless their names say that they are one.
+        alike.setdefault((shape, dtype, len(shape) > 1 or _of_head(name)), []).append(name)
     tied: dict[str, str] = {}
     for group in alike.values():
         begin: dict[bytes, list[str]] = {}
