@@ -50,6 +50,14 @@ def test_a_misspelt_name_is_answered_with_the_nearest(argument):
     assert MISSPELT[argument] in str(caught.value)
 
 
+@pytest.mark.parametrize("argument", ["method=ties,tsv_merge", "seed=0,1", "method=glob(tsv*)"])
+def test_several_values_are_for_a_multirun(argument):
+    with pytest.raises(ValueError, match="has several values, .* if --multirun is given"):
+        checked_here(argument)
+    assert checked_here("--multirun", argument)
+    assert checked_here("experiment=embedded", "seed=0,1")
+
+
 def test_a_name_like_no_other_is_answered_with_all_of_them():
     with pytest.raises(
         ValueError, match=r"unknown method .xyz.\. There are: ace, .*breadcrumbs, cart"

@@ -24,6 +24,7 @@ def test_a_path_is_taken_as_it_is_typed(path):
     assert value(f"output={path}") == path
     if not set(path) & set(",[]:'"):
         assert value(f"finetuned={{a: {path}, b: plain}}") == {"a": path, "b": "plain"}
+    assert value(f"+finetuned.x={path}") == value(f"paths.runs={path}") == path
 
 
 @pytest.mark.parametrize("text", ["output=null", "alpha=0.5", "method.alphas=[0.1,1]", "a.b=true"])
@@ -41,6 +42,7 @@ def test_a_comma_is_a_sweep_only_in_a_multirun():
     [
         ("method.name=ä(", "As in: method.name='\"ä(\"'."),
         ("finetuned={a: x", 'finetuned=\'{a: "path of a", b: "path of b"}\''),
+        ("output={r}/x", "As in: output='\"{r}/x\"'."),
         ("finetuned=[x", 'As in: finetuned=\'["first", "second"]\'.'),
     ],
 )

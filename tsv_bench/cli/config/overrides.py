@@ -23,7 +23,7 @@ from tsv_bench.cli.config.search_path import (
     overriding,
     own_folders,
 )
-from tsv_bench.cli.typed.quoting import readable
+from tsv_bench.cli.typed.quoting import is_swept, readable
 from tsv_bench.spelling import nearest
 
 # What brings more options of Hydra's own groups.
@@ -80,7 +80,23 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
         swept = [line for line in lines if line not in texts]
         for override in keys:
             check_key(override, known, "".join(f" with {line}" for line in swept))
+    if not is_swept(flags):
+        check_single(overrides)
     return [*flags, *texts]
+
+
+def check_single(overrides: Iterable[Override]) -> None:
+    """Raise ValueError for several values of a key, unless an experiment may ask for a sweep."""
+    if any(o.key_or_group in ("experiment", "hydra.mode") for o in overrides):
+        return
+    for override in overrides:
+        if override.is_sweep_override():
+            key, _, value = override.input_line.removeprefix("task@").partition("=")
+            raise ValueError(
+                f"{key}={value} has several values, and a command runs once with each of "
+                f"them if --multirun is given. A list is {key}=[{value}], and a text with a comma "
+                f"stands in quotes: {key}='\"{value}\"'."
+            )
 
 
 def check_keys_once(text: str) -> None:

@@ -14,8 +14,9 @@ from hydra.errors import HydraException
 
 PATHS = (
     "pretrained", "base", "output", "figure", "recipe", "finetuned", "cache.folder",
-    "checkpoints.folder",
+    "checkpoints.folder", "texts",
 )  # fmt: skip
+PATHS_IN = ("paths.", "finetuned.", "inputs.", "means.", "fisher.")  # keys of paths begin so
 SWEEPS = ("--multirun", "-m")
 IN_MAPPING = re.compile(r"""(:\s*)([^\s'"{}\[\],:][^{}\[\],]*?)(\s*(?=[,}]))""")
 SPECIAL = r"([\\()\[\]{}:=, \t])"
@@ -26,8 +27,17 @@ def readable(texts: Iterable[str], flags: Iterable[str] = ()) -> list[str]:
 
     Raises ValueError that says how to quote what cannot be read.
     """
-    swept = any(flag in SWEEPS for flag in flags)
+    swept = is_swept(flags)
     return [_readable(plain_keys(text), swept) for text in texts]
+
+
+def is_swept(flags: Iterable[str]) -> bool:
+    """Return whether the flags ask for a run with each of several values."""
+    return any(flag in SWEEPS for flag in flags)
+
+
+def _is_path(key: str) -> bool:
+    return key in PATHS or key.startswith(PATHS_IN)
 
 
 def _readable(text: str, swept: bool) -> str:
@@ -37,13 +47,13 @@ def _readable(text: str, swept: bool) -> str:
     found = _parsed(text)
     if found is not None:
         # Without a sweep a comma is a part of the name.
-        listed = key in PATHS and not swept and found.is_sweep_override()
+        listed = _is_path(key) and not swept and found.is_sweep_override()
         return as_text(text) if listed else text
     value = text.partition("=")[2]
     tried = text
     if value.startswith("{"):
         tried = IN_MAPPING.sub(_quoted_value, text)
-    elif (key in PATHS or key.startswith("paths.")) and value[:1] not in ("[", "'", '"'):
+    elif _is_path(key) and value[:1] not in ("[", "'", '"'):
         tried = as_text(text)
     if _parsed(tried) is not None:
         return tried
@@ -56,12 +66,13 @@ def _readable(text: str, swept: bool) -> str:
 def how_to_quote(text: str) -> str:
     """Return a sentence with the same setting in quotes, for a shell and for Hydra within it."""
     key, _, value = text.partition("=")
-    if value.startswith("{"):
+    one = key in PATHS and key != "finetuned" or key.startswith(PATHS_IN)
+    if value.startswith("{") and not one:
         return (
             f"Put the whole in quotes for the shell, and values in quotes of the other kind: "
             f'{key}=\'{{a: "path of a", b: "path of b"}}\'.'
         )
-    if value.startswith("["):
+    if value.startswith("[") and not one:
         return f'As in: {key}=\'["first", "second"]\'.'
     inside = value.strip("'\"")
     return f"As in: {key}='\"{inside}\"'."
