@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import adapter_files
 from made_up.merges import made, write_checkpoints
 
 from tsv_bench.benchmark.elsewhere import Answers, save_answers
@@ -50,6 +52,19 @@ def test_a_merge_says_itself_how_it_was_made(saved):
         assert set(run.checkpoints) == {"pretrained", "a", "b"}
         ratios = [run.test[t].accuracy / individual.test[t].accuracy for t in run.tasks]
         assert run.normalized == pytest.approx(sum(ratios) / 2, rel=1e-15)
+
+
+def test_adapters_are_known_by_the_hashes_of_a_merge(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    adapter_files.write(tmp_path / "a")
+    adapter_files.write(tmp_path / "b", adapter_files.factors(seed=2))
+    tuned = {"a": "a", "b": "base.safetensors+b"}
+    made(Path(), "weight_average", "out.safetensors", tuned=tuned)
+    given = {"runs": "runs", **RUN}
+    run = save_answers(answers(0, 0.5), merged="out.safetensors", **given)
+    checkpoints = {"pretrained": "base.safetensors", **tuned}
+    other = save_answers(answers(0, 0.5), method="zero_shot", checkpoints=checkpoints, **given)
+    assert other.checkpoints == run.checkpoints
 
 
 def test_they_stand_in_a_table_with_intervals(saved):

@@ -16,6 +16,7 @@ from tsv_bench.benchmark.run_content import check_agreement, check_fields
 from tsv_bench.benchmark.runs import Run, save_run
 from tsv_bench.observation.statistics_file import identity
 from tsv_bench.scores import normalized_accuracy, score
+from tsv_bench.state_dicts.adapters.adapted import open_checkpoint
 from tsv_bench.state_dicts.adapters.inputs import config_hash
 from tsv_bench.state_dicts.integrity import content_hash
 from tsv_bench.state_dicts.state_dict import open_state_dict
@@ -23,12 +24,8 @@ from tsv_bench.state_dicts.writer import MADE_BY
 
 LABELS = {"individual": "Individual", "zero_shot": "Zero-shot"}
 NORMALIZER = "fine-tuned models, same examples"
-BESIDE_KNOBS = (
-    "alpha",
-    "weights",
-    "stacked",
-    "kernels",
-)  # settings of tsv-merge that tell rows apart
+# Settings of tsv-merge that tell rows apart, as knobs do.
+BESIDE_KNOBS = ("alpha", "weights", "stacked", "kernels")
 
 log = logging.getLogger(__name__)
 
@@ -134,12 +131,7 @@ def _settled(
             raise ValueError(
                 "whose answers are these? Give merged=FOLDER of tsv-merge, or method=."
             )
-        return (
-            method,
-            dict(knobs or {}),
-            alpha,
-            {n: _hash(p) for n, p in (checkpoints or {}).items()},
-        )
+        return method, dict(knobs or {}), alpha, _hashes(checkpoints or {})
     given = {"method": method, "knobs": knobs, "checkpoints": checkpoints}
     if odd := [name for name, value in given.items() if value is not None]:
         raise ValueError(f"merged= says its {odd[0]} itself: leave {odd[0]}= out.")
@@ -165,11 +157,15 @@ def _how_made(path: Path) -> dict[str, Any]:
     )
 
 
-def _hash(path: Path | str) -> str:
-    """Return the hash of a checkpoint that tsv-merge, too, has for it."""
-    state = open_state_dict(path)
-    files = {name: content_hash(part.path) for name, part in state.parts.items()}
-    return identity(files | config_hash(state))
+def _hashes(checkpoints: Mapping[str, Path | str]) -> dict[str, str]:
+    """Return the hash of each checkpoint that tsv-merge, too, has for it."""
+    found = {}
+    for name, path in checkpoints.items():
+        like = None if name == "pretrained" else checkpoints.get("pretrained")
+        state = open_checkpoint(path, like).stored
+        files = {file: content_hash(part.path) for file, part in state.parts.items()}
+        found[name] = identity(files | config_hash(state))
+    return found
 
 
 def _normalizer(
