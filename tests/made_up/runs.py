@@ -41,7 +41,7 @@ def make_run(method="tsv_merge", seed=0, tasks=TASKS, num_images=200, **changes)
     accuracy = {task: float(c.mean()) for task, c in correct.items()}
     normalizer = {task: float(c.mean()) for task, c in individual.items()}
     alphas = np.linspace(0, GRIDS[method], 31)[1:] if method in GRIDS else np.array([])
-    best = {"task_arithmetic": 0.23, "ties": 0.8, "tsv_merge": 1.0}.get(method, 1.0) + 0.1 * seed
+    best = {"task_arithmetic": 0.23, "ties": 0.7, "tsv_merge": 1.0}.get(method, 1.0) + 0.1 * seed
     curve = 0.9 - 0.1 * (alphas - best) ** 2 / best
     number = 10 * list(LABELS).index(method) + seed
     fields = {

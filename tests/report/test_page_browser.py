@@ -34,6 +34,11 @@ def evaluated():
     """Make two seeds of six methods, a Run without correctness, and one of another suite."""
     made = [make_run(method, seed) for method in METHODS for seed in (0, 1)]
     made = [(replace(run, stored_bytes=8_000_000 * (i + 1)), c) for i, (run, c) in enumerate(made)]
+    of_ties = [run.method for run, _ in made].index("ties") + 1  # seed 1: its choices at an edge
+    run, correct = made[of_ties]
+    changes = {"alpha": 1.0, "task_knobs": {"land": {"density": 0.2}}}
+    settings = run.settings | {"method": {"candidates": [0.1, 0.2]}}
+    made[of_ties] = (replace(run, settings=settings, **changes), correct)
     lost, _ = make_run("weight_average", label=NASTY)
     return [*made, (lost, None), make_vision_run("task_arithmetic", fingerprint="f")]
 
@@ -125,6 +130,10 @@ def test_filters_leave_what_fits_all_of_them(load, path):
     assert rows_of(page).count() == 2
     page.get_by_label("Seed", exact=True).select_option("1")
     assert column(page, "seed") == ["1"] and column(page, "suite") == ["mini8"]
+    assert column(page, "alpha") == ["1.00 edge"]
+    page.get_by_role("button", name="TIES", exact=True).click()
+    detail = page.locator("#detail").inner_text()
+    assert "1 of 30 candidates, at their edge" in detail and "edge: density" in detail
     page.get_by_label("Suite", exact=True).select_option("vision8")
     assert page.locator("#count").inner_text().endswith("no Run fits all filters")
     page.get_by_role("button", name="Show all").click()

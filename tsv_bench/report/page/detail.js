@@ -8,6 +8,7 @@ const taskColumns = (run) => {
   const [tasks, test, val, normalizer, variants, knobs, router] =
     ["tasks", "test", "val", "normalizer", "variants", "task_knobs", "router"]
       .map((name) => shared(run, name));
+  const edges = shared(run, "knobs_at_edge");
   const theirs = run.theirs ? run.theirs.tasks : {};
   const any = (values) => Object.keys(tasks).some((task) => values[task]);
   const lowest = Math.min(...Object.keys(tasks).map((task) => test[task].interval[0]));
@@ -37,7 +38,9 @@ const taskColumns = (run) => {
     any(val) && { head: "validation", kind: "number",
       cell: (task) => percent(val[task] ? val[task].accuracy : null) },
     any(knobs) && { head: "chosen for it", kind: "text",
-      cell: (task) => knobs[task] ? valueText(knobs[task]) : "" },
+      cell: (task) => knobs[task]
+        ? valueText(knobs[task]) + (edges[task].length ? ` edge: ${edges[task].join(", ")}` : "")
+        : "" },
     router && { head: "router finds it", kind: "number",
       cell: (task) => percent(router.found[task].accuracy) },
     router && { head: "oracle router", kind: "number",
@@ -64,6 +67,7 @@ const publishedFacts = (run) => {
 
 const facts = (run) => {
   const alphas = shared(run, "alpha_curve").length;
+  const edge = run.at_edge ? ", at their edge: a better one may lie beyond" : "";
   const stages = Object.entries(shared(run, "seconds"))
     .map(([stage, time]) => `${stage} ${time.toFixed(2)}`);
   const interval = run.interval
@@ -77,7 +81,7 @@ const facts = (run) => {
     ["normalized", isNumber(run.normalized)
       ? `${percent(run.normalized, 2)} by ${run.normalizer_source}` : null],
     ...publishedFacts(run),
-    ["alpha", `${run.alpha} ${alphas ? `of ${alphas} candidates` : "(fixed)"}`],
+    ["alpha", `${run.alpha} ${alphas ? `of ${alphas} candidates${edge}` : "(fixed)"}`],
     ["inference", inference[run.served] || null],
     ["data seen", run.seen ? `${run.data_seen}, ${run.seen.forward_passes} forward and `
       + `${run.seen.backward_passes} backward passes, ${run.seen.seconds.toFixed(1)} s`

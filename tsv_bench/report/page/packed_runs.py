@@ -13,6 +13,7 @@ from tsv_bench.benchmark import published
 from tsv_bench.benchmark.runs import Run
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.beside_published import beside_published, has_published
+from tsv_bench.report.tables.edges import alpha_at_edge, is_at_edge, knob_candidates
 from tsv_bench.report.tables.row import Evaluated, Row, row_labels, unit_of
 from tsv_bench.report.tables.statistics import Estimate
 from tsv_bench.report.tables.table import Table
@@ -66,6 +67,8 @@ def pack_runs(evaluated: Sequence[Evaluated], tables: Sequence[Table]) -> dict[s
         content["served"] = row.served
         content["unit"] = unit_of([run])
         content["data_seen"] = row.data
+        content["at_edge"] = alpha_at_edge(run)
+        content["knobs_at_edge"] = pool.number(_edges(run))
         content["interval"] = _interval(run, correct)
         content["published"] = pool.number(_published(row))
         content["correct"] = _bits(run, correct)
@@ -101,6 +104,15 @@ def _interval(run: Run, correct: Mapping[str, np.ndarray] | None) -> list[float]
 
 def _bits(run: Run, correct: Mapping[str, np.ndarray] | None) -> dict[str, str] | None:
     return None if correct is None else {task: pack_bits(correct[task]) for task in run.tasks}
+
+
+def _edges(run: Run) -> dict[str, list[str]]:
+    """Return task -> its chosen knobs whose value is at the edge of their candidates."""
+    candidates = knob_candidates(run)
+    return {
+        task: [knob for knob, value in chosen.items() if is_at_edge(value, candidates)]
+        for task, chosen in run.task_knobs.items()
+    }
 
 
 def _published(row: Row) -> dict[str, Any] | None:

@@ -40,6 +40,7 @@ const withInterval = (run) => run.interval
   ? `${percent(run.absolute)} \u00B1${percent((run.interval[1] - run.interval[0]) / 2)}`
   : percent(run.absolute);
 
+const alphaText = (run) => run.alpha.toFixed(2) + (run.at_edge ? " edge" : "");
 const knownText = (run) => ({ own: "yes", one: "no", routed: "router" })[run.served] || NONE;
 const memoryText = (run) => (run.peak_memory ? (run.peak_memory / 1e9).toFixed(2) : NONE);
 const valueText = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
@@ -60,7 +61,7 @@ const columns = [
   { head: "difference",
     text: (run) => signed(run.theirs ? run.theirs.differences.absolute : null),
     sort: (run) => run.theirs ? run.theirs.differences.absolute : null, number: true },
-  { head: "alpha", text: (run) => run.alpha.toFixed(2), sort: (run) => run.alpha, number: true },
+  { head: "alpha", text: alphaText, sort: (run) => run.alpha, number: true },
   { head: "MB a task", text: (run) => megabytes(run.perTask), sort: (run) => run.perTask,
     number: true },
   { head: "task known", text: knownText,

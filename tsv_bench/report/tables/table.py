@@ -12,6 +12,7 @@ from tsv_bench.benchmark.runs import Run, find_runs, load_correct
 from tsv_bench.escaping import visible
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.beside_published import beside_published, has_published, source_notes
+from tsv_bench.report.tables.edges import note_edges
 from tsv_bench.report.tables.notes import (
     check_same_images,
     note_differences,
@@ -172,6 +173,7 @@ def _build_table(name: str, group: list[Evaluated]) -> Table:
     note_evaluation(rows, notes)
     note_variants(rows, notes)
     note_routers(rows, notes)
+    note_edges(rows, notes)
     notes += doubts_of([run for row in rows for run in row.runs])
     if published := has_published(newest, notes):
         rows = [beside_published(row, notes) for row in rows]

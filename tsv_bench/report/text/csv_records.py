@@ -8,6 +8,7 @@ from typing import Any
 
 from tsv_bench.benchmark import published
 from tsv_bench.escaping import escape_csv
+from tsv_bench.report.tables.edges import alpha_at_edge
 from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.statistics import Estimate, Interval
 from tsv_bench.report.tables.table import Table
@@ -29,7 +30,8 @@ def to_csv(records: Sequence[dict[str, Any]]) -> str:
 def row_record(table: Table, row: Row) -> dict[str, Any]:
     """Return the record of a row: accuracies in [0, 1] with their bounds, alpha, seconds.
 
-    Alpha is the mean over seeds. The bounds of a task's accuracy are Wilson's.
+    Alpha is the mean over seeds, ``alphas_at_edge`` how many seeds' alpha is at the edge of its
+    candidates. The bounds of a task's accuracy are Wilson's.
     """
     record = {"backbone": table.backbone, "suite": table.suite, "method": row.method}
     record |= {"label": row.label, "seeds": " ".join(map(str, row.seeds))}
@@ -40,7 +42,8 @@ def row_record(table: Table, row: Row) -> dict[str, Any]:
         record |= bounds_record(f"{name}_images", estimate.images)
         record |= bounds_record(f"{name}_seeds", estimate.seeds)
     record |= {"alpha": math.fsum(row.alphas) / len(row.alphas)}
-    record |= {"seconds": "" if row.seconds is None else row.seconds}
+    seconds = "" if row.seconds is None else row.seconds
+    record |= {"alphas_at_edge": sum(map(alpha_at_edge, row.runs)), "seconds": seconds}
     for kind in ("found", "oracle", "head_found"):
         if scores := row.router(kind):
             record |= {f"router_{kind}": math.fsum(scores.values()) / len(scores)}

@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 
 from tsv_bench.benchmark import published
-from tsv_bench.benchmark.runs import DATA_KINDS
+from tsv_bench.benchmark.runs import DATA_KINDS, Run
 from tsv_bench.escaping import visible
+from tsv_bench.report.tables.edges import EDGE, chosen_for_suite, is_at_edge, knob_candidates
 from tsv_bench.report.tables.orderings import (
     ALL_PERMUTATIONS_OF,
     PUBLISHED_ON,
@@ -23,7 +24,7 @@ from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.statistics import Estimate, Interval
 from tsv_bench.report.tables.table import Table
 from tsv_bench.report.text.csv_records import row_record, to_csv
-from tsv_bench.report.text.numbers import made_of, percent, signed
+from tsv_bench.report.text.numbers import alpha_text, made_of, percent, signed
 from tsv_bench.report.text.sheet import Sheet
 
 SERVED = {
@@ -92,14 +93,13 @@ def leaderboard_sheet(table: Table) -> Sheet:
 
 
 def _cells(row: Row, data: bool) -> list[str]:
-    alphas = [f"{alpha:.2f}" for alpha in (min(row.alphas), max(row.alphas))]
     seconds, stored = merge_seconds(row), row.stored_per_task
     return [
         f" {row.label}",
         *([row.data] if data else []),
         *_estimate(row.absolute),
         *_estimate(row.normalized),
-        "-".join(dict.fromkeys(alphas)),
+        alpha_text(row),
         "-" if seconds is None else f"{seconds:.1f}" if seconds < 100 else f"{seconds:.0f}",
         f"{peak_memory(row) / 1e9:.2f}" if peak_memory(row) else "-",
         "-" if stored is None else f"{stored / 1e6:.1f}",
@@ -140,16 +140,22 @@ def _task_knobs(rows: Sequence[Row]) -> list[str]:
         for knob in knobs:
             texts = []
             for task, label in tasks.items():
-                values = [visible(str(run.task_knobs.get(task, {}).get(knob, "-")))
-                          for run in row.runs]  # fmt: skip
+                values = [_chosen(run, task, knob) for run in row.runs]
                 values = values[:1] if len(set(values)) == 1 else values
                 texts.append(f"{label} {'/'.join(values)}")
             seeds = f", seeds {'/'.join(map(str, row.seeds))}" if len(row.seeds) > 1 else ""
             whom = "each task"
-            if row.runs[0].settings.get("method", {}).get("by") == "suite":
+            if chosen_for_suite(row.runs[0]):
                 whom, texts = "the suite", ["/".join(values)]  # the last task's, as all others'
             notes.append(f"{row.label}: {knob} chosen for {whom}{seeds}: {', '.join(texts)}.")
     return notes
+
+
+def _chosen(run: Run, task: str, knob: str) -> str:
+    """Return the value of a knob that was chosen for a task: "0.3", or "0.2 edge"."""
+    value = run.task_knobs.get(task, {}).get(knob, "-")
+    mark = f" {EDGE}" if is_at_edge(value, knob_candidates(run)) else ""
+    return visible(str(value)) + mark
 
 
 def _order_note(order: Ordering) -> str:

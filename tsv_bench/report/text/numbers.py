@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from tsv_bench.benchmark.published import Figure
 from tsv_bench.benchmark.runs import Run
+from tsv_bench.report.tables.edges import EDGE, alpha_at_edge
 from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.statistics import Estimate, Interval
 
@@ -51,7 +52,6 @@ def row_cells(row: Row, published: bool = False, data: bool = False) -> list[str
     With ``published``, the published figure and our difference follow each accuracy. With ``data``,
     what the method saw follows its label.
     """
-    alphas = [f"{alpha:.2f}" for alpha in (min(row.alphas), max(row.alphas))]
     seconds = "-"
     if row.seconds is not None:
         seconds = f"{row.seconds:.1f}" if row.seconds < 10 else f"{row.seconds:.0f}"
@@ -59,7 +59,13 @@ def row_cells(row: Row, published: bool = False, data: bool = False) -> list[str
     for name in ("absolute", "normalized"):
         texts.append(with_interval(getattr(row, name)))
         texts += beside(row, name) if published else []
-    return [*texts, "-".join(dict.fromkeys(alphas)), seconds]
+    return [*texts, alpha_text(row), seconds]
+
+
+def alpha_text(row: Row) -> str:
+    """Return "0.93-1.00 edge": a row's alphas, and whether one is at its candidates' edge."""
+    alphas = dict.fromkeys(f"{alpha:.2f}" for alpha in (min(row.alphas), max(row.alphas)))
+    return "-".join(alphas) + (f" {EDGE}" if any(map(alpha_at_edge, row.runs)) else "")
 
 
 def beside(row: Row, name: str) -> list[str]:
