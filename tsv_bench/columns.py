@@ -3,6 +3,31 @@
 from collections.abc import Sequence
 
 
+def align_within(rows: Sequence[Sequence[str]], gap: int, width: int) -> list[str]:
+    """Return the rows aligned in blocks of columns, none wider than ``width`` if that can be.
+
+    Each block repeats the first column. A block has one other column at least.
+    """
+    parts, start = [], 1
+    while True:
+        stop = start + 1
+        text = align([[row[0], *row[start:stop]] for row in rows], gap)
+        while stop < len(rows[0]):
+            wider = align([[row[0], *row[start : stop + 1]] for row in rows], gap)
+            if widest(wider) > width:
+                break
+            text, stop = wider, stop + 1
+        parts.append(text)
+        start = stop
+        if start >= len(rows[0]):
+            return parts
+
+
+def widest(text: str) -> int:
+    """Return the number of characters of a text's longest line."""
+    return max(map(len, text.split("\n")))
+
+
 def align(rows: Sequence[Sequence[str]], gap: int, num_left: int = 1) -> str:
     """Return the rows as text, each column as wide as its widest cell, ``gap`` spaces apart.
 

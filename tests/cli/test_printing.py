@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tsv_bench.cli.printing import show
+from tsv_bench.cli.printing import WIDTH, columns, show
 
 
 @contextlib.contextmanager
@@ -21,12 +21,33 @@ def test_text_is_printed_as_it_is(capsys):
     assert capsys.readouterr().out == "85.9 ±0.4\n"
 
 
-@pytest.mark.parametrize("text", ["85.9 ±0.4", "half a letter: \ud800"])
-def test_what_the_output_lacks_is_a_question_mark(text, tmp_path):
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("method    absolute  seeds\nTIES      85.9 ±0.4   ±0.3", None),
+        ("half a letter: \ud800", "half a letter: ?"),
+        ("Größe · 2", "Gr??e * 2"),
+        ("±1", "+-1"),
+    ],
+)
+def test_what_the_output_lacks_is_written_in_ascii(text, expected, tmp_path):
     with printing_to(tmp_path / "out", "ascii"):
         show(text)
     shown = (tmp_path / "out").read_text()
-    assert len(shown) == len(text) + 1 and shown.count("?") == 1  # columns stay aligned
+    # Columns stay aligned.
+    assert shown == (expected or "method    absolute  seeds\nTIES     85.9 +-0.4  +-0.3") + "\n"
+
+
+def test_a_table_fills_the_terminal_and_a_file_has_a_hundred_columns(monkeypatch):
+    reader, writer = os.openpty()
+    with os.fdopen(reader), open(writer, "w") as terminal:
+        monkeypatch.setenv("COLUMNS", "132")
+        with contextlib.redirect_stdout(terminal):
+            assert columns() == 132
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert columns() == WIDTH
+    monkeypatch.setattr(sys, "stdout", None)
+    assert columns() == WIDTH
 
 
 def test_a_stream_without_an_encoding_takes_all(monkeypatch):

@@ -78,6 +78,7 @@ def test_quickstart_shows_the_runs_that_are_committed(shown):
     shown, printed = shown["01_quickstart"]
     assert "mini on mini8" in shown[0]["text/markdown"] and "| TSV-M |" in shown[0]["text/markdown"]
     assert sum("image/png" in data for data in shown) == 4
+    assert any("TSV-M" in data["text/plain"] and "std" in data["text/plain"] for data in shown)
     assert printed.startswith("TSV-M - Task Arithmetic: +")
 
 

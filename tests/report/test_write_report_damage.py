@@ -61,8 +61,10 @@ def test_no_format_takes_a_text_for_more_than_text(layout, tmp_path):
     evaluated = [(run, correct), make_run("individual", **SMALL)]
     tables = build_tables(evaluated)
     paths = write_report(tables, tmp_path, layout)
-    (cells,) = (path.read_text() for path in paths if path.suffix == ".csv")
-    assert f"'{TEXT}" in cells and f",{TEXT}" not in cells
+    of_names = {path.name: path.read_text() for path in paths if path.suffix == ".csv"}
+    assert len(of_names) == 3
+    for cells in of_names.values():
+        assert f"'{TEXT}" in cells and f",{TEXT}" not in cells
     marked = "".join(path.read_text() for path in paths if path.suffix == ".md")
     for special in ("<script", "</script", "x](j", " *b", "=cmd|"):
         assert special not in marked

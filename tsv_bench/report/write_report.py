@@ -8,18 +8,21 @@ from tsv_bench.report.drawn import mark, still_drawn
 from tsv_bench.report.tables.table import Table
 from tsv_bench.report.text.layouts import LAYOUTS
 from tsv_bench.report.text.render import render_csv, render_latex, render_markdown
+from tsv_bench.report.text.tidy import alphas_csv, runs_csv
 
 
 def write_report(tables: Sequence[Table], out_folder: Path, layout: str = "runs") -> list[Path]:
-    """Write the tables as .md, .csv and .tex, and their figures as .svg and .png.
+    """Write the tables as .md, .csv and .tex, their Runs as csv, their figures as .svg and .png.
 
-    Figures that are there as they would be drawn stay.
-    The names of the texts are those of the layout: table.*, paper.* or leaderboard.*. Returns the
-    paths. Raises ValueError for an unknown layout.
+    Figures that are there as they would be drawn stay. The names of the tables are those of the
+    layout: table.*, paper.* or leaderboard.*. The Runs are runs.csv and alphas.csv, see
+    text/tidy.py. Returns the paths. Raises ValueError for an unknown layout.
     """
     renderings = {"md": render_markdown, "csv": render_csv, "tex": render_latex}
-    texts = {end: render(tables, layout) for end, render in renderings.items()}
-    paths = [Path(out_folder) / f"{LAYOUTS[layout]}.{end}" for end in texts]
+    texts = {
+        f"{LAYOUTS[layout]}.{end}": render(tables, layout) for end, render in renderings.items()
+    } | {"runs.csv": runs_csv(tables), "alphas.csv": alphas_csv(tables)}
+    paths = [Path(out_folder) / name for name in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         replace_text(path, text)
     return [*paths, *(still_drawn(tables, out_folder) or _draw(tables, out_folder))]

@@ -47,6 +47,17 @@ def test_terminal_table_fits_and_is_whole(num_tasks, seeds):
         assert len(lines) == (1 if num_tasks <= 8 else 1 + -(-num_tasks // 8))
 
 
+@pytest.mark.parametrize("layout", ["runs", "leaderboard", "paper"])
+def test_every_layout_fits_the_terminal_and_uses_it(layout):
+    tables = tables_of(20, (0, 1, 2))
+    lines = {w: render_terminal(tables, w, layout).splitlines() for w in (60, 80, 100, 200)}
+    for width, found in lines.items():
+        assert min(width, 124) - 20 < max(map(len, found)) <= width, width  # paper: its caption
+    assert len(lines[60]) > len(lines[80]) > len(lines[200])
+    if layout == "runs":
+        assert "Oxford-IIIT Pet" in "\n".join(lines[200])  # cut on a narrower one
+
+
 def test_labels_of_tasks_may_be_short():
     text = render_terminal(build_tables([make_run("ties", tasks=("a", "dtd"))]))
     assert re.search(r"sec +A +Dtd$", text, re.MULTILINE)
@@ -136,17 +147,17 @@ def test_notes_are_in_both_texts():
 
 def test_report_writes_what_it_says(tmp_path):
     paths = write_report(tables_of(3), tmp_path / "out")
-    names = ["table.md", "table.csv", "table.tex"]
+    names = ["table.md", "table.csv", "table.tex", "runs.csv", "alphas.csv"]
     plots = ("methods", "tasks", "radar", "alpha")
     names += [f"mini-mini8-{plot}.{end}" for plot in plots for end in ("svg", "png")]
     names.append("figures.md")
     assert [path.name for path in paths] == names
     assert all(path.stat().st_size > 0 for path in paths)
-    assert paths[3].read_text(encoding="utf-8").startswith("<?xml")
-    assert paths[4].read_bytes().startswith(b"\x89PNG")
+    assert paths[5].read_text(encoding="utf-8").startswith("<?xml")
+    assert paths[6].read_bytes().startswith(b"\x89PNG")
 
 
 def test_no_alpha_plot_where_every_alpha_is_fixed(tmp_path):
     paths = write_report(build_tables([make_run("individual")]), tmp_path)
-    assert not any("alpha" in path.name for path in paths)
+    assert not any("-alpha." in path.name for path in paths)
     assert "No figure 'alpha': no method on mini8 searched alpha" in paths[-1].read_text()

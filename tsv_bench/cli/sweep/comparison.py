@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from tsv_bench.cli.printing import show
+from tsv_bench.cli.printing import columns, show
 
 if TYPE_CHECKING:
     from tsv_bench.report.tables.table import Table
@@ -23,7 +23,7 @@ def show_comparison(config: DictConfig, runs: Sequence[Path]) -> None:
     earlier = set_aside(report, runs)
     written = write_report(tables, report, config.layout)
     mark(report, runs)
-    show(render_terminal(tables, layout=config.layout))
+    show(render_terminal(tables, columns(), layout=config.layout))
     show(f"wrote {', '.join(map(str, written))}")
     if earlier:
         show(f"The report of other Runs that was in {report} is now in {earlier}.")

@@ -22,7 +22,7 @@ from tsv_bench.cli.config.needs import check_fetched
 from tsv_bench.cli.config.normalizer import make_normalizer
 from tsv_bench.cli.config.tasks import make_tasks, suite_name
 from tsv_bench.cli.launch import typed_command
-from tsv_bench.cli.printing import show
+from tsv_bench.cli.printing import columns, show
 from tsv_bench.cli.sweep.asked import validation_is_asked
 from tsv_bench.cli.sweep.command import Made
 from tsv_bench.cli.sweep.comparison import tables_of
@@ -67,7 +67,7 @@ def bench(config: DictConfig) -> Made:
         # The Run of the individual models, if any, gives the normalized accuracy's interval.
         individual = find_runs(cell.folder, method="individual", seed=config.seed)
         tables = tables_of([path, *(p for p, _ in individual)])
-        show(render_terminal(tables, layout=config.layout))
+        show(render_terminal(tables, columns(), layout=config.layout))
     return Made(files=[path], metric=run.validation)
 
 

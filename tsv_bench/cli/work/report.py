@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from tsv_bench.cli.launch import plain
-from tsv_bench.cli.printing import show
+from tsv_bench.cli.printing import columns, show
 from tsv_bench.report.tables.table import build_tables, read_evaluated
 from tsv_bench.report.tables.two_methods import compare
 from tsv_bench.report.text.render import make_sheets, render_terminal
@@ -18,11 +18,11 @@ def report(config: DictConfig) -> None:
     evaluated, out_folder = read_evaluated(Path(config.paths.runs)), Path(config.paths.report)
     if config.compare is not None:
         compared, refused = compare(evaluated, plain(config)["compare"])
-        text = comparison_terminal(compared, refused)
+        text = comparison_terminal(compared, refused, columns())
         paths = write_comparison(compared, refused, out_folder)
     else:
         tables = build_tables(evaluated)
-        text = render_terminal(tables, layout=config.layout)
+        text = render_terminal(tables, columns(), layout=config.layout)
         paths = write_report(tables, out_folder, config.layout)
         if config.html:
             from tsv_bench.report.page import write_page

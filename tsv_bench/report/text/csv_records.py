@@ -14,12 +14,13 @@ from tsv_bench.report.tables.statistics import Estimate, Interval
 from tsv_bench.report.tables.table import Table
 
 
-def to_csv(records: Sequence[dict[str, Any]]) -> str:
+def to_csv(records: Sequence[dict[str, Any]], first: Sequence[str] = ()) -> str:
     """Return the records as csv, a line each; a record need not have every column.
 
+    The columns ``first`` are always there, and stand before the others.
     A text that a spreadsheet would take for a formula gets an apostrophe before it.
     """
-    names = dict.fromkeys(name for record in records for name in record)
+    names = dict.fromkeys([*first, *(name for record in records for name in record)])
     file = io.StringIO()
     writer = csv.DictWriter(file, list(names), lineterminator="\n")
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""Tables as text: markdown, csv, LaTeX, and the terminal's hundred columns.
+"""Tables as text: markdown, csv, LaTeX, and the terminal in as many columns as it has.
 
 Text has percent; csv is data and keeps fractions. The layouts:
 
@@ -10,7 +10,7 @@ Text has percent; csv is data and keeps fractions. The layouts:
 
 from collections.abc import Sequence
 
-from tsv_bench.columns import align
+from tsv_bench.columns import align_within
 from tsv_bench.report.tables.table import Table
 from tsv_bench.report.text.csv_records import row_record, to_csv
 from tsv_bench.report.text.layouts import check_layout
@@ -59,9 +59,9 @@ def render_terminal(tables: Sequence[Table], width: int = 100, layout: str = "ru
 
 
 def _paper_parts(sheet: Sheet, width: int) -> list[str]:
-    parts = [f"{sheet.title}\n{wrap(sheet.caption, width)}"]
+    parts = [f"{wrap(sheet.title, width)}\n{wrap(sheet.caption, width)}"]
     for rows in blocks(sheet):
-        parts.append(align([[wrap_label(row[0]), *row[1:]] for row in rows], gap=2))
+        parts += align_within([[wrap_label(row[0]), *row[1:]] for row in rows], 2, width)
     return [*parts, *notes(sheet.notes, width)]
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from tsv_bench.columns import align
+from tsv_bench.columns import align, align_within, widest
 from tsv_bench.report.tables.table import Comparison, Table
 from tsv_bench.report.text.numbers import (
     PUBLISHED_COLUMNS,
@@ -14,11 +14,11 @@ from tsv_bench.report.text.numbers import (
     row_cells,
     signed,
 )
-from tsv_bench.report.text.sheet import Sheet, notes, wrap, wrap_label
+from tsv_bench.report.text.sheet import LABEL_WIDTH, Sheet, notes, wrap, wrap_label
 
 NUMBERS = ("absolute", "normalized", "alpha", "sec")
 MIN_TASK_WIDTH = 5  # as wide as "100.0"
-TASKS_A_BLOCK = 8
+TASK_SPACE = 9  # characters that a block of tasks has for each, so that its label is readable
 
 
 def runs_sheet(table: Table) -> Sheet:
@@ -50,9 +50,9 @@ def header(table: Table) -> list[str]:
 
 def runs_parts(table: Table, width: int) -> list[str]:
     """Return a table as parts of text, none wider than ``width`` columns if that can be."""
-    parts = [f"{table.title}\n{wrap(_provenance(table), width)}", *_blocks(table, width)]
+    parts = [f"{wrap(table.title, width)}\n{wrap(_provenance(table), width)}", *_blocks(table, width)]
     if table.has_published:
-        parts.append(_published_block(table))
+        parts += align_within(_published_rows(table), 2, width)
     if table.comparisons:
         parts.append("\n".join(wrap(_compared(c, table.unit), width) for c in table.comparisons))
     return [*parts, *notes([*table.notes, *table.published_notes], width)]
@@ -70,12 +70,13 @@ def _blocks(table: Table, width: int) -> list[str]:
     numbers = [accuracy_cells(row) for row in table.rows]
     # One block first, then several; in each the longest headers that fit, cut if need be.
     attempts = [(left, len(labels), 1, [])]
-    num_blocks = math.ceil(len(labels) / TASKS_A_BLOCK)
+    most = max(1, (width - LABEL_WIDTH) // TASK_SPACE)
+    num_blocks = math.ceil(len(labels) / most)
     per_block = math.ceil(len(labels) / num_blocks)
-    attempts.append(([[m] for m in methods], per_block, 2, [align(left, gap=2)]))
+    attempts.append(([[m] for m in methods], per_block, 2, align_within(left, 2, width)))
     for first, count, gap, before in attempts:
-        widest = min(max(MIN_TASK_WIDTH, *map(len, labels)), width)
-        for longest in range(widest, MIN_TASK_WIDTH - 1, -1):
+        longest_label = min(max(MIN_TASK_WIDTH, *map(len, labels)), width)
+        for longest in range(longest_label, MIN_TASK_WIDTH - 1, -1):
             short = shorten(labels, longest)
             right = [short, *numbers]
             blocks = list(before)
@@ -85,7 +86,7 @@ def _blocks(table: Table, width: int) -> list[str]:
             pairs = zip(short, labels, strict=True)
             legend = ", ".join(f"{s} = {label}" for s, label in pairs if s != label)
             shown = [*blocks, wrap(legend, width)] if legend else blocks
-            if max(len(line) for block in blocks for line in block.split("\n")) <= width:
+            if max(map(widest, blocks)) <= width:
                 return shown
     return shown  # a number alone is too wide
 
@@ -108,8 +109,8 @@ def _provenance(table: Table) -> str:
     return f"Percent, 95% intervals over {counted}; {made_of(table.runs)}"
 
 
-def _published_block(table: Table) -> str:
-    """Return the published figures and our differences from them as aligned text.
+def _published_rows(table: Table) -> list[list[str]]:
+    """Return the published figures and our differences from them as cells, header first.
 
     Figures in brackets are not comparable with ours.
     """
@@ -122,7 +123,7 @@ def _published_block(table: Table) -> str:
             cells.append(text if row.comparable or text == "-" else f"[{text}]")
             cells.append("-" if found is None else signed(found))
         rows.append([wrap_label(row.label), *cells, getattr(row.published, "origin", "-")])
-    return align(rows, gap=2)
+    return rows
 
 
 def _compared(comparison: Comparison, unit: str) -> str:

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tsv_bench.columns import align
+from tsv_bench.columns import align_within
 from tsv_bench.escaping import escape_markdown
 
 NUMBER = re.compile(r"[+-]?\d")
@@ -52,10 +52,14 @@ def markdown(sheet: Sheet) -> str:
 
 
 def terminal(sheet: Sheet, width: int, gap: int = 2) -> str:
-    """Render a sheet as aligned text; only the table itself may be wider than ``width``."""
+    """Render a sheet as aligned text of ``width`` columns.
+
+    Columns that do not fit side by side stand in blocks below each other.
+    """
     header = [wrap(text, HEADER_WIDTH, indent="") for text in sheet.header]
     rows = [[wrap_label(row[0]), *row[1:]] for row in [header, *sheet.rows]]
-    parts = [f"{wrap(sheet.title, width)}\n{wrap(sheet.caption, width)}", align(rows, gap)]
+    parts = [f"{wrap(sheet.title, width)}\n{wrap(sheet.caption, width)}"]
+    parts += align_within(rows, gap, width)
     return "\n\n".join([*parts, *notes(sheet.notes, width)])
 
 

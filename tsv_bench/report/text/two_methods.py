@@ -13,7 +13,7 @@ from tsv_bench.report.tables.statistics import NUM_RESAMPLES, Estimate, Interval
 from tsv_bench.report.tables.two_methods import Compared, OfTask, Paired
 from tsv_bench.report.text.csv_records import bounds_record, to_csv
 from tsv_bench.report.text.numbers import bounds, made_of, percent, signed
-from tsv_bench.report.text.sheet import Sheet, markdown, terminal
+from tsv_bench.report.text.sheet import Sheet, markdown, terminal, wrap
 
 
 def write_comparison(
@@ -40,7 +40,7 @@ def comparison_terminal(
 ) -> str:
     """Render comparisons, and the reasons for those that were refused, as aligned text."""
     parts = [terminal(sheet, width) for one in compared for sheet in comparison_sheets(one)]
-    parts += [f"not compared, {text}" for text in refused]
+    parts += [wrap(f"not compared, {text}", width) for text in refused]
     return "\n\n\n".join(parts) + "\n"
 
 
