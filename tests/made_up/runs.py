@@ -81,6 +81,14 @@ def make_run(method="tsv_merge", seed=0, tasks=TASKS, num_images=200, **changes)
     return Run(**(fields | changes)), correct
 
 
+def at_edges(run):
+    """The Run, its alpha and a knob that was chosen for a task at the edge of their candidates."""
+    largest = run.alpha_curve[-1]["alpha"]
+    settings = run.settings | {"method": {"candidates": [0.1, 0.2]}}
+    knobs = {"land": {"density": 0.2}}
+    return replace(run, alpha=largest, task_knobs=knobs, settings=settings)
+
+
 def of_generation(run, generation):
     """The Run's checkpoints, said to be of another generation; a task's own by a dict."""
     named = generation if isinstance(generation, dict) else dict.fromkeys(run.tasks, generation)

@@ -50,7 +50,8 @@ def header(table: Table) -> list[str]:
 
 def runs_parts(table: Table, width: int) -> list[str]:
     """Return a table as parts of text, none wider than ``width`` columns if that can be."""
-    parts = [f"{wrap(table.title, width)}\n{wrap(_provenance(table), width)}", *_blocks(table, width)]
+    parts = [f"{wrap(table.title, width)}\n{wrap(_provenance(table), width)}"]
+    parts += _blocks(table, width)
     if table.has_published:
         parts += align_within(_published_rows(table), 2, width)
     if table.comparisons:

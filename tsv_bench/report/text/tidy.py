@@ -23,8 +23,8 @@ ALPHAS = (*OF_RUN, "alpha", "validation_normalized", "chosen")
 def runs_csv(tables: Sequence[Table]) -> str:
     """Return a row for each Run in the tables and each of its tasks as csv.
 
-    Accuracies are in [0, 1]; ``individual`` is that of the task's own model, by which ``normalized``
-    is divided. Columns ``knob_...`` hold the knobs, and ``chosen_...`` those that validation chose
+    Accuracies are in [0, 1]; ``normalized`` is divided by ``individual``, that of the task's own
+    model. Columns ``knob_...`` hold the knobs, and ``chosen_...`` those that validation chose
     for the task: a value that is unset is null, and a knob that the method does not have is empty.
     """
     return to_csv([record for run in _runs(tables) for record in _of_tasks(*run)], RUNS)
