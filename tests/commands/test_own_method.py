@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,7 @@ def forgotten(monkeypatch):
     yield
     sys.modules.pop("my_method", None)
     sys.modules.pop("by_inputs", None)
+    sys.modules.pop("by_weights", None)
 
 
 def merged_directly(states, base, power):
@@ -132,6 +134,39 @@ def test_checkpoint_files_are_merged_by_it(tmp_path):
     for name in base:
         # float32, sums of two: rounding is about 1e-7 of entries of about 1.
         torch.testing.assert_close(written[name], base[name] + merged[name], rtol=0, atol=1e-6)
+
+
+def test_one_that_asks_for_them_gets_names_and_pretrained_weights(compared, forgotten, tmp_path):
+    folder, _ = compared
+    code = """
+        from tsv_bench.task_vectors import merge_layers
+
+        def by_weights(task_vectors, *, pretrained, share):
+            def rule(deltas, name):
+                assert pretrained[name].shape == deltas.shape[1:]
+                return share * deltas.mean(dim=0) - (1 - share) * pretrained[name]
+            return dict.fromkeys(task_vectors, merge_layers(task_vectors.values(), rule))
+    """
+    yaml = "name: by_weights\nlabel: By weights\nalphas: [1.0]\nshare: 1\nneeds: [pretrained]\n"
+    yaml += "serve: {_target_: by_weights.by_weights, _partial_: true, share: '${..share}'}\n"
+    for place in (folder, tmp_path):
+        stand_ins.own_methods.write(place)
+        (place / "by_weights.py").write_text(textwrap.dedent(code))
+        (place / "my_conf/method/by_weights.yaml").write_text(yaml)
+    own = ["--config-dir", "my_conf", "method=by_weights"]
+    done = tsv(folder, "bench", *own, *SMALL)
+    assert done.code == 0, done.err
+    paths = {run.method: path for path, run in find_runs(folder / "runs")}
+    found, same = (load_correct(paths[name]) for name in ("by_weights", "weight_average"))
+    assert all((found[task] == same[task]).all() for task in found)
+
+    write_checkpoints(tmp_path)
+    files = ["pretrained=base.safetensors", "finetuned={a: a.safetensors, b: b.safetensors}"]
+    done = tsv(tmp_path, "merge", *own, "method.share=0", *files, "output=out.safetensors")
+    assert done.code == 0, done.err
+    base, written = pretrained(), load_file(tmp_path / "out.safetensors")
+    zero = {name for name in base if not written[name].any()}
+    assert zero == {"visual.proj", "blocks.0.in_proj_weight", "blocks.0.c_proj.weight"}
 
 
 def test_one_that_looks_at_data_gets_statistics(compared, forgotten):

@@ -162,6 +162,18 @@ def test_a_mistake_is_found_before_files_are_merged(tmp_path):
     assert not (tmp_path / "out.safetensors").exists()
 
 
+def test_a_mistake_that_shows_on_the_files_alone_names_its_line(tmp_path):
+    code = changed(
+        CODE, "    return (deltas", "    deltas.shape[1] > 12 and [][1]\n    return (deltas"
+    )
+    write_checkpoints(stand_ins.own_methods.write(tmp_path, code=code))
+    files = ["pretrained=base.safetensors", "finetuned={b: b.safetensors, a: a.safetensors}"]
+    result = tsv(tmp_path, "merge", *ALONE, *files, "output=out.safetensors")
+    assert result.code == 1 and "Traceback" not in result.err
+    assert "my_method failed (my_method.py, line 13): IndexError: list index" in result.err
+    assert not (tmp_path / "out.safetensors").exists()
+
+
 def test_the_current_folder_hides_no_library(tmp_path):
     (tmp_path / "fractions.py").write_text("raise SystemExit('imported')")
     write_checkpoints(stand_ins.own_methods.write(tmp_path))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tsv_bench.methods.needs import Needs, needs_of
+from tsv_bench.methods.needs import Needs, needs_of, takes_pretrained
 
 
 def test_a_yaml_without_needs_has_none():
@@ -15,6 +15,14 @@ def test_a_yaml_says_what_is_seen():
     assert needs.statistics == ("inputs",) and needs.learns
     assert needs.nothing == {"inputs": {}, "bench": None}
     assert needs.settings["split"] == "val" and needs.settings["images"] == 32
+
+
+def test_pretrained_weights_are_no_data():
+    alone = {"name": "m", "needs": ["pretrained"]}
+    assert needs_of(alone) is None and takes_pretrained(alone)
+    beside = {"name": "m", "needs": ["inputs", "pretrained"], "images": 3}
+    assert needs_of(beside) == Needs(arguments=("inputs",), images=3) and takes_pretrained(beside)
+    assert not takes_pretrained({"name": "m", "needs": ["inputs"], "images": 3})
 
 
 def test_all_of_a_split_or_a_share_can_be_seen():
@@ -43,6 +51,7 @@ def test_a_knob_may_make_it_need_nothing():
         ({"needs": "inputs", "images": 3}, "needs is 'inputs'"),
         ({"needs": [], "images": 3}, "needs is empty: name one at least of inputs, means, fisher"),
         ({"needs": ["gram"], "images": 3}, "needs='gram' is not what a method can receive"),
+        ({"needs": ["pretrained"], "images": 3}, "has images, which has no effect"),
         ({"needs": ["inputs"]}, "needs but no images: how many a task"),
         ({"needs": ["inputs"], "images": 0}, "images=0 is not a whole number from 1 on"),
         ({"needs": ["inputs"], "images": 1.0}, "images=1.0 is no share between 0 and 1: a method"),

@@ -1,5 +1,6 @@
 """What holds for every method: order, inputs, laziness, degenerate suites, knobs."""
 
+import inspect
 import weakref
 from collections import Counter
 
@@ -22,9 +23,11 @@ from made_up.every_method import (
     ROUNDED,
     ROUTED,
     STARTED,
+    YAMLS,
     suited,
 )
 from made_up.vectors import close, random_vectors, read
+from omegaconf import OmegaConf
 
 from tsv_bench import methods
 from tsv_bench.task_vectors.lazy import PlainLayers
@@ -36,6 +39,20 @@ every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_no_method_is_forgotten():
     tried = {getattr(method, "func", method).__name__ for method in METHODS.values()}
     assert tried == set(methods.__all__)
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
+def test_defaults_in_python_are_those_of_the_yaml(path):
+    """The yaml chooses them. Of a knob that validation chooses it is the default without."""
+    node = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    function = getattr(methods, node["serve"]["_target_"].removeprefix("tsv_bench.methods."))
+    expected = {key: value for key, value in node["serve"].items() if not key.startswith("_")}
+    if (choice := node.get("choose")) and expected[choice["knob"]] is None:
+        expected[choice["knob"]] = choice["default"]
+    takes = dict(list(inspect.signature(function).parameters.items())[1:])
+    found = {name: takes[name].default for name in takes if name not in node.get("needs", ())}
+    found = {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
+    assert found == expected
 
 
 def copied(vectors):

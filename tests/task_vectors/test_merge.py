@@ -1,11 +1,13 @@
 """Merging layer by layer, by the rule of each layer."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from tsv_bench.task_vectors import merge
 from tsv_bench.task_vectors.matrices import Matrices
-from tsv_bench.task_vectors.merge import map_layers, merge_layers
+from tsv_bench.task_vectors.merge import map_layers, merge_entries, merge_layers
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,28 @@ def test_layers_are_merged_by_their_rule():
     assert torch.equal(merged["z"], torch.zeros(2, 2))
     merged = merge_layers(vectors, largest, lambda deltas: deltas.sum(dim=0))
     assert torch.equal(merged["b"], torch.full((3,), 5.0))
+
+
+def test_a_rule_that_has_a_parameter_for_it_gets_the_layers_name():
+    vectors = [{"w": torch.ones(2, 3), "b": torch.ones(3)}] * 2
+    seen = []
+
+    def rule(deltas, name=None):
+        seen.append(name)
+        return deltas.sum(dim=0)
+
+    def of_first(name):  # deltas, whatever they are called
+        return name.sum(dim=0)
+
+    merge_layers(vectors, rule, rule)["w"]
+    merge_layers(vectors, rule, rule)["b"]
+    merge_entries(vectors, partial(rule))["b"]
+    assert seen == ["w", "b", "b"]
+    merge_entries(vectors, partial(rule, name="mine"))["b"]
+    assert seen[3:] == ["mine"]
+    assert torch.equal(merge_entries(vectors, of_first)["b"], torch.full((3,), 2.0))
+    merged = merge_layers(vectors, lambda deltas, *, name: deltas[0] * len(name), torch.sum)
+    assert torch.equal(merged["w"], torch.ones(2, 3))
 
 
 def test_matrices_that_take_much_memory_are_merged_one_at_a_time(monkeypatch):

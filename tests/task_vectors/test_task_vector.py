@@ -6,7 +6,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tsv_bench.task_vectors.merge import map_layers
-from tsv_bench.task_vectors.task_vector import TaskVector, apply
+from tsv_bench.task_vectors.task_vector import TaskVector, Weights, apply
 
 
 class Reads(dict):
@@ -109,6 +109,18 @@ def test_delta_that_is_not_finite_is_named(bad):
     assert vector["w"].isfinite().all()
     with pytest.raises(ValueError, match="delta of 'b' is not finite"):
         vector["b"]
+
+
+def test_a_method_sees_the_weights_of_the_layers_that_have_deltas():
+    pretrained = {name: t.half() if t.is_floating_point() else t for name, t in state().items()}
+    weights = Weights(pretrained, TaskVector(pretrained, pretrained))
+    assert "steps" in pretrained and "steps" not in weights and set(weights) < set(pretrained)
+    for name in weights:
+        assert weights[name].dtype == weights.dtype(name) == torch.float32
+        assert torch.equal(weights[name], pretrained[name].float())
+    assert torch.equal(weights.rows("w", 1, 2), pretrained["w"][1:2].float())
+    with pytest.raises(KeyError):
+        weights["steps"]
 
 
 def test_apply_adds_alpha_times_the_vector_and_keeps_the_rest():

@@ -33,11 +33,13 @@ from tsv_bench.escaping import check_name, visible
 from tsv_bench.files import check_room
 from tsv_bench.methods.forms import Served
 from tsv_bench.methods.method import Method
+from tsv_bench.methods.needs import PRETRAINED
 from tsv_bench.models.backbone import Named
 from tsv_bench.models.finetuning import Finetuning
 from tsv_bench.scores import score
 from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.steps.unfinished import Unfinished
+from tsv_bench.task_vectors.task_vector import Weights
 
 log = logging.getLogger(__name__)
 
@@ -214,13 +216,17 @@ def make_run(
         vectors = open_task_vectors(cell.backbone, checkpoints, device, factors)
     with stage("heads", seconds):
         heads = make_heads()
-    given, unfinished = Given(cell.method), cell.unfinished(checkpoints)
+    method = cell.method
+    if method.sees_weights:
+        weights = Weights(cell.backbone.pretrained, next(iter(vectors.values())), device)
+        method = method.given(**{PRETRAINED: weights})
+    given, unfinished = Given(method), cell.unfinished(checkpoints)
     # Not before it is used: it holds a copy of the network.
     evaluator = cache(lambda: evaluation.evaluator(cell.backbone, heads))
     if cell.method.needs:
         with stage("statistics", seconds):
             given = observe(
-                cell.method, cell.backbone, cell.tasks, checkpoints, heads, load,
+                method, cell.backbone, cell.tasks, checkpoints, heads, load,
                 folder=cell.statistics, device=evaluation.device, seed=cell.seed,
                 unfinished=unfinished, finetuning=cell.finetuning, evaluator=evaluator,
             )  # fmt: skip

@@ -19,6 +19,7 @@ from tsv_bench.cli.scoring import check_scoring
 from tsv_bench.files.ahead import hashed_ahead
 from tsv_bench.merging.arguments import check_dtype
 from tsv_bench.methods.knobs import check_switch
+from tsv_bench.methods.needs import takes_pretrained
 from tsv_bench.task_vectors.kinds import KINDS
 
 FORMATS = (".png", ".svg")  # of the figure
@@ -97,7 +98,8 @@ def check_shapes(config: DictConfig, method: Described) -> None:
     for key in ("stacked", "kernels"):
         if not config[key]:
             continue
-        if "exclude" not in method.knobs or method.needs or config.base is not None:
+        sees_more = method.needs or config.base is not None or takes_pretrained(method.settings)
+        if "exclude" not in method.knobs or sees_more:
             raise ValueError(
                 f"{key}=true has no effect on method={method.name}, which takes no matrices apart "
                 f"by their weights alone. Methods that do: tsv_merge, iso_c, knots, ..."

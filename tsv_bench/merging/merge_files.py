@@ -24,6 +24,7 @@ from tsv_bench.merging.told.extent import extent_of
 from tsv_bench.merging.writers import STORED, make_writer
 from tsv_bench.methods.entrywise.lata_published import WeightedVector, Weighting
 from tsv_bench.methods.forms import Shared
+from tsv_bench.methods.needs import PRETRAINED
 from tsv_bench.methods.served import form_by_trial, is_entrywise, served_by
 from tsv_bench.observation.statistics_file import (
     check_layers,
@@ -44,6 +45,7 @@ from tsv_bench.state_dicts.inputs import (
 from tsv_bench.state_dicts.other_files import size_of
 from tsv_bench.state_dicts.writer import MADE_BY
 from tsv_bench.task_vectors.streaming import observer
+from tsv_bench.task_vectors.task_vector import Weights
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,7 @@ def merge(
     base: Path | str | None = None,
     choices: Choices = Choices(),  # noqa: B008, it is frozen
     scoring: ScoringCommand | None = None,
+    sees_weights: bool = False,
     name: str | None = None,
     knobs: Mapping[str, Any] | None = None,
     more: Mapping[str, Any] | None = None,
@@ -95,8 +98,9 @@ def merge(
     ``statistics``: kind -> task -> file, what the method needs beside task vectors. ``base``: what
     the instruct model ``pretrained`` was made from, for a method that takes the difference as
     ``instruction``. ``choices``: of entries that not all have. ``scoring``: a command that asks
-    models, for a method that searches. ``name``, ``knobs`` and what ``more`` says go into the
-    metadata. ``card``: that of merged folders. ``dtype``: the type that is written,
+    models, for a method that searches. ``sees_weights``: whether the method takes the pretrained
+    weights, as ``pretrained``. ``name``, ``knobs`` and what ``more`` says go into the metadata.
+    ``card``: that of merged folders. ``dtype``: the type that is written,
     ``tokenizer_from``: the task whose tokenizer is.
 
     Raises ValueError or OSError for anything wrong with the arguments or the files, before long
@@ -112,6 +116,7 @@ def merge(
         kind: open_statistics(kind, paths, finetuned) for kind, paths in (statistics or {}).items()
     }
     needed = [*given, *([] if base is None else ["instruction"])]
+    needed += [PRETRAINED] if sees_weights else []
     name = name or getattr(getattr(serve, "func", serve), "__name__", str(serve))
     knobs = dict(knobs if knobs is not None else getattr(serve, "keywords", {}))
     examiner = CommandExaminer(scoring, Path(output)) if scoring else None
@@ -124,6 +129,9 @@ def merge(
             check_layers(file, kind, task, inputs.vectors[task])
     serve = partial(serve, **given) if given else serve
     serve = partial(serve, instruction=inputs.instruction) if base is not None else serve
+    if sees_weights:
+        weights = Weights(inputs.pretrained, next(iter(inputs.vectors.values())), device)
+        serve = partial(serve, **{PRETRAINED: weights})
     form = form_by_trial(serve, finetuned)
     inputs = inputs if write in STORED else inputs.once_each()
     of_layers = alphas.of(next(iter(inputs.vectors.values())))
@@ -142,7 +150,8 @@ def merge(
             stack.enter_context(claimed(path.resolve()))
         check_outputs(writer.outputs, writer.folders, inputs.states, overwrite)
         reading = None
-        if examiner is None and not given and reads_once(serve, writer, inputs):
+        apart = examiner is not None or given or sees_weights
+        if not apart and reads_once(serve, writer, inputs):
             reading = stack.enter_context(hashed_reading(inputs))
             check_deltas(inputs)
             hashes = reading.unknown()

@@ -2,7 +2,8 @@
 
 import inspect
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from tsv_bench.methods.forms import Served
 from tsv_bench.methods.knobs import check_alphas, check_choice, check_num_tasks, check_whole
-from tsv_bench.methods.needs import Needs
+from tsv_bench.methods.needs import PRETRAINED, Needs
 from tsv_bench.methods.served import made_up_statistics, made_up_vectors, served_mapping
 
 BY = ("task", "suite")
@@ -57,6 +58,7 @@ class Method:
     code: dict[str, str] | None = None  # a user's own method: its function, sha256 of its file
     needs: Needs | None = None  # what it receives beside task vectors
     instructed: bool = False  # whether it receives an instruction vector, as ``instruction``
+    sees_weights: bool = False  # whether it receives the pretrained weights, as ``pretrained``
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -82,8 +84,7 @@ class Method:
         if self.knob_is_open:
             self.choice.check()
         method = self.by_default()
-        nothing = self.needs.nothing if self.needs else {}
-        knobs_alone = method.given(**nothing, **({"instruction": {}} if self.instructed else {}))
+        knobs_alone = method.given(**self.nothing)
         if not self.code:
             knobs_alone.serve({})
             return
@@ -94,6 +95,9 @@ class Method:
         if self.needs:
             made_up = {kind: made_up_statistics(kind, count) for kind in self.needs.statistics}
             method = method.given(**made_up)
+        if self.sees_weights:
+            [weights] = made_up_vectors(1).values()
+            method = method.given(**{PRETRAINED: weights})
         what = f"{'two' if count == 2 else count} small made-up tasks, before any work"
         method._try(made_up_vectors(count), what)
 
@@ -101,6 +105,13 @@ class Method:
         """Raise ValueError unless there are as many tasks as the method is for."""
         if self.num_tasks is not None:
             check_num_tasks(self.name, self.num_tasks, tasks)
+
+    @property
+    def nothing(self) -> dict[str, Any]:
+        """Arguments with which it only checks its knobs."""
+        nothing = dict(self.needs.nothing) if self.needs else {}
+        nothing |= {"instruction": {}} if self.instructed else {}
+        return nothing | ({PRETRAINED: {}} if self.sees_weights else {})
 
     @property
     def knob_is_open(self) -> bool:
@@ -131,13 +142,32 @@ class Method:
                 for layer in vector:
                     vector[layer]
         except Exception as error:  # the code is the user's: it may raise anything
-            function = self.serve
-            while isinstance(function, partial):  # Hydra's own kind is not merged into another
-                function = function.func
-            own = inspect.getsourcefile(inspect.unwrap(function))
-            frames = traceback.extract_tb(error.__traceback__)
-            lines = [frame.lineno for frame in frames if frame.filename == own]
-            place = f" ({Path(own).name}, line {lines[-1]})" if lines else ""
+            place = f" ({self._place(error)})" if self._place(error) else ""
             raise ValueError(
                 f"{self.name} was tried on {what}: {type(error).__name__}{place}: {error}"
             ) from error
+
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Name file and line of a user's own method where its code raises within the block.
+
+        What it raises becomes a ValueError.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.code and (place := self._place(error)):
+                raise ValueError(
+                    f"{self.name} failed ({place}): {type(error).__name__}: {error}"
+                ) from error
+            raise
+
+    def _place(self, error: Exception) -> str | None:
+        """Return "my_method.py, line 8" where the file of the method raised an error, or None."""
+        function = self.serve
+        while isinstance(function, partial):  # Hydra's own kind is not merged into another
+            function = function.func
+        own = inspect.getsourcefile(inspect.unwrap(function))
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == own]
+        return f"{Path(own).name}, line {lines[-1]}" if lines else None

@@ -7,6 +7,7 @@ from typing import Any
 from tsv_bench.methods.knobs import check_choice, check_whole, is_number
 from tsv_bench.task_vectors.kinds import KINDS
 
+PRETRAINED = "pretrained"  # the argument of methods that see the pretrained weights
 BENCH = "bench"  # the argument of methods that learn or search
 SPLITS = ("train", "val", "test")
 # Classes whose gradients make the Fisher information: one an image, drawn by the network's own
@@ -121,8 +122,14 @@ class Needs:
         )
 
 
+def takes_pretrained(settings: Mapping[str, Any]) -> bool:
+    """Return whether a method's yaml says that it receives the pretrained weights."""
+    needs = settings.get("needs")
+    return isinstance(needs, list) and PRETRAINED in needs
+
+
 def needs_of(settings: Mapping[str, Any]) -> Needs | None:
-    """Return what a method's yaml says that it needs, or None if it needs only task vectors.
+    """Return what a method's yaml says that it needs of data, or None if it needs none.
 
     Raises ValueError for a key that is malformed or has no effect.
     """
@@ -135,6 +142,14 @@ def needs_of(settings: Mapping[str, Any]) -> Needs | None:
             f"the yaml of {settings['name']} has {', '.join(found) or 'needs'}, and needs is "
             f"{arguments!r}: it lists what the method receives, as in needs: [inputs]."
         )
+    arguments = [argument for argument in arguments if argument != PRETRAINED]
+    if takes_pretrained(settings) and not arguments:
+        if found:
+            raise ValueError(
+                f"the yaml of {settings['name']} has {', '.join(found)}, which has no effect: "
+                f"needs: [{PRETRAINED}] is of weights alone."
+            )
+        return None
     unless = found.pop("unless", None)  # a knob that, if true, makes the method need nothing
     if unless is not None and settings.get(unless) is True:
         return None

@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from tsv_bench.methods.forms import Served, Shared, form_of
+from tsv_bench.methods.needs import PRETRAINED
 from tsv_bench.task_vectors.lazy import LazyVector, as_lazy
 from tsv_bench.task_vectors.matrices import FUSED, Matrices, matches
 from tsv_bench.task_vectors.statistics import Gathered, Statistics
@@ -112,6 +114,7 @@ def form_by_trial(serve: Callable[[Mapping], Mapping], tasks: Iterable[str]) -> 
     A single task does not tell whether its vector is for all: a second one is made up.
     """
     tiny = {task: {"layer": torch.eye(2)} for task in tasks}
+    serve = with_tiny_weights(serve)
     with unseen():
         form = form_of(serve(tiny))
         if len(tiny) == 1 and form is Shared:  # only then: others may have a knob that names tasks
@@ -121,10 +124,17 @@ def form_by_trial(serve: Callable[[Mapping], Mapping], tasks: Iterable[str]) -> 
 
 def is_entrywise(serve: Callable[[Mapping], Mapping], tasks: Iterable[str]) -> bool:
     """Return whether a method merges entry by entry, found by a tiny matrix of each task."""
+    serve = with_tiny_weights(serve)
     with unseen():
         vector = next(iter(serve({task: {"layer": torch.eye(2)} for task in tasks}).values()))
         lazy = isinstance(vector, LazyVector)
         return lazy and all(part.entrywise for part in vector.parts("layer"))
+
+
+def with_tiny_weights(serve: Callable[[Mapping], Mapping]) -> Callable[[Mapping], Mapping]:
+    """Return a method that sees the pretrained weights with those of the trial's tiny layer."""
+    bound = isinstance(serve, partial) and PRETRAINED in serve.keywords
+    return partial(serve, **{PRETRAINED: {"layer": torch.eye(2)}}) if bound else serve
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """Merge task vectors layer by layer or entry by entry."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -40,26 +42,28 @@ def merge_layers(
 
     ``merge_matrix`` takes stacked deltas [tasks, m, n] and returns [m, n]; a matrix that no task
     changed is zero without asking it. ``merge_other`` takes some rows of another layer, [tasks,
-    rows, ...], and must merge entry by entry. Both get float32 at least. ``work`` returns of a
-    matrix's shape how many entries in float32 merging it takes beside the deltas, if these are
-    many; matrices of which two would take more than `IN_FLIGHT` are then merged one at a time.
-    ``merge_factors`` takes the place of ``merge_matrix`` where all deltas of a matrix are known by
-    factors: it gets those of the tasks that changed it, each [m, r] and each [r, n].
+    rows, ...], and must merge entry by entry. Both get float32 at least, and the layer's name if
+    they have a parameter ``name``. ``work`` returns of a matrix's shape how many entries in float32
+    merging it takes beside the deltas, if these are many; matrices of which two would take more
+    than `IN_FLIGHT` are then merged one at a time. ``merge_factors`` takes the place of
+    ``merge_matrix`` where all deltas of a matrix are known by factors: it gets those of the tasks
+    that changed it, each [m, r] and each [r, n].
 
     Raises ValueError if the vectors' layers differ.
     """
     vectors = lazy_vectors(vectors)
+    of_matrix, of_other = of_layers(merge_matrix), of_layers(merge_other)
 
     def merge(name: str, deltas: Tensor) -> Tensor:
         if not deltas.any():
             return torch.zeros_like(deltas[0])
         parts = matrices.split(name, deltas).unbind(1)
-        return matrices.join(name, deltas.shape[1:], [merge_matrix(part) for part in parts])
+        return matrices.join(name, deltas.shape[1:], [of_matrix(name)(part) for part in parts])
 
     def parts(name: str) -> Sequence[Part]:
         shape = vectors[0].shape(name)
         if not matrices.is_matrix(name, shape):
-            return blocks(vectors, name, merge_other)
+            return blocks(vectors, name, of_other(name))
         if (zeros := zero_parts(vectors, name)) is not None:
             return zeros
         if merge_factors and all(v.factor_rank(name) is not None for v in vectors):
@@ -75,6 +79,21 @@ def merge_layers(
         ]  # fmt: skip
 
     return LazyVector(vectors, parts)
+
+
+def of_layers(rule: Callable) -> Callable[[str], Callable]:
+    """Return a function of a layer's name: the rule for it, which gets the name if it takes one.
+
+    It does by a parameter ``name`` beside its first one, if none is bound to it.
+    """
+    try:
+        parameters = list(inspect.signature(rule).parameters)[1:]
+    except (TypeError, ValueError):  # as of a function that is written in C
+        parameters = []
+    bound = rule.keywords if isinstance(rule, partial) else {}
+    if "name" in parameters and "name" not in bound:
+        return lambda name: partial(rule, name=name)
+    return lambda name: rule
 
 
 def zero_parts(vectors: Sequence[LazyMapping], name: str) -> Sequence[Part] | None:
@@ -114,10 +133,11 @@ def merge_entries(vectors: Iterable[Mapping], merge: Callable[[Tensor], Tensor])
     """Merge task vectors into one, entry by entry.
 
     ``merge`` takes stacked deltas [tasks, rows, ...], in float32 at least, and returns [rows, ...].
-    Raises ValueError if the vectors' layers differ.
+    It gets the layer's name, too, if it has a parameter ``name``. Raises ValueError if the vectors'
+    layers differ.
     """
-    vectors = lazy_vectors(vectors)
-    return LazyVector(vectors, lambda name: blocks(vectors, name, merge))
+    vectors, of_layer = lazy_vectors(vectors), of_layers(merge)
+    return LazyVector(vectors, lambda name: blocks(vectors, name, of_layer(name)))
 
 
 def map_layers(vector: Mapping, function: Callable[[str, Tensor], Tensor]) -> LazyVector:

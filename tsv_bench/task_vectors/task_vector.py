@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from tsv_bench.linalg.precision import all_finite, at_least_float32
-from tsv_bench.task_vectors.lazy import Delta, LazyMapping, as_lazy, blocks, turn, widest
+from tsv_bench.task_vectors.lazy import (
+    Delta,
+    LazyMapping,
+    OtherLayers,
+    as_lazy,
+    blocks,
+    turn,
+    widest,
+)
 from tsv_bench.task_vectors.merge import mean
 
 
@@ -97,6 +105,33 @@ class TaskVector(LazyMapping):
                 f"the delta of {name!r} is not finite: one of the checkpoints holds NaN or "
                 f"infinity there. Make or fetch it again."
             )
+
+
+class Weights(OtherLayers):
+    """The pretrained weights of the layers that a task vector has, for methods that see them.
+
+    Each access reads a layer, in float32 at least, on the device of the deltas.
+    """
+
+    def __init__(self, pretrained: Mapping, vector: Mapping, device: str = "cpu") -> None:
+        super().__init__(pretrained)
+        self._like, self._devices = as_lazy(vector), device.split(",")
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._like.names
+
+    def dtype(self, name: str) -> torch.dtype:
+        return widest([self._layers.dtype(name)])
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        if name not in self.names:
+            raise KeyError(name)
+        device = torch.device(self._devices[turn.get() % len(self._devices)])
+        return self._layers.wide_rows(name, start, stop, device)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.rows(name, 0, self.num_rows(name))
 
 
 class NotFiniteError(ValueError):

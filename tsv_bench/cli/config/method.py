@@ -16,7 +16,7 @@ from tsv_bench import methods
 from tsv_bench.cli.config.method_yaml import WITH_BASE, described, find_function
 from tsv_bench.cli.config.search_path import options
 from tsv_bench.methods.method import Choice, Method
-from tsv_bench.methods.needs import SHOWN
+from tsv_bench.methods.needs import PRETRAINED, SHOWN, takes_pretrained
 from tsv_bench.spelling import nearest
 
 CHOOSE = {"knob", "candidates", "default", "serve"}
@@ -38,7 +38,9 @@ def make_method(config: DictConfig, *, with_base: bool = False) -> Method:
             f"the method of {serve['_target_']} calls itself {name}, as a packaged one does: give "
             f"it a name of its own, or their Runs are taken for each other."
         )
+    sees_weights = takes_pretrained(settings)
     given = [*(needs.arguments if needs else ()), *(["instruction"] if with_base else [])]
+    given += [PRETRAINED] if sees_weights else []
     _check_signature(name, serve, function, given)
     method = Method(
         name=name,
@@ -52,6 +54,7 @@ def make_method(config: DictConfig, *, with_base: bool = False) -> Method:
         code=_fingerprint(serve["_target_"], function) if own else None,
         needs=needs,
         instructed=with_base,
+        sees_weights=sees_weights,
     )
     method.check()
     found.check_knobs()

@@ -55,10 +55,11 @@ def bench(config: DictConfig) -> Made:
             (path, run), weights = finished, None
             log.info(f"{run.label}: already there, {path} (overwrite=true evaluates it again)")
         else:
-            path, run, weights = make(
-                config, replace(cell, backbone=backbone), finished,
-                validates=validates, factors=factors, merged_on=machine.all_devices,
-            )  # fmt: skip
+            with cell.method.named_in_errors():
+                path, run, weights = make(
+                    config, replace(cell, backbone=backbone), finished,
+                    validates=validates, factors=factors, merged_on=machine.all_devices,
+                )  # fmt: skip
         if not isinstance(tracker, NoTracker):  # also of a Run that was there: one W&B run a job
             with tempfile.TemporaryDirectory() as folder:
                 written = write_report(tables_of([path]), Path(folder))

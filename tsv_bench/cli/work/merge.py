@@ -23,6 +23,7 @@ from tsv_bench.merging.told.card import Card
 from tsv_bench.merging.told.dry_run import planned
 from tsv_bench.merging.weighting_table import render_weighting
 from tsv_bench.methods.entrywise.lata_published import Weighting
+from tsv_bench.methods.method import Method
 from tsv_bench.state_dicts.entries.choices import Choices
 
 # Settings that a card repeats where they are not null.
@@ -79,25 +80,27 @@ def merge(
         "choices": choices_of(config),
     }
     if config.dry_run:
-        check_dry_run(config, statistics)
+        check_dry_run(config, statistics, method)
         show(planned(serve, config.pretrained, finetuned, config.output, **common))
         return
-    merged = merge_files.merge(
-        serve,
-        config.pretrained,
-        finetuned,
-        config.output,
-        **common,
-        factors=make_cache(config),
-        statistics=statistics,
-        base=config.base,
-        scoring=scoring_of(config),
-        name=method.name,
-        knobs=method.knobs,
-        more=more,
-        tokenizer_from=config.tokenizer_from,
-        card=card_of(config, finetuned, method.label, method.name, method.knobs),
-    )
+    with method.named_in_errors():
+        merged = merge_files.merge(
+            serve,
+            config.pretrained,
+            finetuned,
+            config.output,
+            **common,
+            factors=make_cache(config),
+            statistics=statistics,
+            base=config.base,
+            scoring=scoring_of(config),
+            sees_weights=method.sees_weights,
+            name=method.name,
+            knobs=method.knobs,
+            more=more,
+            tokenizer_from=config.tokenizer_from,
+            card=card_of(config, finetuned, method.label, method.name, method.knobs),
+        )
     if merged.stored:
         show(merged.stored)
     if merged.weighting is not None:
@@ -112,12 +115,15 @@ def merge(
     )
 
 
-def check_dry_run(config: DictConfig, statistics: Mapping[str, Mapping[str, str]]) -> None:
-    """Raise ValueError for what a dry run cannot tell: methods that see more than weights."""
-    if statistics or config.base is not None or config.score is not None:
+def check_dry_run(
+    config: DictConfig, statistics: Mapping[str, Mapping[str, str]], method: Method
+) -> None:
+    """Raise ValueError for what a dry run cannot tell: methods that see more than task vectors."""
+    more = config.base is not None or config.score is not None or method.sees_weights
+    if statistics or more:
         raise ValueError(
-            "dry_run=true is for methods that see weights alone: without statistics, base= and "
-            "score=."
+            "dry_run=true is for methods that see task vectors alone: without statistics, base=, "
+            "score= and the pretrained weights."
         )
 
 

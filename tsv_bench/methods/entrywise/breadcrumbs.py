@@ -21,7 +21,7 @@ __all__ = ["breadcrumbs"]
 
 
 def breadcrumbs(
-    task_vectors: TaskVectors, *, density: float | int, outlier_fraction: float | int
+    task_vectors: TaskVectors, *, density: float | int = 0.15, outlier_fraction: float | int = 0.006
 ) -> ServedVectors:
     """Serve every task the sum of the tasks' layers without their outliers and small entries.
 

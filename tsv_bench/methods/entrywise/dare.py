@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 DRAW = 2**14  # entries that one generator draws for, however many are read at once
 
 
-def dare_ta(task_vectors: TaskVectors, *, density: float | int, seed: int) -> ServedVectors:
+def dare_ta(
+    task_vectors: TaskVectors, *, density: float | int = 0.5, seed: int = 0
+) -> ServedVectors:
     """Serve every task the sum of the task vectors after dropping entries at random.
 
     ``density`` is the share of entries that survive: 1 minus the paper's drop rate. They are scaled
@@ -39,11 +41,11 @@ def dare_ta(task_vectors: TaskVectors, *, density: float | int, seed: int) -> Se
 def dare_ties(
     task_vectors: TaskVectors,
     *,
-    density: float | int,
-    trim_density: float | int,
+    density: float | int = 0.5,
+    trim_density: float | int = 0.2,
     merge: str = "mean",
     scope: str = "vector",
-    seed: int,
+    seed: int = 0,
 ) -> ServedVectors:
     """Serve every task the TIES merge of task vectors after dropping entries at random.
 

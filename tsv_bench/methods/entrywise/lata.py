@@ -32,7 +32,9 @@ DROPS = ("linear", "logarithmic", "threshold")
 DIGITS = 9  # decimals of a cosine that count; the rest is rounding, which must not rank layers
 
 
-def lata(task_vectors: TaskVectors, *, drop: str, threshold: float | int) -> ServedVectors:
+def lata(
+    task_vectors: TaskVectors, *, drop: str = "linear", threshold: float | int = 0.95
+) -> ServedVectors:
     """Serve every task the sum of the task vectors, with a weight for each layer of each task.
 
     A layer weighs little if it is similar to the same layer of the mean task vector. (The paper

@@ -19,7 +19,7 @@ MOST_TASKS = 88  # exp(89) is beyond float32
 SMALLEST = 1e-12  # lower bound of the sum of scores, which is a divisor; authors' code
 
 
-def pcb(task_vectors: TaskVectors, *, density: float | int) -> ServedVectors:
+def pcb(task_vectors: TaskVectors, *, density: float | int = 0.05) -> ServedVectors:
     """Serve every task the mean of the task vectors, each entry weighted by its score.
 
     The score says how large an entry is within its task and how far it agrees with other tasks.

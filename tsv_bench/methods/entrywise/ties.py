@@ -31,7 +31,7 @@ SCOPES = ("vector", "tensor")
 def ties(
     task_vectors: TaskVectors,
     *,
-    density: float | int,
+    density: float | int = 0.2,
     merge: str = "mean",
     scope: str = "vector",
 ) -> ServedVectors:

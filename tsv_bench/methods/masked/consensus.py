@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def consensus_ta(
-    task_vectors: TaskVectors, *, mask_lambda: Lambdas, min_tasks: int
+    task_vectors: TaskVectors, *, mask_lambda: Lambdas = 0.4, min_tasks: int = 2
 ) -> ServedVectors:
     """Serve every task the summed entries that at least ``min_tasks`` TALL masks keep.
 
@@ -32,9 +32,9 @@ def consensus_ta(
 def consensus_ties(
     task_vectors: TaskVectors,
     *,
-    density: float | int,
-    mask_lambda: Lambdas,
-    min_tasks: int,
+    density: float | int = 0.2,
+    mask_lambda: Lambdas = 0.4,
+    min_tasks: int = 2,
 ) -> ServedVectors:
     """Serve every task the TIES sum's entries that at least ``min_tasks`` TALL masks keep.
 

@@ -14,7 +14,7 @@ from tsv_bench.task_vectors.order_statistics import trim_thresholds
 __all__ = ["magnitude_mask"]
 
 
-def magnitude_mask(task_vectors: TaskVectors, *, density: float | int) -> ServedVectors:
+def magnitude_mask(task_vectors: TaskVectors, *, density: float | int = 0.1) -> ServedVectors:
     """Serve each task the sum of the task vectors where its own is large; the task must be known.
 
     ``density`` is the share of a whole task vector's entries that its mask keeps, the largest ones.

@@ -19,7 +19,7 @@ MEANING = "how many times its distance to the merged entry an entry that a task 
 Lambdas = float | int | Mapping[str, float | int]  # one for all tasks, or task -> its own
 
 
-def tall_mask_ta(task_vectors: TaskVectors, *, mask_lambda: Lambdas) -> ServedVectors:
+def tall_mask_ta(task_vectors: TaskVectors, *, mask_lambda: Lambdas = 0.4) -> ServedVectors:
     """Serve each task the sum of the task vectors under its TALL mask; the task must be known.
 
     ``mask_lambda`` is that of `tall_mask`: one number for all tasks, or one for each. Raises
@@ -30,7 +30,7 @@ def tall_mask_ta(task_vectors: TaskVectors, *, mask_lambda: Lambdas) -> ServedVe
 
 
 def tall_mask_ties(
-    task_vectors: TaskVectors, *, density: float | int, mask_lambda: Lambdas
+    task_vectors: TaskVectors, *, density: float | int = 0.2, mask_lambda: Lambdas = 0.4
 ) -> ServedVectors:
     """Serve each task the TIES sum of the task vectors under its TALL mask; it must be known.
 

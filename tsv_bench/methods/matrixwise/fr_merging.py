@@ -28,9 +28,9 @@ WEIGHTS = ("aligned", "share", "one")
 def fr_merging(
     task_vectors: TaskVectors,
     *,
-    centre: str,
-    radius: float | int,
-    weights: str,
+    centre: str = "highest",
+    radius: float | int = 0.7,
+    weights: str = "aligned",
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
 ) -> ServedVectors:

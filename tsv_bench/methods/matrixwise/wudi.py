@@ -26,9 +26,9 @@ SMALLEST = 1e-10
 def wudi(
     task_vectors: TaskVectors,
     *,
-    solver: str,
-    iterations: int,
-    learning_rate: float | int,
+    solver: str = "adam",
+    iterations: int = 300,
+    learning_rate: float | int = 1e-5,
     relative_learning_rate: float | int | None = None,
     exclude: Sequence[str] | None = None,
     split_qkv: bool = False,
