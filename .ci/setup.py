@@ -58,7 +58,7 @@ def install(run) -> None:
         run(PYTHON, "-m", "ensurepip")
         run(PYTHON, *PIP, "install", *CONSTRAINTS, "uv")
         uv = VENV / "bin" / "uv"
-    wanted = ["--python", PYTHON, *CONSTRAINTS, "--editable", ".[dev]"]
+    wanted = ["--python", PYTHON, *CONSTRAINTS, "--editable", ".[all,dev]"]
     # First without writing: a misspelt version or a missing network costs no .venv that works.
     run(uv, "pip", "install", "--dry-run", "--quiet", *wanted)
     STAMP.write_text("")

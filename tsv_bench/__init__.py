@@ -17,6 +17,7 @@ From the bottom up; a package imports only from packages above it in this list:
     columns        text in aligned columns
     spelling       the nearest right name to a misspelt one
     faces          packages whose names are imported when they are wanted
+    extras         optional packages, and what to say where one is not installed
     bars           progress bars, and the lines that they are in a file
     linalg         matrices only: singular vectors, polar factors
     task_vectors   named layers, read and merged one at a time
@@ -31,7 +32,7 @@ From the bottom up; a package imports only from packages above it in this list:
     benchmark      a method on a suite makes one Run
     report         Runs make tables, text, figures and a page
     analysis       tsv-analyze: how much checkpoints interfere
-    cli            the commands, and merge() in memory; the only package that knows Hydra
+    cli            the commands, merge() and evaluate() in memory; only this package knows Hydra
 """
 
 from typing import TYPE_CHECKING
@@ -39,8 +40,14 @@ from typing import TYPE_CHECKING
 from tsv_bench.faces import late
 
 if TYPE_CHECKING:
+    from tsv_bench.cli.work.evaluate import evaluate
     from tsv_bench.cli.work.in_memory import merge
 
-__all__ = ["merge"]
-__getattr__ = late(__name__, "cli.work.in_memory")
+__all__ = ["evaluate", "merge"]
+__getattr__ = late(__name__, "cli.work.in_memory", "cli.work.evaluate")
 __version__ = "0.1.0"
+
+
+def __dir__() -> list[str]:
+    """Return all names, also those that are imported when they are wanted, for help()."""
+    return sorted({*globals(), *__all__})

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-from made_up.merges import files, write_checkpoints
 from made_up.runs import make_run
 
 from tsv_bench.benchmark.runs import save_run
@@ -77,20 +75,6 @@ def test_a_report_takes_no_torch(tmp_path):
     save_run(*make_run("ties"), tmp_path / "runs")
     [(_, code, _, err, modules)] = run(["report html=true"], tmp_path)
     assert code == 0 and not {"torch", *OTHERS} & set(modules), err
-
-
-@pytest.mark.slow  # it imports torch
-def test_merging_and_analysing_take_torch_alone(tmp_path):
-    write_checkpoints(tmp_path)
-    named = ",".join(f"{task}:{path}" for task, path in files().items())
-    given = f"pretrained=base.safetensors finetuned={{{named}}} cache.folder=null"
-    lines = [
-        f"merge method=ties {given} output=out.safetensors",
-        f"analyze {given} output=analysis figures=false",
-    ]
-    for line, code, _, err, modules in run(lines, tmp_path):
-        assert code == 0, err
-        assert not {"matplotlib", *OTHERS} & set(modules), line
 
 
 def test_the_last_looks_for_garbage_are_spared_but_beside_who_counts_what_is_left(monkeypatch):

@@ -10,9 +10,12 @@ from pathlib import Path
 import yaml
 
 import tsv_bench
+from tsv_bench import extras
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+OF_USERS = PROJECT["dependencies"] + EXTRAS["bench"] + EXTRAS["wandb"]
 # What the tests are run with.
 TOOLS = {"build", "hatchling", "ipykernel", "pip", "pytest-benchmark", "pytest-xdist"}
 TOOLS |= {"pymoo", "ruff"}
@@ -43,23 +46,30 @@ def imported(*folders):
 
 
 def test_dependencies_are_what_the_package_imports():
-    # mergekit is run by benchmarks, in an environment of its own; lm-eval by users' own code.
-    others = {"dev", "lm", "mergekit"}
-    extras = {k: v for k, v in PROJECT["optional-dependencies"].items() if k not in others}
-    optional = [name for names in extras.values() for name in names]
+    # mergekit is run by benchmarks, in an environment of its own, lm-eval by users' own code; all
+    # and dev are of other extras.
+    others = ("all", "dev", "lm", "mergekit")
+    optional = [name for extra in EXTRAS if extra not in others for name in EXTRAS[extra]]
     assert set(map(canonical, PROJECT["dependencies"] + optional)) == imported("tsv_bench")
-    # What is optional is imported by one module.
+    assert EXTRAS["all"] == ["tsv_bench[bench,evolve,language,wandb]"]
+    # These two are imported by one module, which says what to install.
     only_in = {"transformers": "language.py", "pymoo": "search.py"}
-    assert set(only_in) == set(map(canonical, optional))
+    assert set(only_in) == {canonical(EXTRAS[extra][0]) for extra in ("language", "evolve")}
     for path in (ROOT / "tsv_bench").rglob("*.py"):
         for name, module in only_in.items():
             named = f"import {name}" in path.read_text() or f"from {name}" in path.read_text()
             assert named == (path.name == module), path
 
 
+def test_the_modules_that_are_looked_for_are_those_of_the_extras():
+    distributions = packages_distributions()
+    for extra, modules in extras.EXTRAS.items():
+        found = {canonical(distributions[module][0]) for module in modules}
+        assert found == set(map(canonical, EXTRAS[extra])), extra
+
+
 def test_dev_is_what_only_the_tests_import_and_run_with():
-    dev = set(map(canonical, PROJECT["optional-dependencies"]["dev"]))
-    of_users = set(map(canonical, PROJECT["dependencies"]))
+    dev, of_users = set(map(canonical, EXTRAS["dev"])), set(map(canonical, OF_USERS))
     assert dev - TOOLS == imported("tests", "benchmarks") - of_users
     assert TOOLS <= dev
 
@@ -71,8 +81,7 @@ def test_every_direct_dependency_has_its_version_in_constraints():
         if line and not line.startswith("#")
     ]
     assert len(pinned) == len(set(pinned))
-    direct = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
-    assert set(map(canonical, direct)) <= set(pinned)
+    assert set(map(canonical, OF_USERS + EXTRAS["dev"])) <= set(pinned)
 
 
 def test_there_is_one_version_number():

@@ -4,6 +4,7 @@ from omegaconf import DictConfig
 
 from tsv_bench.cli.config.checkpoint_files import check_cache, check_there, checkpoint_paths
 from tsv_bench.cli.launch import command
+from tsv_bench.extras import check_installed
 from tsv_bench.methods.knobs import check_switch
 from tsv_bench.methods.ranks import check_rank_fraction
 
@@ -21,6 +22,8 @@ def check(config: DictConfig) -> dict[str, str]:
     check_rank_fraction(config.rank_fraction)
     for key in ("figures", "overwrite", "split_qkv"):
         check_switch(key, config[key])
+    if config.figures:
+        check_installed("bench", "tsv-analyze, unless figures=false,")
     finetuned = checkpoint_paths(config, EXAMPLE)
     check_there({"pretrained": config.pretrained, **finetuned})
     check_cache(config)

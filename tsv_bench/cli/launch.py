@@ -31,6 +31,7 @@ from tsv_bench.cli.sweep.job import recorded
 from tsv_bench.cli.typed.mistakes import NUM_FILES, with_messages
 from tsv_bench.cli.typed.recipe import with_recipe
 from tsv_bench.cli.work.machine import check_threads
+from tsv_bench.extras import check_installed
 from tsv_bench.methods.knobs import check_switch
 
 SPINS = "500"  # of a thread that waits, about 10 microseconds
@@ -38,6 +39,9 @@ SPINS = "500"  # of a thread that waits, about 10 microseconds
 # New objects before a look for garbage. By default it is 700, and importing torch, composing
 # configurations and drawing figures, whose objects stay, are a tenth slower for it.
 RARELY = 20_000, 20, 20
+
+# Commands that need the extra bench; the others work on checkpoint files alone.
+NEED_BENCH = ("bench", "fetch", "finetune", "observe", "pretrain", "report")
 
 # The command as its user has typed it, for model cards.
 typed_command: ContextVar[str | None] = ContextVar("typed_command", default=None)
@@ -57,14 +61,19 @@ def command(
     def decorate(run: Callable[[DictConfig], Any]) -> Callable[[], None]:
         program = f"tsv-{config_name}"
 
-        def check_job(config: DictConfig) -> None:
+        def prepared(config: DictConfig) -> None:
+            if config_name in NEED_BENCH:
+                check_installed("bench", program)
             prepare(config)
+
+        def check_job(config: DictConfig) -> None:
+            prepared(config)
             check(config)
 
         @functools.wraps(run)
         def guarded(config: DictConfig) -> Any:
             def warn_and_run() -> Any:
-                prepare(config)
+                prepared(config)
                 warn_of_void_settings(config)
                 with bars.showing(config.get("progress", True)):
                     return run(config)

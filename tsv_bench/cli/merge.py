@@ -16,6 +16,7 @@ from tsv_bench.cli.config.method_yaml import Described, described
 from tsv_bench.cli.config.scales import check_scales
 from tsv_bench.cli.launch import command, plain
 from tsv_bench.cli.scoring import check_scoring
+from tsv_bench.extras import check_installed
 from tsv_bench.files.ahead import hashed_ahead
 from tsv_bench.merging.arguments import check_dtype
 from tsv_bench.methods.knobs import check_switch
@@ -150,6 +151,7 @@ def figure_path(config: DictConfig) -> Path | None:
     """
     if config.figure is None or config.base is None:
         return None
+    check_installed("bench", "figure=")
     path = Path(str(config.figure))
     if not isinstance(config.figure, str) or path.suffix not in FORMATS:
         raise ValueError(

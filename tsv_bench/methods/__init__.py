@@ -14,7 +14,7 @@ evaluation adds to the pretrained backbone: pretrained + alpha * served[task].
   to the second), and on chance only by a seed.
 - One that sees data takes its statistics too, as ``inputs``: task -> layer -> tensor
   (`task_vectors.statistics`). It reads and looks up nothing of them before a layer is wanted.
-- One that sees the pretrained weights takes them as ``pretrained``: layer -> tensor, read on access.
+- One that sees the pretrained weights takes ``pretrained``: layer -> tensor, read on access.
 - One that learns or searches takes a ``bench`` (`methods.bench`), when the first layer is wanted.
 - One that sends images to experts serves `RoutedVector`s: one a task, and a router they share.
 - One that changes features serves `AdaptedVector`s: a vector for all, and each task's adapter.

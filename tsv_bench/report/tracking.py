@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from tsv_bench.benchmark.runs import Run
 from tsv_bench.benchmark.weights import how_made
+from tsv_bench.extras import check_installed
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class WandbTracker:
     dir: str | None
 
     def __post_init__(self) -> None:
+        check_installed("wandb", "tracker=wandb")
         if self.mode not in MODES:
             raise ValueError(
                 f"tracker.mode={self.mode!r} is unknown; it must be online, offline or disabled, "

@@ -144,7 +144,7 @@ def test_no_test_image_is_ever_an_item():
         ({"respondent_alphas": [0.3, 0.3]}, "respondent_alphas has the same number twice"),
         ({"respondent_alphas": [0]}, "respondent_alphas=0 is not a positive number"),
         ({"population": 3}, "population=3 is not a whole number from 4 on"),
-        ({"base": "ties"}, "base=ties needs the knob density"),
+        ({"base": "ties", "base_knobs": {"k": 1}}, "base_knobs has 'k', which base=ties does not"),
     ],
 )
 def test_wrong_knobs_are_refused_before_anything_is_read(knobs, message):
