@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tsv_bench.cli import report
 from tsv_bench.cli.printing import WIDTH, columns, show
 
 
@@ -36,6 +37,13 @@ def test_what_the_output_lacks_is_written_in_ascii(text, expected, tmp_path):
     shown = (tmp_path / "out").read_text()
     # Columns stay aligned.
     assert shown == (expected or "method    absolute  seeds\nTIES     85.9 +-0.4  +-0.3") + "\n"
+
+
+def test_a_configuration_with_a_letter_that_the_output_lacks_is_printed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tsv-report", "paths.runs=Größe", "--cfg", "job"])
+    with printing_to(tmp_path / "out", "ascii"):
+        report.main()
+    assert "runs: Gr??e" in (tmp_path / "out").read_text()
 
 
 def test_a_table_fills_the_terminal_and_a_file_has_a_hundred_columns(monkeypatch):

@@ -114,6 +114,8 @@ def command(
             wait_politely()
             gc.set_threshold(*RARELY)
             atexit.register(leave_quickly)
+            if hasattr(sys.stdout, "reconfigure"):  # a letter that it lacks ends nothing
+                sys.stdout.reconfigure(errors="replace")
             try:
                 with ended_by_signals():
                     with_messages(program, compose_and_run)
