@@ -14,8 +14,8 @@ def named(name, knobs=None):
 def test_the_method_gets_the_knobs_that_are_not_null():
     found = named("ties", {"density": 0.1, "merge": None})
     assert found.func is methods.ties and found.keywords == {"density": 0.1}
-    for knobs in (None, {}):
-        assert named("task_arithmetic", knobs).keywords == {}
+    for knobs in (None, {}, {"density": None}):
+        assert named("ties", knobs).keywords == {}
 
 
 def test_what_a_method_needs_is_given_to_the_one_that_takes_it_and_is_no_knob():
@@ -34,8 +34,7 @@ def test_what_a_method_needs_is_given_to_the_one_that_takes_it_and_is_no_knob():
         ("tie", None, "base='tie' is not a method: .*, ties, "),
         (None, None, "base=None is not a method"),
         (["ties"], None, r"base=\['ties'\] is not a method"),
-        ("ties", None, "base=ties needs the knob density, .* base_knobs='{density: VALUE}'"),
-        ("ties", {"density": None}, "base=ties needs the knob density"),
+        ("regmean", None, "base=regmean needs inputs, which is data and no knob. Choose a method"),
         ("ties", {"densty": 0.1}, "base_knobs has 'densty', .* its knobs are density, merge"),
         ("task_arithmetic", {"a": 1}, "base=task_arithmetic does not take: its knobs are none"),
         ("ties", {"density": 2}, r"density=2 is not in \(0, 1\]"),

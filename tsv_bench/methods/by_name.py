@@ -15,8 +15,8 @@ def method_by_name(
 
     ``knob`` and ``knobs_knob`` are what the two are called where the user sets them. ``given`` are
     no knobs, but what it may need of data: it is bound to the arguments that it takes. Raises
-    ValueError for a name that is no method, for knobs that it does not have or lacks, and for what
-    its own check of them refuses.
+    ValueError for a name that is no method or of one that needs other data, for knobs that it does
+    not have, and for what its own check of them refuses.
     """
     if name not in methods.__all__:
         raise ValueError(f"{knob}={name!r} is not a method: {', '.join(sorted(methods.__all__))}.")
@@ -44,9 +44,9 @@ def _own_knobs(
             f"{', '.join(takes) or 'none'}."
         )
     lacking = [k for k, p in takes.items() if p.default is inspect.Parameter.empty]
-    if missing := [key for key in lacking if key not in bound]:
+    if missing := [key for key in lacking if key not in bound]:  # knobs have defaults
         raise ValueError(
-            f"{who} needs the knob {missing[0]}, which {knobs_knob} does not set: "
-            f"{knobs_knob}='{{{missing[0]}: VALUE}}'."
+            f"{who} needs {missing[0]}, which is data and no knob. Choose a method that sees task "
+            f"vectors alone."
         )
     return bound

@@ -98,7 +98,7 @@ def test_a_base_that_serves_each_its_own_is_refused(base):
     ("knobs", "message"),
     [
         ({"base": "tie"}, "base='tie' is not a method"),
-        ({"base": "regmean"}, "base=regmean needs the knob inputs"),
+        ({"base": "regmean"}, "base=regmean needs inputs, which is data and no knob"),
         ({"base_knobs": {"density": 0.1}}, "base_knobs has 'density'"),
         ({"beta": -0.1}, "beta=-0.1 is not a number from 0 on"),
     ],

@@ -99,7 +99,6 @@ def test_layers_may_have_other_weights():
     ("name", "knobs", "message"),
     [
         ("fisher", None, "base='fisher' is not a merge whose coefficients are searched"),
-        ("ties", None, "base=ties needs the knob density"),
         ("ties", {"density": 2}, r"density=2 is not in \(0, 1\]"),
         ("tsv_merge", {"density": 0.2}, "base_knobs has 'density', which base=tsv_merge"),
         ("slerp", {"t": 0.5}, "base_knobs has t, which is what merge3 searches"),

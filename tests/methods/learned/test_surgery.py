@@ -147,8 +147,7 @@ def test_the_form_is_told_by_a_trial_of_which_nothing_is_learned():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"base": "ties"}, "base=ties needs the knob density"),
-        ({"base": "regmean"}, "base=regmean needs the knob inputs"),
+        ({"base": "regmean"}, "base=regmean needs inputs, which is data and no knob"),
         ({"base": "ada_merging", "base_knobs": {"by": "no"}}, "by='no' is not"),
         ({"base": "ada_merging", "base_knobs": {"bench": 1}}, "base_knobs has 'bench', which"),
         ({"base_alpha": -1}, "base_alpha=-1 is not a number from 0 on"),
