@@ -38,7 +38,7 @@ from tsv_bench.task_vectors.lazy import (
 )
 from tsv_bench.task_vectors.merge import map_layers
 from tsv_bench.task_vectors.statistics import Gathered, Statistics
-from tsv_bench.task_vectors.task_vector import TaskVector
+from tsv_bench.task_vectors.task_vector import TaskVector, Weights
 
 ABSTRACT = {OnPretrained, OtherLayers, StoredTaskVector}  # what is between LazyMapping and others
 
@@ -97,6 +97,7 @@ def every(tmp_path_factory):
         StatisticsFile(observed),
         ScaledVector(vectors["a"], 0.5),
         MatrixView(vectors["a"], stacked=True, kernels=True),
+        Weights(finetuned(0), vectors["a"]),
         Only(vectors["a"], ["visual.proj", "logit_scale"]),
     ]
     return {type(one).__name__: one for one in found}

@@ -34,7 +34,7 @@ def test_nothing_is_written_and_all_is_said(tmp_path):
     [
         (["method.rank_fraction=3"], "rank_fraction=3 is not in"),
         (["output=there.safetensors"], "output there.safetensors is there already"),
-        (["method=lata", "base=base.safetensors"], "dry_run=true is for methods that see weights"),
+        (["method=lata", "base=base.safetensors"], "dry_run=true is for methods that see"),
         (["dtype=int8"], "dtype='int8' is not a type that is written: float32, bfloat16, float16"),
     ],
 )
