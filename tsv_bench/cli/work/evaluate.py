@@ -81,10 +81,8 @@ def evaluate(
 
 def _lines(suite: str | Sequence[str], backbone: str, settings: Sequence[str]) -> list[str]:
     """Return the settings as they are typed. Raises ValueError for a name that there is not."""
-    names = {"backbone": [backbone], "suite": [suite]} if isinstance(suite, str) else {
-        "backbone": [backbone], "task": list(suite)
-    }  # fmt: skip
-    for group, chosen in names.items():
+    tasks = ("suite", [suite]) if isinstance(suite, str) else ("task", suite)
+    for group, chosen in (("backbone", [backbone]), tasks):
         known = options(group)
         if odd := [name for name in chosen if name not in known]:
             raise ValueError(
