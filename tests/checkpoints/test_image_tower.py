@@ -23,7 +23,8 @@ from tsv_bench.models.clip import build_clip
 from tsv_bench.state_dicts.state_dict import StateDict, open_state_dict
 
 B32 = "ViT-B-32-quickgelu"
-NAMINGS = ["visual", "open_clip", "paper", "hugging_face"]
+FULL_SIZE = ["visual", "open_clip", "paper", "hugging_face"]
+NAMINGS = [*FULL_SIZE, "clip_model"]
 IN_PROJ = "transformer.resblocks.1.attn.in_proj_weight"  # q, k and v: 96 x 32
 QKV = [f"encoder.layers.1.self_attn.{part}_proj.weight" for part in "qkv"]
 
@@ -67,7 +68,7 @@ def full(tmp_path_factory):
     path.unlink()  # 350 MB that pytest would keep
 
 
-@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("naming", FULL_SIZE)
 def test_full_size_tower_gives_transformers_features_in_every_naming(naming, full, tmp_path):
     """Measured: 6e-7 apart; 2e-3 with q and k exchanged, 3e-3 with plain GELU."""
     path, images, expected, tower = full

@@ -51,6 +51,15 @@ SPELLED = {
         "crisostomi/ViT-B-32-RenderedSST2", "pytorch_model.bin", "other"
     ),
     ("crisostomi", "vit_l14", "dtd"): ("crisostomi/ViT-L-14-DTD", "pytorch_model.bin", "other"),
+    ("fillo_rinaldi", "vit_b32", "kmnist"): (
+        "fillo-rinaldi/ViT-B-32-openai", "KMNIST/full_best_ep.pt", "other"
+    ),
+    ("fillo_rinaldi", "vit_l14_datacomp", "cars"): (
+        "fillo-rinaldi/ViT-L-14-datacomp_xl_s13b_b90k", "Cars/full_best_ep.pt", "other"
+    ),
+    ("merge_and_rebase", "vit_b32", "sun397"): (
+        "merge-and-rebase/vision8-checkpoints", "finetune/ViT-B-32/openai/SUN397/full.pt", "other"
+    ),
 }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ LINES = {
     "merge method=tiees": "unknown method 'tiees'; did you mean 'ties'",
     "merge pretrained=a finetuned={b:b} output=c write=all": "write='all' is unknown",
     "observe finetuned=a output=b kinds=[input]": "kinds=['input'] is not a list of some of",
+    "bench backbone=open_clip": "backbone.name= is missing. As in: backbone=open_clip",
     "report paths.runs=nowhere": "no Run in nowhere: looked for json files in",
 }
 # Prints of each command line of the standard input what came of it, and what was imported by then.

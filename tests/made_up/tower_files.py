@@ -64,6 +64,13 @@ def save(tower, layout, folder, architecture):
         return path
     if layout == "open_clip":
         content = {f"visual.{name}": tensor for name, tensor in tower.items()} | text
+    elif layout == "clip_model":  # all of a training, with what it says of itself
+        state = {f"visual.{name}": tensor for name, tensor in tower.items()} | text
+        content = {
+            "state_dict": {f"clip_model.model.{name}": tensor for name, tensor in state.items()},
+            "task": "Cars", "strategy": "full", "classnames": ["a", "b"], "best_epoch": 3,
+            "metrics": {"val_top1": 0.5, "test_top1": None}, "format": "full",
+        }  # fmt: skip
     else:  # the paper's encoder: its class deletes the text tower's blocks and no more
         content = {f"model.visual.{name}": tensor for name, tensor in tower.items()}
         content |= {

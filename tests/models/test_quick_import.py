@@ -17,6 +17,9 @@ assert open_clip.CLIP and torchvision.ops and "open_clip" in sys.modules
 assert not any(name in sys.modules for name in ("timm", "torch._dynamo", "torch._dynamo.utils"))
 import torch, torch._dynamo, timm
 print(torch._dynamo.utils.is_compile_supported("cpu"), torch.compile, timm.create_model)
+from tsv_bench.models.quick_import import let_build_timm
+let_build_timm()
+open_clip.model.TimmModel("test_vit", 8, image_size=160)
 from torchvision.ops import roi_align
 print(roi_align(torch.ones(1, 1, 4, 4), torch.tensor([[0.0, 0, 0, 2, 2]]), 2).shape)
 """

@@ -34,7 +34,7 @@ ALLOWED = {
     "hub": "files bars",
     "state_dicts": "files escaping columns linalg task_vectors",
     "data": "cores files escaping faces bars hub",
-    "models": "files scores escaping bars hub state_dicts data",
+    "models": "files scores escaping spelling bars hub state_dicts data",
     "checkpoints": "files scores hub state_dicts task_vectors data models",
     "observation.statistics_file": "task_vectors state_dicts",
     "observation": "files linalg task_vectors state_dicts data models checkpoints "

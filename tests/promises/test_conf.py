@@ -39,6 +39,11 @@ COMMANDS = {
 }
 PAIRS = [(group, option) for group in groups() for option in options(group)]
 EXTRA = {name: ["checkpoints.folder=mine"] for name in ("folder", "reference")}  # has no default
+EXTRA["open_clip"] = [
+    "backbone.name=open_clip",
+    "backbone.load.architecture=ViT-B-32",
+    "backbone.load.pretrained=openai",
+]
 ABLATIONS = ["tsv_interference_only", "tsv_low_rank"]
 # Alphas of the paper's protocol: k / 10 where the merged vector is of one task's size, else k / 30.
 TENTHS = [
@@ -219,7 +224,7 @@ def test_checkpoint_sources_fit(checkpoints):
 
 @pytest.mark.parametrize("backbone", options("backbone"))
 def test_backbones_fit(backbone):
-    node = composed("bench", f"backbone={backbone}").backbone
+    node = composed("bench", f"backbone={backbone}", *EXTRA.get(backbone, [])).backbone
     assert node.name == backbone == node.load.name
     fits(node.load)
     fits(node.finetune)

@@ -43,6 +43,7 @@ TESTED_IN = {
     "methods/observed/test_regmean.py": "methods.observed.normal_equations",
     "methods/learned/test_surgery.py": "methods.learned.adapters",
     "models/test_mini.py": "models.backbone",
+    "models/open_clip_models/test_choose.py": "models.open_clip_models.preprocessing",
     "models/test_pretraining.py": "cli.pretrain cli.work.pretrain",
     "observation/test_gather.py": "observation.statistics_file task_vectors.statistics",
     "promises/test_conf.py": "cli.config.method cli.config.method_yaml",

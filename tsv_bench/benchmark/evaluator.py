@@ -115,9 +115,11 @@ class Evaluator:
         """Return the features of a batch on the device; ``linear`` as in `features_by`."""
         with self._cast():
             if linear is None:
-                return self._visual(normalize(images)).float()
+                return self._visual(normalize(images, self._visual)).float()
             weights = dict(self._visual.named_parameters())
-            return features_by(self._visual, weights, normalize(images), linear).float()
+            return features_by(
+                self._visual, weights, normalize(images, self._visual), linear
+            ).float()
 
     def _load(self, served: Served, task: str, alpha: float) -> None:
         layers = served.layers(task)

@@ -5,6 +5,7 @@ The naming of a file is recognized by its parameters:
 - "open_clip": of a whole CLIP of open_clip or OpenAI: visual.conv1.weight, and the text tower
 - "paper": of the image encoder in the paper's code: model.visual.conv1.weight, and parts of the
   text tower
+- "clip_model": of a classifier around the paper's encoder: clip_model.model.visual.conv1.weight
 - "hugging_face": of transformers' CLIPVisionModel, alone or in a CLIPModel:
   vision_model.embeddings.patch_embedding.weight, since transformers 5 also without
   ``vision_model.``; the projections q, k and v are separate parameters
@@ -32,11 +33,16 @@ log = logging.getLogger(__name__)
 VISION = "vision_model."
 PROJECTION = "visual_projection.weight"
 # Naming -> the prefix of the image tower's names.
-PREFIXES = {"visual": "", "open_clip": "visual.", "paper": "model.visual."}
+PREFIXES = {
+    "visual": "",
+    "open_clip": "visual.",
+    "paper": "model.visual.",
+    "clip_model": "clip_model.model.visual.",
+}
 # What a file may hold beside the image tower: the text tower, and settings of the architecture.
 TEXT = re.compile(
-    r"(model\.)?(text\.)?(transformer\.|token_embedding\.|positional_embedding$|ln_final\.|"
-    r"text_projection|logit_scale$|logit_bias$|attn_mask$|input_resolution$|context_length$|"
+    r"(clip_model\.)?(model\.)?(text\.)?(transformer\.|token_embedding\.|"
+    r"positional_embedding$|ln_final\.|text_projection|logit_scale$|logit_bias$|attn_mask$|input_resolution$|context_length$|"
     r"vocab_size$)"
 )
 HUGGING_FACE_TEXT = re.compile(
@@ -161,7 +167,7 @@ def naming_of(state: StateDict, pretrained: Mapping[str, Tensor]) -> str:
     """Return which of the namings above a file has. Raises ValueError if it has none of them."""
     if is_compressed(state) or is_masked(state):
         return "compressed"
-    for naming in ("paper", "open_clip"):
+    for naming in ("clip_model", "paper", "open_clip"):
         if starts(state, PREFIXES[naming]):
             return naming
     if starts(state, VISION) or starts(state, "embeddings."):

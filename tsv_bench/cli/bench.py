@@ -11,6 +11,7 @@ from tsv_bench.cli.config.method_yaml import described
 from tsv_bench.cli.config.normalizer import check_normalizer
 from tsv_bench.cli.config.tasks import check_seed, make_tasks
 from tsv_bench.cli.launch import command
+from tsv_bench.cli.own.backbone import check_backbone
 from tsv_bench.cli.sweep.asked import check_validate
 from tsv_bench.cli.sweep.command import Made
 from tsv_bench.cli.sweep.comparison import show_comparison
@@ -25,6 +26,7 @@ def check(config: DictConfig) -> None:
             "tsv-bench is for one process and torchrun started several, each of which would do "
             "all of it. Fine-tune by torchrun with tsv-finetune, then start tsv-bench without."
         )
+    check_backbone(config)
     method = described(config)
     check_patience(config.evaluation.patience)
     check_validate(config)

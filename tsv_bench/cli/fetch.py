@@ -4,12 +4,14 @@ from omegaconf import DictConfig
 
 from tsv_bench.cli.config.tasks import make_tasks
 from tsv_bench.cli.launch import command
+from tsv_bench.cli.own.backbone import check_backbone
 from tsv_bench.methods.knobs import check_switch
 
 
 def check(config: DictConfig) -> None:
     """Check the settings. Raises ValueError if one is wrong."""
     check_switch("check", config.check)
+    check_backbone(config)
     make_tasks(config.suite.tasks)
 
 

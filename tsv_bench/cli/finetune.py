@@ -4,12 +4,14 @@ from omegaconf import DictConfig
 
 from tsv_bench.cli.config.tasks import check_seed, make_tasks
 from tsv_bench.cli.launch import command
+from tsv_bench.cli.own.backbone import check_backbone
 from tsv_bench.cli.sweep.command import Made
 
 
 def check(config: DictConfig) -> None:
     """Check the settings. Raises ValueError if one is wrong."""
     check_seed(config)
+    check_backbone(config)
     make_tasks(config.task)
 
 

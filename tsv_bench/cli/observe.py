@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from tsv_bench.cli.config.checkpoint_files import check_there
 from tsv_bench.cli.config.tasks import make_tasks
 from tsv_bench.cli.launch import command, plain
+from tsv_bench.cli.own.backbone import check_backbone
 from tsv_bench.methods.knobs import check_choice, check_switch, check_whole
 from tsv_bench.methods.needs import CLASSES
 from tsv_bench.task_vectors.kinds import check_kinds
@@ -32,6 +33,7 @@ def check(config: DictConfig) -> list[str]:
         check_choice("split", config.split, ("train", "val"), "a split that a method may see")
         check_choice("classes", config.classes, CLASSES, "a way to take the classes of an image")
         check_whole("images", config.images, "the number of images", 1)
+        check_backbone(config)
         make_tasks(config.task)
     else:
         for key, lowest in (("sequences", 1), ("tokens", 2)):

@@ -42,15 +42,17 @@ def load_split(
     folder: Path,
     image_size: int,
     to_pixels: Callable[[Image.Image], Tensor],
+    geometry: str = "",
 ) -> Split:
     """Return one split of a task, and build or decode it first if the cache lacks it.
 
-    ``to_pixels`` is the backbone's geometry: it makes an image uint8 [3, image_size, image_size].
+    ``to_pixels`` is the backbone's: it makes an image uint8 [3, image_size, image_size]. Another
+    ``geometry`` makes other pixels of that size.
     A damaged cache is built again with a warning. Raises ValueError if the split has another number
     of images than the task says, OSError if its data cannot be read or the disk has no room.
     """
     assert split in SPLITS, split
-    path = pixel_path(task, split, folder, image_size)
+    path = pixel_path(task, split, folder, image_size, geometry)
     home = path.parent.parent
     key = (path.resolve(), image_size)
     if key not in _opened:
@@ -75,27 +77,32 @@ def load_split(
     return _opened[key]
 
 
-def pixel_path(task: Task, split: str, folder: Path, image_size: int) -> Path:
+def pixel_path(task: Task, split: str, folder: Path, image_size: int, geometry: str = "") -> Path:
     """Return the path of a split's labels; its images lie beside it, with the suffix .npy."""
     home = folder / f"{task.name}-{task.fingerprint}"
-    return home / f"pixels-{image_size}" / f"{split}.npz"
+    kind = "-".join(filter(None, ("pixels", str(image_size), geometry)))
+    return home / kind / f"{split}.npz"
 
 
-def bytes_to_write(task: Task, splits: Iterable[str], *, folder: Path, image_size: int) -> int:
+def bytes_to_write(
+    task: Task, splits: Iterable[str], *, folder: Path, image_size: int, geometry: str = ""
+) -> int:
     """Return how many bytes `load_split` will write for those of these splits that are missing."""
-    new = [s for s in splits if not pixel_path(task, s, folder, image_size).exists()]
+    new = [s for s in splits if not pixel_path(task, s, folder, image_size, geometry).exists()]
     if not in_files(task):
         return DRAWN_BYTES if new else 0
     return sum(task.source.num_images(split) * bytes_per_image(image_size) for split in new)
 
 
-def check_source(task: Task, splits: Iterable[str], *, folder: Path, image_size: int) -> None:
+def check_source(
+    task: Task, splits: Iterable[str], *, folder: Path, image_size: int, geometry: str = ""
+) -> None:
     """Check the number, classes and labels of images that `load_split` will decode.
 
     No image is decoded, and splits that are decoded already are skipped. Raises ValueError if
     something differs from what the task says, OSError if files are missing or damaged.
     """
-    new = [s for s in splits if not pixel_path(task, s, folder, image_size).exists()]
+    new = [s for s in splits if not pixel_path(task, s, folder, image_size, geometry).exists()]
     if new and in_files(task):
         task.source.check(new)
 

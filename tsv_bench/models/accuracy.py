@@ -70,7 +70,7 @@ def correct_in_batches(
     with class_token_only(visual):
         for images, wanted in batches:
             with cast():
-                features = visual(normalize(images))
+                features = visual(normalize(images, visual))
             features = features.float() if adapt is None else adapt(features.float())
             logits = F.normalize(features, dim=-1) @ head.T
             correct.append(logits.argmax(dim=-1) == wanted)

@@ -142,10 +142,13 @@ def open_clip_file(path: Path) -> StateDict:
     return open_state_dict(path)
 
 
-def check_parameters(clip: "open_clip.CLIP", state: StateDict, architecture: str) -> None:
+def check_parameters(
+    clip: nn.Module, state: StateDict, architecture: str, option: str = "weights"
+) -> None:
     """Check that ``state`` has the parameters of both towers of ``clip``, and no others.
 
-    Raises ValueError that names the first difference, and whose weights they are if that is known.
+    ``option`` of backbone.load chooses the weights. Raises ValueError that names the first
+    difference, and whose weights they are if that is known.
     """
     expected = {name: tensor.shape for name, tensor in clip.state_dict().items()}
     found = {name: state.shape(name) for name in state if name not in LEFTOVERS}
@@ -170,7 +173,7 @@ def check_parameters(clip: "open_clip.CLIP", state: StateDict, architecture: str
     hint = f"These are weights of {whose}: choose that backbone, or" if whose else "Choose"
     raise ValueError(
         f"{state.path} does not fit architecture {architecture!r} of open_clip: {odd}. {hint} "
-        f"other weights with backbone.load.weights=."
+        f"other weights with backbone.load.{option}=."
     )
 
 

@@ -145,7 +145,7 @@ def finetune(
         moved = torch.randint(-shift, shift + 1, (2,), generator=step_generator(seed + 1, batch))
         for part in range(group.rank, num_parts, group.size):
             own = part_of(rows, part, num_parts)
-            images = normalize(devices.copy_async(split.images[own], device))
+            images = normalize(devices.copy_async(split.images[own], device), visual)
             labels = devices.copy_async(split.labels[own], device)
             with cast():
                 features = visual(images.roll(moved.tolist(), dims=(2, 3)))

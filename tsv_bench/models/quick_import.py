@@ -44,6 +44,16 @@ def imported() -> dict[str, ModuleType]:
             del sys.modules[name]
 
 
+@cache
+def let_build_timm() -> None:
+    """Let open_clip build towers of timm, which it was imported without."""
+    imported()
+    timm_model = sys.modules["open_clip.timm_model"]
+    if timm_model.timm is None:
+        timm_model = importlib.reload(timm_model)
+        sys.modules["open_clip.model"].TimmModel = timm_model.TimmModel
+
+
 def _stub(name: str) -> ModuleType:
     """Return a module that has torchvision's one function of torch._dynamo.utils."""
 

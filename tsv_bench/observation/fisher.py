@@ -12,10 +12,11 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tsv_bench.models import normalize
+from tsv_bench.models.forward.other_weights import features_with
 
 AT_ONCE = 2**26  # entries of gradients of single images that are in memory at once
 
@@ -54,7 +55,7 @@ def diagonal_fisher(
     per_pair = vmap(grad(partial(_log_probability, visual, head)), in_dims=(None, 0, 0))
     count = 0
     for batch in images.split(step):
-        inputs = normalize(batch)
+        inputs = normalize(batch, visual)
         with torch.no_grad():
             logits = _logits(visual, head, parameters, inputs)
         weights = class_weights(logits, classes, generator)
@@ -74,8 +75,7 @@ def diagonal_fisher(
 def _logits(
     visual: nn.Module, head: Tensor, parameters: Mapping[str, Tensor], inputs: Tensor
 ) -> Tensor:
-    features = functional_call(visual, parameters, (inputs,))
-    return F.normalize(features, dim=-1) @ head.T
+    return F.normalize(features_with(visual, parameters, inputs), dim=-1) @ head.T
 
 
 def _log_probability(

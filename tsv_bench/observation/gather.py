@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from tsv_bench.data import Split
 from tsv_bench.files import check_room
 from tsv_bench.models import normalize
 from tsv_bench.models.devices import batch_sizes, with_smaller_batches
+from tsv_bench.models.forward.other_weights import features_with
 from tsv_bench.observation.fisher import diagonal_fisher
 from tsv_bench.observation.linear_inputs import LinearInputs, visible_products
 from tsv_bench.observation.statistics_file import StatisticsFile, write_statistics
@@ -188,5 +188,5 @@ def linear_inputs(
     """
     with visible_products(), LinearInputs(weights, kinds) as inputs:
         for batch in images.split(batch_size):
-            functional_call(visual, dict(weights), (normalize(batch),))
+            features_with(visual, weights, normalize(batch, visual))
     return inputs

@@ -5,9 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from made_up.backbones import PLAIN, SMALL, clip
+from made_up.open_clip_models import ARCHITECTURES
 from torch.func import functional_call
 
-from tsv_bench.models.forward.linear_layers import BLOCKS, features_by
+from tsv_bench.models.forward.linear_layers import BLOCKS, embed, features_by
+from tsv_bench.models.open_clip_models.load import build
 
 
 def multiply(name, x, weight, bias):
@@ -70,3 +72,11 @@ def test_blocks_of_another_kind_are_named():
     visual.transformer.resblocks[1].attn = torch.nn.Identity()
     with pytest.raises(ValueError, match="a ResidualAttentionBlock with Identity: its linear"):
         features_by(visual, dict(visual.named_parameters()), torch.zeros(1, 3, 32, 32), multiply)
+
+
+@pytest.mark.parametrize("run", [embed, lambda *given: features_by(*given, multiply)])
+def test_a_tower_without_blocks_is_refused(run):
+    visual = build(ARCHITECTURES["tiny-convnext"], "meta").visual
+    message = "block by block, and the backbone's is a TimmModel. Choose a ViT of open_clip's own"
+    with pytest.raises(ValueError, match=message):
+        run(visual, {}, torch.empty(1, 3, 160, 160, device="meta"))

@@ -13,7 +13,15 @@ from tsv_bench.benchmark.given.reports import Reports
 from tsv_bench.benchmark.given.training import Rows, Training
 from tsv_bench.data import Split
 from tsv_bench.models import Backbone, normalize
-from tsv_bench.models.forward.linear_layers import BLOCKS, Linear, embed, features_by, read_out
+from tsv_bench.models.forward.linear_layers import (
+    BLOCKS,
+    Linear,
+    blocks_of,
+    embed,
+    features_by,
+    read_out,
+)
+from tsv_bench.models.forward.other_weights import features_with
 from tsv_bench.observation.linear_inputs import LinearInputs, visible_products
 from tsv_bench.state_dicts.steps.unfinished import Unfinished
 from tsv_bench.task_vectors.statistics import Statistics
@@ -51,7 +59,6 @@ class ImageBench:
         # The caller's weights are used in place of its own; evaluation mode, nothing is dropped.
         self._visual = backbone.visual.eval()
         self.pretrained = {name: p.to(device) for name, p in backbone.pretrained.items()}
-        self._blocks = list(self._visual.transformer.resblocks)
         self._heads = {task: head.to(device).float() for task, head in heads.items()}
         self._images = {
             task: of_task.to(device) if isinstance(of_task, Tensor) else of_task
@@ -64,7 +71,7 @@ class ImageBench:
 
     @property
     def num_blocks(self) -> int:
-        return len(self._blocks)
+        return len(blocks_of(self._visual))
 
     def images(self, task: str) -> Tensor:
         return self._images[task][:].to(self.device)
@@ -81,21 +88,21 @@ class ImageBench:
         self, weights: Mapping[str, Tensor], images: Tensor, linear: Linear | None = None
     ) -> Tensor:
         if linear:
-            found = features_by(self._visual, weights, normalize(images), linear)
+            found = features_by(self._visual, weights, normalize(images, self._visual), linear)
         else:
-            found = functional_call(self._visual, dict(weights), (normalize(images),))
+            found = features_with(self._visual, weights, normalize(images, self._visual))
         return self._counted(found, len(images))
 
     def logits(self, task: str, features: Tensor) -> Tensor:
         return F.normalize(features, dim=-1) @ self._heads[task].T
 
     def embed(self, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        return embed(self._visual, weights, normalize(images))
+        return embed(self._visual, weights, normalize(images, self._visual))
 
     def run_block(self, weights: Mapping[str, Tensor], number: int, tokens: Tensor) -> Tensor:
         prefix = f"{BLOCKS}.{number}."
         own = {n.removeprefix(prefix): weights[n] for n in weights if n.startswith(prefix)}
-        found = functional_call(self._blocks[number], own, (tokens,))
+        found = functional_call(blocks_of(self._visual)[number], own, (tokens,))
         return self._counted(found, len(tokens) / self.num_blocks)
 
     def read_out(self, weights: Mapping[str, Tensor], tokens: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ from tsv_bench.cli.config import objects
 from tsv_bench.cli.config.selection import selection
 from tsv_bench.cli.config.tasks import make_tasks
 from tsv_bench.cli.launch import plain
-from tsv_bench.models import clip_needs, load_clip
+from tsv_bench.models import clip_needs, load_clip, load_open_clip, open_clip_needs
 
 # For each loader of a backbone, the function that tells what it reads from the hub. Others read
 # nothing.
-NEEDS = {load_clip: clip_needs}
+NEEDS = {load_clip: clip_needs, load_open_clip: open_clip_needs}
 
 
 def needs_of(config: DictConfig) -> list[hub.Need]:

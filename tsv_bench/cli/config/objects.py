@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -80,7 +81,7 @@ def check_data(
 
     ``splits`` are those of each task. Raises ValueError or OSError that says what is wrong.
     """
-    place = {"folder": Path(config.paths.data), "image_size": backbone.image_size}
+    place = _place(config, backbone)
     room = sum(bytes_to_write(task, splits[name], **place) for name, task in tasks.items())
     if room:  # a folder with all that is needed may be one for reading only
         check_room(Path(config.paths.data), room, "paths.data=")
@@ -111,12 +112,15 @@ def make_loader(config: DictConfig, backbone: Backbone) -> Callable[[Task, str],
     """Return a function of task and split that returns the decoded images."""
 
     def load(task: Task, split: str) -> Split:
-        return load_split(
-            task,
-            split,
-            folder=Path(config.paths.data),
-            image_size=backbone.image_size,
-            to_pixels=backbone.to_pixels,
-        )
+        return load_split(task, split, to_pixels=backbone.to_pixels, **_place(config, backbone))
 
     return load
+
+
+def _place(config: DictConfig, backbone: Backbone) -> dict[str, Any]:
+    """Return what decides where decoded images lie, as arguments of `load_split`."""
+    return {
+        "folder": Path(config.paths.data),
+        "image_size": backbone.image_size,
+        "geometry": backbone.geometry,
+    }

@@ -34,10 +34,22 @@ def features_by(
     return read_out(visual, weights, tokens)
 
 
+def blocks_of(visual: nn.Module) -> nn.ModuleList:
+    """Return the residual blocks of a ViT of open_clip. Raises ValueError for another tower."""
+    blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
+    if blocks is None:
+        raise ValueError(
+            f"the method goes through the image tower block by block, and the backbone's is a "
+            f"{type(visual).__name__}. Choose a ViT of open_clip's own, as backbone=vit_b32, or a "
+            f"method that needs no blocks."
+        )
+    return blocks
+
+
 def check_blocks(visual: nn.Module) -> None:
     """Raise ValueError unless the tower's blocks are those that `features_by` knows."""
     known = open_clip.transformer.ResidualAttentionBlock
-    for block in visual.transformer.resblocks:
+    for block in blocks_of(visual):
         if (
             type(block) is not known
             or not isinstance(block.attn, nn.MultiheadAttention)
@@ -54,7 +66,8 @@ def check_blocks(visual: nn.Module) -> None:
 def embed(
     visual: nn.Module, weights: Mapping[str, Tensor], images: Tensor
 ) -> Float[Tensor, "images tokens width"]:
-    """Return the tokens that the first block gets."""
+    """Return the tokens that the first block gets. Raises ValueError if there are no blocks."""
+    blocks_of(visual)
     return functional_call(_Part(visual, "_embeds"), _within(weights), images)
 
 
