@@ -27,6 +27,9 @@ LINES = {
     "merge pretrained=a finetuned={b:b} output=c write=all": "write='all' is unknown",
     "observe finetuned=a output=b kinds=[input]": "kinds=['input'] is not a list of some of",
     "bench backbone=open_clip": "backbone.name= is missing. As in: backbone=open_clip",
+    "task name=birds": "the folder is missing. As in: tsv-task pics name=birds",
+    "task pics name=digits": "there is a packaged task 'digits'",
+    "task pics name=birds": "there is no folder ",
     "report paths.runs=nowhere": "no Run in nowhere: looked for json files in",
 }
 # Prints of each command line of the standard input what came of it, and what was imported by then.

@@ -48,6 +48,12 @@ def test_other_classes_are_not_called_another_order(tmp_path):
     refuses(source, "has other classes: label 1 is 'bee cell', 'bee' expected")
 
 
+def test_names_that_a_yaml_does_not_list_are_shown_and_not_passed_over(tmp_path):
+    """A list of the task's own could have another order, and nothing would compare the two."""
+    source = hub_data(write_folders(tmp_path, SIZES), SIZES, class_names=None)
+    refuses(source, "labels ant, bee cell, cat_dog, in this order.*Write class_names: ")
+
+
 def test_number_of_classes_is_compared(tmp_path):
     source = hub_data(
         write_folders(tmp_path, SIZES), SIZES, num_classes=2, class_names=("ant", "bee")

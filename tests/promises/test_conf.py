@@ -20,6 +20,7 @@ from stand_ins.configurations import composed
 
 from tsv_bench import methods
 from tsv_bench.cli import analyze, bench, fetch, finetune, merge, observe, pretrain, report
+from tsv_bench.cli import task as task_command
 from tsv_bench.cli.config import tasks
 from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.method_yaml import NOT_KNOBS, described
@@ -36,6 +37,7 @@ COMMANDS = {
     "observe": observe,
     "pretrain": pretrain,
     "report": report,
+    "task": task_command,
 }
 PAIRS = [(group, option) for group in groups() for option in options(group)]
 EXTRA = {name: ["checkpoints.folder=mine"] for name in ("folder", "reference")}  # has no default

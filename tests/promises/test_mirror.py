@@ -23,6 +23,7 @@ TESTED_IN = {
     "cli.config.objects cli.config.checkpoint_files",
     "commands/test_fetch.py": "cli.fetch cli.work.fetch cli.config.needs cli.config.selection "
     "hub.cache",
+    "commands/test_own_task.py": "cli.task cli.own.describe cli.typed.plain_path",
     "commands/test_own_method.py": "cli.config.search_path",
     "commands/test_mistakes.py": "cli.typed.mistakes",
     "commands/test_sweeps.py": "cli.sweep.callback cli.sweep.command cli.sweep.comparison "

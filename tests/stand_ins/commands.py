@@ -12,7 +12,7 @@ import torch
 from stand_ins.processes import Started
 
 from tsv_bench.benchmark.runs import find_runs, load_correct
-from tsv_bench.cli import analyze, bench, fetch, finetune, merge, observe, report
+from tsv_bench.cli import analyze, bench, fetch, finetune, merge, observe, report, task
 from tsv_bench.cli.config import objects
 from tsv_bench.data import cache
 from tsv_bench.models import head
@@ -25,6 +25,7 @@ COMMANDS = {
     "merge": merge,
     "observe": observe,
     "report": report,
+    "task": task,
 }
 TASKS = ("signs", "shapes")
 

@@ -29,6 +29,7 @@ from tsv_bench.cli.sweep.command import Check, Command, Made, current
 from tsv_bench.cli.sweep.ending import end
 from tsv_bench.cli.sweep.job import recorded
 from tsv_bench.cli.typed.mistakes import NUM_FILES, with_messages
+from tsv_bench.cli.typed.plain_path import with_folder
 from tsv_bench.cli.typed.recipe import with_recipe
 from tsv_bench.cli.work.machine import check_threads
 from tsv_bench.extras import check_installed
@@ -98,6 +99,8 @@ def command(
                 arguments = sys.argv[1:]
                 if config_name == "merge":
                     arguments = with_recipe(arguments)
+                if config_name == "task":
+                    arguments = with_folder(arguments)
                 sys.argv[1:] = checked(config_name, arguments)
                 current.set(
                     Command(program=program, arguments=sys.argv[1:], check=check_job, **parts)

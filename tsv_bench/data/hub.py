@@ -39,7 +39,7 @@ class HubData:
     splits: Mapping[str, str]
     sizes: Mapping[str, int]
     num_classes: int
-    class_names: Sequence[str] | None  # in the order of the labels; None: not checked
+    class_names: Sequence[str] | None  # in the order of the labels; None: these have no names
     config: str | None = None
     image: str = "image"  # columns
     label: str = "label"
@@ -192,12 +192,16 @@ class HubData:
                 f"int or bool. Another column?"
             )
         names = feature.names if isinstance(feature, datasets.ClassLabel) else None
-        if names is None or self.class_names is None:
-            why = "no names" if names is None else "names that the task's yaml does not list"
-            log.info(f"{self.repo}: its labels have {why}; only their range is checked")
         if names is None:
+            log.info(f"{self.repo}: its labels have no names; only their range is checked")
             return
-        expected = self.class_names or names
+        if self.class_names is None:
+            raise ValueError(
+                f"{self.repo} calls its labels {', '.join(names[:NUM_SHOWN])}, in this order, and "
+                f"the source in the task's yaml lists no names to compare them with. Write "
+                f"class_names: ${{..class_names}} there."
+            )
+        expected = self.class_names
         if len(names) != self.num_classes:
             raise ValueError(
                 f"{self.repo} has {len(names)} classes, {self.num_classes} expected. "

@@ -20,16 +20,21 @@ class Task:
     """One data set as the benchmark uses it. conf/task/ has a yaml for each."""
 
     name: str
-    label: str
-    class_names: Sequence[str]  # in the order of the labels
-    templates: Sequence[str]  # prompts, with {} for the class name
-    epochs: int  # of fine-tuning
+    label: str = ""  # "": made of the name
+    class_names: Sequence[str] | None = None  # in the order of the labels; None: the source's
+    templates: Sequence[str] = ("a photo of a {}",)  # prompts, with {} for the class name
+    epochs: int = 10  # of fine-tuning
     source: Source
     sizes: Mapping[str, int] | None = None  # images per split; None: not checked
     variant: str = ""  # how it deviates from the benchmark's task; tables show it
 
     def __post_init__(self) -> None:
         check_name(self.name, "the name of a task")
+        object.__setattr__(self, "label", self.label or self.name.replace("_", " ").capitalize())
+        if self.class_names is None:
+            if not getattr(self.source, "class_names", None):
+                raise ValueError(f"task {self.name!r} has no class_names, nor has its source.")
+            object.__setattr__(self, "class_names", self.source.class_names)
         check_line(self.label, f"the label of task {self.name!r}")
         check_line(self.variant, f"the variant of task {self.name!r}")
         object.__setattr__(self, "class_names", tuple(self.class_names))

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tsv_bench.cli.config.overrides import as_typed
 from tsv_bench.cli.config.search_path import CONF
+from tsv_bench.cli.own.task import completed
 from tsv_bench.data import Task
 
 MAX_NAMED = 3  # tasks of which the name of an unnamed suite is made; more are counted and hashed
@@ -32,7 +33,8 @@ def make_tasks(nodes: DictConfig) -> dict[str, Task]:
             "the suite has no tasks: name at least one, as in suite.tasks=[digits,signs]."
         )
     tasks = {
-        name: _make_task(OmegaConf.to_yaml(node, resolve=True)) for name, node in nodes.items()
+        name: _make_task(OmegaConf.to_yaml(completed(name, node), resolve=True))
+        for name, node in nodes.items()
     }
     for name, task in tasks.items():
         if name != task.name:
