@@ -22,6 +22,7 @@ from tsv_bench.methods.learned.adapters import AdaptedVector
 from tsv_bench.methods.learned.rounds import Kept
 from tsv_bench.methods.routed.routed_vector import RoutedVector
 from tsv_bench.observation.statistics_file import StatisticsFile, write_statistics
+from tsv_bench.state_dicts.adapters.adapted import open_checkpoint
 from tsv_bench.state_dicts.entries.views import Layout, View
 from tsv_bench.state_dicts.inputs import open_inputs
 from tsv_bench.state_dicts.low_rank import CompressedStateDict, OnPretrained, StoredTaskVector
@@ -63,6 +64,7 @@ def every(tmp_path_factory):
     from_cache = open_inputs(folder / "base.safetensors", {"a": folder / "a.safetensors"})
     adapter_files.write(folder / "lora" / "one", adapter_files.factors("blocks.0.c_proj", 12, 30))
     adapter = open_inputs(folder / "base.safetensors", {"a": folder / "lora" / "one"}).vectors["a"]
+    adapted = open_checkpoint(f"{folder / 'base.safetensors'}+{folder / 'lora' / 'one'}")
     observed = folder / "observed.safetensors"
     layers = {n: t.float() for n, t in finetuned(0).items() if t.is_floating_point()}
     shapes = {name: layer.shape for name, layer in layers.items()}
@@ -83,6 +85,8 @@ def every(tmp_path_factory):
         from_cache.vectors["a"],
         adapter,
         adapter.weights,
+        adapted,
+        adapted.stored,
         methods.task_arithmetic(vectors)["a"],
         methods.tsv_compress(vectors)["a"],
         methods.emr(vectors)["a"],
@@ -123,7 +127,7 @@ def test_names_shapes_types_and_rows_are_those_of_the_layers(every, name):
     lazy = every[name]
     layers = dict(lazy.items())
     rounding = (
-        1e-6 if name.startswith(("Compressed", "Adapter")) else 0
+        1e-6 if name.startswith(("Compressed", "Adapter", "AdaptedState")) else 0
     )  # a product of some rows of a factor
     assert list(layers) == list(lazy) == list(lazy.names) and len(lazy) == len(layers)
     assert "no such layer" not in lazy and all(layer in lazy for layer in layers)
