@@ -25,6 +25,8 @@ from tsv_bench import bars
 from tsv_bench.cli.config.overrides import checked
 from tsv_bench.cli.config.search_path import CONF, names_own_folder
 from tsv_bench.cli.config.void_settings import warn_of_void_settings
+from tsv_bench.cli.help.answers import answer
+from tsv_bench.cli.printing import show
 from tsv_bench.cli.sweep.command import Check, Command, Made, current
 from tsv_bench.cli.sweep.ending import end
 from tsv_bench.cli.sweep.job import recorded
@@ -92,6 +94,8 @@ def command(
             typed_command.set(shlex.join([program, *sys.argv[1:]]))
 
             def compose_and_run() -> None:
+                if (text := answer(config_name, sys.argv[1:])) is not None:
+                    return show(text)
                 if names_own_folder(sys.argv[1:]):
                     # A console script lacks the current folder. It goes last, so that no file
                     # here hides a library.
