@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from tsv_bench import bars
-from tsv_bench.cli.config.overrides import checked
+from tsv_bench.cli.config.overrides import as_typed, checked
 from tsv_bench.cli.config.search_path import CONF, names_own_folder
 from tsv_bench.cli.config.void_settings import warn_of_void_settings
 from tsv_bench.cli.help.answers import answer
@@ -198,6 +198,7 @@ def prepare(config: DictConfig) -> None:
     """Expand ~ in paths and check what all commands have. Raises ValueError if it is wrong."""
     expand_home(config)
     check_switch("progress", config.get("progress", True))
+    check_paths(config)
     if "threads" in config:
         check_threads(config.threads)
 
@@ -213,6 +214,16 @@ def expand_home(node: DictConfig) -> None:
             expand_home(value)
         elif isinstance(value, str) and (value == "~" or value.startswith("~/")):
             node[key] = os.path.expanduser(value)
+
+
+def check_paths(config: DictConfig) -> None:
+    """Raise ValueError unless all of ``paths`` are paths, and the cache's folder is one or null."""
+    found = {f"paths.{key}": config.paths[key] for key in config.get("paths", ())}
+    if "cache" in config and config.cache.folder is not None:
+        found["cache.folder"] = config.cache.folder
+    for key, value in found.items():
+        if not isinstance(value, str):
+            raise ValueError(f"{key}={as_typed(value)} is not a path. As in: {key}=my_folder")
 
 
 def plain(node: DictConfig) -> dict:

@@ -85,6 +85,8 @@ def check_num_tasks(method: str, wanted: int, tasks: Collection[str]) -> None:
 
 def check_alphas(alphas: Sequence[float]) -> None:
     """Raise ValueError unless the candidates are distinct numbers above zero, one at least."""
+    if alphas is None or isinstance(alphas, str | int | float | dict):
+        raise ValueError(f"method.alphas={alphas!r} is not a list, as in method.alphas=[0.5,1.0].")
     if not alphas:
         raise ValueError("method.alphas is empty: give one alpha to fix it, or several to search.")
     for alpha in alphas:

@@ -23,6 +23,12 @@ from tsv_bench.cli.config.search_path import (
     overriding,
     own_folders,
 )
+from tsv_bench.cli.typed.command_line import (
+    check_choices,
+    check_flags,
+    check_left_out,
+    taken_groups,
+)
 from tsv_bench.cli.typed.quoting import is_swept, readable
 from tsv_bench.spelling import nearest
 
@@ -32,6 +38,7 @@ PLUGINS = {
     "hydra-ray-launcher",
     "hydra/sweeper": "pip install hydra-optuna-sweeper",
 }
+MOST_NAMED = 6  # settings in a message
 
 
 def checked(config_name: str, arguments: list[str]) -> list[str]:
@@ -44,7 +51,7 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
     """
     flags = [a for a in arguments if a.startswith("-") or "=" not in a and not a.startswith("~")]
     texts = [a for a in arguments if a not in flags]
-    if any(flag in ("--help", "-h", "--hydra-help", "--version") for flag in flags):
+    if any(flag in ("--hydra-help", "--info", "-i") for flag in flags):
         return arguments
     replaced = ("--config-path", "-cp", "--config-name", "-cn")
     if any(flag.split("=")[0] in replaced for flag in flags):
@@ -55,8 +62,8 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
     overrides = OverridesParser.create().parse_overrides(texts)
     for text in texts:
         check_keys_once(text)
+    check_flags(config_name, flags)
     own = own_folders(flags, overrides)
-
     chosen = [override for override in overrides if override.key_or_group in groups(own)]
     for override in chosen:
         if override.key_or_group == "task" and not override.package and config_name == "bench":
@@ -65,7 +72,9 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
                 "fine-tuned by: tsv-finetune task=..."
             )
         check_options(override, own)
+    check_choices(config_name, chosen, own)
     check_added(config_name, chosen, own)
+    check_left_out(override for override in overrides if override not in chosen)
     of_hydra = [o for o in overrides if o.key_or_group.startswith(("hydra.", "hydra/"))]
     check_hydras(of_hydra)
     keys = [o for o in overrides if o not in chosen and o not in of_hydra]
@@ -74,12 +83,15 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
             "tsv-bench takes no base=: the backbones of its suites have no instruction tuning. "
             "Language models are merged by: tsv-merge method=lata base=..."
         )
+    if of_hydra:
+        composed(config_name, [override.input_line for override in of_hydra])
     parents = {override.key_or_group.split(".")[0] for override in keys}
     for lines in combinations(chosen, parents, own) if keys else ():
         known = composed(config_name, lines, own)
         swept = [line for line in lines if line not in texts]
         for override in keys:
-            check_key(override, known, "".join(f" with {line}" for line in swept))
+            where = "".join(f" with {line}" for line in swept)
+            check_key(override, known, where, taken_groups(config_name))
     if not is_swept(flags):
         check_single(overrides)
     return [*flags, *texts]
@@ -225,11 +237,16 @@ def composed(config_name: str, lines: Iterable[str], own: Sequence[Path] = ()) -
         try:
             return compose(config_name, [*overriding(own), *lines])
         except HydraException as error:
-            raise ValueError(str(error)) from error
+            parts = [str(part) for part in (error, error.__cause__) if part]
+            said = ": ".join(part.split("\n    full_key:")[0] for part in parts)
+            raise ValueError(said) from error
 
 
-def check_key(override: Override, known: DictConfig, where: str) -> None:
-    """Check that the configuration has the key, unless + adds it. Raises ValueError if not."""
+def check_key(override: Override, known: DictConfig, where: str, taken: Iterable[str] = ()) -> None:
+    """Check that the configuration has the key, unless + adds it. Raises ValueError if not.
+
+    ``taken``: the groups of the command, which are keys as well.
+    """
     key = override.key_or_group
     if override.is_add() or override.is_force_add():
         return
@@ -249,14 +266,25 @@ def check_key(override: Override, known: DictConfig, where: str) -> None:
                 f"are given together: {'.'.join(parts[:depth])}='{{{'.'.join(parts[depth:])}: "
                 f"{value}, ...}}'."
             )
+        if depth and not OmegaConf.is_config(node):
+            raise ValueError(
+                f"{override.input_line}: {'.'.join(parts[:depth])} is one value and has no keys."
+            )
         if part not in names:
             inside = f" in {'.'.join(parts[:depth])}{where}" if depth else ""
-            candidates = names if depth else sorted({*names, *groups()})
+            candidates = names if depth else sorted({*names, *taken})
             raise ValueError(
                 f"unknown key {part!r}{inside}{nearest(part, candidates)} "
                 f"There are: {', '.join(candidates)}.{'' if depth else of_others(part)}"
             )
         node = node._get_node(part)
+    if OmegaConf.is_dict(node) and len(node) and not isinstance(value, dict):
+        if not override.is_delete():
+            names = [f"{key}.{name}" for name in node if not str(name).startswith("_")]
+            raise ValueError(
+                f"{override.input_line}: {key} holds settings, {', '.join(names[:MOST_NAMED])}. "
+                f"Set one of them, as in {names[0]}=..."
+            )
 
 
 def of_others(key: str) -> str:

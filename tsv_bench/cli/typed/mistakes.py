@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hydra.errors import InstantiationException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 NUM_FILES = 8192  # that a process may have open: more than all shards of a merge
 
@@ -24,6 +24,9 @@ def message_of(error: BaseException) -> str | None:
     if isinstance(error, InstantiationException):  # Hydra wraps what a target raised
         error = error.__cause__ or error
     message = str(error).strip().split("\n    full_key:")[0]
+    if isinstance(error, MissingMandatoryValue):
+        key = message.rpartition(": ")[2]
+        message = f"{key}= is missing, which has no default. As in: {key}=VALUE"
     if os.strerror(errno.EMFILE) in message:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         message += (
