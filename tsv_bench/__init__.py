@@ -19,6 +19,7 @@ From the bottom up; a package imports only from packages above it in this list:
     faces          packages whose names are imported when they are wanted
     extras         optional packages, and what to say where one is not installed
     bars           progress bars, and the lines that they are in a file
+    suggested      commands that messages suggest, with the choices of the running one
     linalg         matrices only: singular vectors, polar factors
     task_vectors   named layers, read and merged one at a time
     methods        what tasks are served, entrywise or matrixwise, learned, evolved, routed, ...

@@ -183,7 +183,7 @@ def story(tmp_path_factory):
         told.too_early = tsv(folder, "bench", "method=tsv_merge", *told.offline, *HOW)
         told.left_early = [*folder.rglob("*.npy"), *folder.rglob("*.json")]
         needed = command_in(told.too_early.err, "Make it with: tsv-bench")
-        told.individual = tsv(folder, "bench", *needed, *HOW)
+        told.individual = tsv(folder, "bench", *needed)
         told.merged = tsv(folder, "bench", "method=tsv_merge", *told.offline, *HOW)
         told.asked_offline = hub.requests[asked:]
         yield told

@@ -28,14 +28,15 @@ ALLOWED = {
     "faces": "",
     "extras": "",
     "bars": "",
+    "suggested": "",
     "linalg": "",
     "task_vectors": "faces linalg",
     "methods": "linalg task_vectors",
-    "hub": "files bars",
+    "hub": "files bars suggested",
     "state_dicts": "files escaping columns linalg task_vectors",
     "data": "cores files escaping faces bars hub",
     "models": "files scores escaping spelling bars hub state_dicts data",
-    "checkpoints": "files scores hub state_dicts task_vectors data models",
+    "checkpoints": "files scores suggested hub state_dicts task_vectors data models",
     "observation.statistics_file": "task_vectors state_dicts",
     "observation": "files linalg task_vectors state_dicts data models checkpoints "
     "observation.statistics_file",
@@ -43,8 +44,8 @@ ALLOWED = {
     "observation.statistics_file",
     "benchmark": "files provenance scores escaping faces bars task_vectors methods state_dicts "
     "data models checkpoints observation observation.statistics_file",
-    "report.tables": "files scores escaping spelling benchmark",
-    "report.plots": "files scores escaping benchmark report.tables",
+    "report.tables": "files scores escaping spelling suggested benchmark",
+    "report.plots": "files scores escaping suggested benchmark report.tables",
     "report.text": "files scores escaping columns benchmark report.tables",
     "report": "files scores escaping columns extras benchmark report.tables report.plots "
     "report.text",

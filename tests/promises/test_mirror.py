@@ -16,13 +16,13 @@ TESTED_IN = {
     "benchmark/test_evaluate.py": "benchmark.validate",
     "benchmark/test_route.py": "methods.routed.routed_vector",
     "checkpoints/test_on_demand.py": "checkpoints.checkpoint",
+    "cli/typed/test_repeated.py": "suggested",
     "commands/test_analyze.py": "analysis.records cli.analyze cli.work.analyze",
     "cli/work/test_in_memory.py": "cli.work.named_method",
     "commands/test_bench.py": "cli.bench cli.launch cli.finetune cli.report "
     "cli.work.bench cli.work.finetune cli.work.report "
     "cli.config.objects cli.config.checkpoint_files",
-    "commands/test_fetch.py": "cli.fetch cli.work.fetch cli.config.needs cli.config.selection "
-    "hub.cache",
+    "commands/test_fetch.py": "cli.fetch cli.work.fetch cli.config.needs hub.cache",
     "commands/test_own_task.py": "cli.task cli.own.describe cli.typed.plain_path",
     "commands/test_own_method.py": "cli.config.search_path",
     "commands/test_mistakes.py": "cli.typed.mistakes",

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from tsv_bench import hub
+from tsv_bench import hub, suggested
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.image_tower import image_tower
 from tsv_bench.checkpoints.pickled_heads import pickled_by
@@ -110,10 +110,11 @@ class Folder(FileSource):
         if not found and (path.with_suffix("") / CONFIG_FILE).is_file():
             raise no_network(path.with_suffix(""))
         if not found:
+            choices = (f"backbone={backbone_name}", f"task={task.name}")
+            make = suggested.command("tsv-finetune", *choices, without=["checkpoints"])
             raise FileNotFoundError(
                 f"no checkpoint of {backbone_name} on {task.name} at {path}, nor one that ends in "
-                f".pt, .pth or .bin. Put it there, or make one with: "
-                f"tsv-finetune backbone={backbone_name} task={task.name}"
+                f".pt, .pth or .bin. Put it there, or make one with: {make}"
             )
         if len(found) > 1:
             raise ValueError(

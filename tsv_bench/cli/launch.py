@@ -33,6 +33,7 @@ from tsv_bench.cli.sweep.job import recorded
 from tsv_bench.cli.typed.mistakes import NUM_FILES, with_messages
 from tsv_bench.cli.typed.plain_path import with_folder
 from tsv_bench.cli.typed.recipe import with_recipe
+from tsv_bench.cli.typed.repeated import of_job, repeating
 from tsv_bench.cli.work.machine import check_threads
 from tsv_bench.extras import check_installed
 from tsv_bench.methods.knobs import check_switch
@@ -71,14 +72,16 @@ def command(
 
         def check_job(config: DictConfig) -> None:
             prepared(config)
-            check(config)
+            with repeating(of_job(sys.argv[1:])):
+                check(config)
 
         @functools.wraps(run)
         def guarded(config: DictConfig) -> Any:
             def warn_and_run() -> Any:
                 prepared(config)
                 warn_of_void_settings(config)
-                with bars.showing(config.get("progress", True)):
+                shown = bars.showing(config.get("progress", True))
+                with shown, repeating(of_job(sys.argv[1:])):
                     return run(config)
 
             with logging_redirect_tqdm():  # prints messages above the progress bars
@@ -109,13 +112,13 @@ def command(
                 current.set(
                     Command(program=program, arguments=sys.argv[1:], check=check_job, **parts)
                 )
-                try:
-                    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
-                        guarded
-                    )()
-                except SystemExit:  # a launcher or a sweeper has failed; jobs may have ended before
-                    end()
-                    raise
+                main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
+                with repeating(sys.argv[1:]):
+                    try:
+                        main(guarded)()
+                    except SystemExit:  # a launcher or a sweeper failed; jobs may have ended before
+                        end()
+                        raise
 
             raise_file_limit()
             wait_politely()

@@ -2,6 +2,7 @@
 
 from omegaconf import DictConfig
 
+from tsv_bench import suggested
 from tsv_bench.cli.config.method_yaml import Described
 
 ASKED = ("tsv_bench.methods.merge3",)  # methods that take an `Examiner` as their bench
@@ -17,12 +18,13 @@ def check_scoring(config: DictConfig, method: Described) -> None:
     if learns and not asked:
         raise ValueError(
             f"{method.name} learns on images of the tasks, which tsv-merge has not. Run it with: "
-            f"tsv-bench method={method.name}"
+            + suggested.command("tsv-bench", f"method={method.name}")
         )
     if asked and config.score is None:
         raise ValueError(
             f"{method.name} searches, and asks every candidate: give the command that does, as "
-            f"in score='my_eval {{model}}', or run tsv-bench method={method.name} on images."
+            f"in score='my_eval {{model}}', or run it on images: "
+            + suggested.command("tsv-bench", f"method={method.name}")
         )
     if config.score is not None and not asked:
         raise ValueError(f"score= has no effect on method={method.name}: it searches nothing.")

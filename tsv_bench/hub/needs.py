@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tsv_bench import bars
+from tsv_bench import bars, suggested
 from tsv_bench.hub.cache import Repository, intact, size
 from tsv_bench.hub.download import download, link, list_files
 from tsv_bench.hub.listing import File
@@ -103,8 +103,8 @@ def require(need: Need) -> Path:
     found = state(need)
     if not found.here:
         raise OSError(
-            f"{need} is not here ({found}). Fetch it with: tsv-fetch, with suite=, backbone= and "
-            f"checkpoints= as in this run."
+            f"{need} is not here ({found}). Fetch it, with suite=, backbone= and checkpoints= as "
+            f"here: {suggested.command('tsv-fetch')}"
         )
     return found.folder
 

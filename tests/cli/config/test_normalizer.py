@@ -13,6 +13,7 @@ from tsv_bench.benchmark.runs import Run, save_run
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.cli.config import normalizer
 from tsv_bench.cli.config.normalizer import check_normalizer, make_normalizer
+from tsv_bench.cli.typed.repeated import repeating
 from tsv_bench.methods.method import Method
 from tsv_bench.scores import Score
 
@@ -20,14 +21,10 @@ SEARCHED = [0.5, 1.0]
 
 
 @pytest.fixture(autouse=True)
-def command_line(monkeypatch):
-    """As Hydra knows it while a command runs."""
-    choices = {"suite": "mini8", "backbone": "mini", "checkpoints": "folder"}
-    overrides = ["method=tsv_merge", "checkpoints.folder=my models", "paths.runs=else", "seed=3"]
-    known = SimpleNamespace(
-        runtime=SimpleNamespace(choices=choices), overrides=SimpleNamespace(task=overrides)
-    )
-    monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.get", lambda: known)
+def command_line():
+    """As while a command runs."""
+    with repeating(["method=tsv_merge", "checkpoints.folder='my models'", "paths.runs=else"]):
+        yield
 
 
 def config(folder, normalizer="own", backbone="mini"):
@@ -104,8 +101,7 @@ def test_without_one_the_message_says_how_to_make_it(tmp_path):
     assert str(caught.value) == (
         f"accuracies of TSV-M cannot be normalized: no Run in {tmp_path / 'none'} says how good "
         f"the fine-tuned models of digits, land are on val and test. Make it with: "
-        f"tsv-bench method=individual suite=mini8 backbone=mini checkpoints=folder "
-        f"'checkpoints.folder=my models' paths.runs=else"
+        f"tsv-bench method=individual 'checkpoints.folder='\"'\"'my models'\"'\"'' paths.runs=else"
     ), "published ones are not offered for tasks that have none"
 
 

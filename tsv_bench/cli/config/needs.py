@@ -6,9 +6,8 @@ from dataclasses import replace
 from hydra.utils import get_class, get_method
 from omegaconf import DictConfig
 
-from tsv_bench import hub
+from tsv_bench import hub, suggested
 from tsv_bench.cli.config import objects
-from tsv_bench.cli.config.selection import selection
 from tsv_bench.cli.config.tasks import make_tasks
 from tsv_bench.cli.launch import plain
 from tsv_bench.models import clip_needs, load_clip, load_open_clip, open_clip_needs
@@ -51,7 +50,7 @@ def check_fetched(config: DictConfig) -> None:
 def refuse_lacking(states: Sequence[hub.State]) -> None:
     """Raise OSError that lists what is not here and how to fetch it, if anything is not."""
     if any(not state.here for state in states):
-        raise OSError(f"{lacking(states)}\nFetch it with: tsv-fetch {selection()}")
+        raise OSError(f"{lacking(states)}\nFetch it with: {suggested.command('tsv-fetch')}")
 
 
 def lacking(states: Sequence[hub.State]) -> str:

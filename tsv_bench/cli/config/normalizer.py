@@ -1,16 +1,14 @@
 """The accuracies that a run's are divided by, as ``normalizer`` in the configuration says."""
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from tsv_bench import suggested
 from tsv_bench.benchmark import published
 from tsv_bench.benchmark.normalizer import find_normalizer
-from tsv_bench.cli.config.selection import selection
 from tsv_bench.data.task import Task
 
 if TYPE_CHECKING:  # they take torch
@@ -65,19 +63,14 @@ def make_normalizer(
     splits = ("val", "test") if method.compares_means or validates else ("test",)
     lacking = [t for t in tasks if any(split not in scores.get(t, {}) for split in splits)]
     if lacking:
+        make = suggested.command("tsv-bench", "method=individual")
         raise ValueError(
             f"accuracies of {method.label} cannot be normalized: no Run in {config.paths.runs} "
             f"says how good the fine-tuned models of {', '.join(lacking)} are on "
-            f"{' and '.join(splits)}. Make it with: tsv-bench method=individual {_where()}"
+            f"{' and '.join(splits)}. Make it with: {make}"
             f"{_or_published(backbone.name, tasks)}"
         )
     return {s: {t: scores[t][s].accuracy for t in tasks} for s in splits}, source
-
-
-def _where() -> str:
-    """Return this command line's models, tasks and folders as arguments."""
-    folders = [o for o in HydraConfig.get().overrides.task if o.startswith("paths.")]
-    return shlex.join([*shlex.split(selection()), *folders])
 
 
 def _or_published(backbone: str, tasks: Mapping[str, Task]) -> str:

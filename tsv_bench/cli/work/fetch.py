@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from tsv_bench import hub
-from tsv_bench.cli.config.needs import lacking, needs_of, refuse_lacking, selection
+from tsv_bench import hub, suggested
+from tsv_bench.cli.config.needs import lacking, needs_of, refuse_lacking
 from tsv_bench.columns import align
 from tsv_bench.files import check_room
 
@@ -18,7 +18,7 @@ HEADER = ("what", "repository", "size", "licence", "state")
 def fetch(config: DictConfig) -> None:
     """Fetch what is missing, or with ``check`` compare all that is here; print a table of it."""
     needs = needs_of(config)
-    offline = f"HF_HUB_OFFLINE=1 tsv-bench {selection()}"
+    offline = f"HF_HUB_OFFLINE=1 {suggested.command('tsv-bench')}"
     if not needs:
         print(f"Nothing to fetch: all of it lies in the package or in your folders.\n{offline}")
         return

@@ -7,9 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from tsv_bench import suggested
 from tsv_bench.report.plots.style import COLORS, GREY, PERCENT, NothingToPlot, clean, new_figure
 from tsv_bench.report.tables.rank_curves import SHARE, Kept, RankCurve, rank_curves
 from tsv_bench.report.tables.table import Table
+
+SWEPT = "method.rank_fraction=0.01,0.02,0.05,0.1,0.2,0.5"  # a rank study
 
 
 def plot_ranks(table: Table) -> Figure:
@@ -84,8 +87,8 @@ def _curves(table: Table) -> list[RankCurve]:
     """Return the rank curves. Raises NothingToPlot if there are none."""
     if not (curves := rank_curves(table)):
         raise NothingToPlot(
-            "no method has Runs that differ in rank_fraction alone. Make them with: tsv-bench "
-            "--multirun method=tsv_compress method.rank_fraction=0.01,0.02,0.05,0.1,0.2,0.5"
+            "no method has Runs that differ in rank_fraction alone. Make them with: "
+            + suggested.command("tsv-bench", "--multirun", "method=tsv_compress", SWEPT)
         )
     return curves
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tsv_bench import suggested
 from tsv_bench.benchmark.runs import Run
 from tsv_bench.report.plots.style import (
     GREY,
@@ -136,7 +137,8 @@ def _curves(table: Table) -> dict[str, list[Curve]]:
             found[row.label] = curves
     if not found:
         raise NothingToPlot(
-            "no Run here noted its accuracy by round. Make one with: tsv-bench method=atm"
+            "no Run here noted its accuracy by round. Make one with: "
+            + suggested.command("tsv-bench", "method=atm")
         )
     return found
 

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tsv_bench import suggested
 from tsv_bench.benchmark.runs import Run
 from tsv_bench.escaping import visible
 from tsv_bench.report.plots.style import (
@@ -121,7 +122,8 @@ def _rows(table: Table) -> dict[str, list[Found]]:
         if found and len(rows) < MAX_ROWS:
             rows[row.label] = found
     if not rows:
-        raise NothingToPlot("no Run here noted a search. Make one with: tsv-bench method=merge3")
+        make = suggested.command("tsv-bench", "method=merge3")
+        raise NothingToPlot(f"no Run here noted a search. Make one with: {make}")
     return rows
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tsv_bench import suggested
 from tsv_bench.benchmark.published import Figure, is_published
 from tsv_bench.benchmark.runs import Run
 from tsv_bench.escaping import visible
@@ -158,12 +159,13 @@ def build_row(
     normalized = _without_images([run.normalized for run in runs])
     unknown = [task for run in runs for task in run.tasks if task not in run.normalizer]
     if unknown:
+        again = suggested.command("tsv-bench", f"method={runs[0].method}")
         normalized = Estimate(float("nan"))
         note(
             f"no normalized accuracy, its Run lacks the accuracy of the fine-tuned model for "
             f"{unknown[0]!r}. "
             + (
-                f"Make it again with: tsv-bench method={runs[0].method}"
+                f"Make it again with: {again}"
                 if unit_of(runs) == "images"
                 else "Give individual= to save_answers."
             )
@@ -184,10 +186,11 @@ def build_row(
     if bits is not None:
         normalized = statistics.normalized(correct, bits)
     elif known and not _partners(runs, individual):
+        individual_run = suggested.command("tsv-bench", "method=individual")
         note(
             "no image interval of normalized accuracy, the individual models that normalize it "
             "have no Run here."
-            + (" Make it with: tsv-bench method=individual" if unit_of(runs) == "images" else "")
+            + (f" Make it with: {individual_run}" if unit_of(runs) == "images" else "")
         )
     return Row(label=label, runs=runs, correct=correct, absolute=absolute, normalized=normalized)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import count, product
 from pathlib import Path
 
+from tsv_bench import suggested
 from tsv_bench.benchmark.doubts import doubts_of
 from tsv_bench.benchmark.runs import Run, find_runs, load_correct
 from tsv_bench.escaping import visible
@@ -114,8 +115,8 @@ def read_evaluated(folder: Path) -> list[Evaluated]:
         place = Path(folder).absolute()
         missing = "" if place.is_dir() else ", a folder that does not exist"
         raise ValueError(
-            f"no Run in {folder}: looked for json files in {place} and below{missing}. Make one "
-            f"with: tsv-bench method=tsv_merge, or name the folder with paths.runs=FOLDER."
+            f"no Run in {folder}: looked for json files in {place} and below{missing}. Name the "
+            f"folder with paths.runs=FOLDER, or make one with: {suggested.command('tsv-bench')}"
         )
     return evaluated
 

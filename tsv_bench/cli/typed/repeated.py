@@ -1,0 +1,99 @@
+"""What of a command line is repeated in the commands that its messages suggest.
+
+All that the other command takes as well: models, data, folders, a user's own yamls. Not what is set
+anew, with all that belonged to it, and not what only says how this command goes.
+"""
+
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+
+from hydra.core.hydra_config import HydraConfig
+
+from tsv_bench import suggested
+from tsv_bench.cli.config.search_path import CONF
+from tsv_bench.cli.help.comments import groups, settings
+
+LEFT = ("overwrite", "check", "plan", "progress", "layout", "tracker", "html", "compare")
+SWEEP = "--multirun"
+
+
+def repeating(arguments: Sequence[str]) -> AbstractContextManager[None]:
+    """Repeat these arguments, as Hydra takes them, in what is suggested within the block."""
+    given = list(arguments)
+
+    def repeat(program: str, anew: Sequence[str], without: Sequence[str]) -> list[str]:
+        return repeated(given, program, anew, without)
+
+    return suggested.repeating(repeat)
+
+
+def of_job(arguments: Sequence[str]) -> list[str]:
+    """Return what stands for this job: the folders among ``arguments`` and its overrides."""
+    overrides = HydraConfig.get().overrides
+    return [*_folders(arguments), *overrides.hydra, *overrides.task]
+
+
+def repeated(
+    given: Sequence[str], program: str, anew: Sequence[str], without: Iterable[str] = ()
+) -> list[str]:
+    """Return the arguments of a suggested command, quoted for a shell.
+
+    ``given``: those of the command that suggests it. ``anew``: what is set in it. ``without``: keys
+    and groups that are not repeated.
+    """
+    command = program.removeprefix("tsv-")
+    path = CONF / f"{command}.yaml"
+    taken = {group.key for group in groups(path)} | {s.key.split(".")[0] for s in settings(path)}
+    set_anew = {key_of(setting): setting for setting in anew}
+    kept = []
+    for override in _overrides(given):
+        typed, override = override, translated(override, command, set_anew.get("task"))
+        key = key_of(override)
+        top = key.split(".")[0]
+        # Chosen again: what was changed in it stays.
+        same = set_anew.get(top) in given or override.replace("task.", "suite.tasks.", 1) == typed
+        if key in set_anew or top in set_anew and not same or top in {*LEFT, *without}:
+            continue
+        if top in taken or key == "hydra.searchpath":
+            kept.append(override)
+    swept = SWEEP in given or "-m" in given
+    several = [SWEEP] if swept and command == "bench" and any("," in o for o in kept) else []
+    ahead = [*_folders(given), *(flag for flag in several if flag not in anew)]
+    return [shlex.quote(argument) for argument in (*ahead, *anew, *dict.fromkeys(kept))]
+
+
+def translated(override: str, command: str, task: str | None) -> str:
+    """Return an override as the user types it, and as the other command calls it.
+
+    What a suite says of ``task`` is said of the one task of tsv-finetune, and the other way round.
+    """
+    mark = "+" if override.startswith("+") else ""
+    text = override.lstrip("+").replace("task@suite.tasks=", "suite.tasks=", 1)
+    if command == "finetune" and task and text.startswith("suite.tasks."):
+        return mark + text.replace("suite.tasks.", "task.", 1)
+    if command != "finetune" and text.startswith("task="):
+        chosen = text.partition("=")[2]
+        return "suite.tasks=" + (chosen if chosen.startswith("[") else f"[{chosen}]")
+    if command != "finetune" and text.startswith("task."):
+        return mark + "suite.tasks." + text.removeprefix("task.")
+    return mark + text
+
+
+def key_of(override: str) -> str:
+    """Return the key that an override is about."""
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _overrides(given: Sequence[str]) -> Iterator[str]:
+    yield from (a for a in given if a.startswith("~") or "=" in a and not a.startswith("-"))
+
+
+def _folders(given: Sequence[str]) -> list[str]:
+    """Return the flag that names a folder of the user's own yamls, as it was given."""
+    for place, argument in enumerate(given):
+        if argument in ("--config-dir", "-cd"):
+            return list(given[place : place + 2])
+        if argument.startswith("--config-dir="):
+            return [argument]
+    return []
