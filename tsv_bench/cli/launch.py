@@ -112,10 +112,10 @@ def command(
                 current.set(
                     Command(program=program, arguments=sys.argv[1:], check=check_job, **parts)
                 )
-                main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
+                start = hydra.main(str(CONF), config_name, version_base="1.3")(guarded)
                 with repeating(sys.argv[1:]):
                     try:
-                        main(guarded)()
+                        start()
                     except SystemExit:  # a launcher or a sweeper failed; jobs may have ended before
                         end()
                         raise

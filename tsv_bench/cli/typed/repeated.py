@@ -51,8 +51,8 @@ def repeated(
         typed, override = override, translated(override, command, set_anew.get("task"))
         key = key_of(override)
         top = key.split(".")[0]
-        # Chosen again: what was changed in it stays.
-        same = set_anew.get(top) in given or override.replace("task.", "suite.tasks.", 1) == typed
+        # What was changed in a choice stays if it is chosen again.
+        same = set_anew.get(top) in given or top == "task" and override != typed
         if key in set_anew or top in set_anew and not same or top in {*LEFT, *without}:
             continue
         if top in taken or key == "hydra.searchpath":
