@@ -97,6 +97,26 @@ def test_data_and_weights_are_listed_fetched_and_then_enough(hub, tmp_path, monk
     assert "to fetch: 0 bytes" in again.out
 
 
+def test_all_cells_of_an_experiment_are_listed_once(hub, tmp_path):
+    """Of three backbones and seven methods; then of two suites, as a sweep."""
+    whole = tsv(tmp_path, "fetch", "experiment=table_2", "suite=vision20", "check=true")
+    lines = whole.out.splitlines()
+    kinds = {kind: [x for x in lines if x.startswith(kind)] for kind in ("data", "checkp", "weig")}
+    assert [len(found) for found in kinds.values()] == [20, 60, 3]
+    assert len(set(kinds["data"])) == 20
+    assert "to fetch: 80 GB" in lines  # every size is known, about
+    assert "decoded pixels: 47 GB, which the runs write to paths.data=" in lines
+    assert (
+        whole.code == 1
+        and "Fetch it with: tsv-fetch experiment=table_2 suite=vision20\n" in whole.err
+    )
+    line = ["suite=vision8,vision14", "backbone=vit_b32", "suite.tasks=[cars,dtd]"]
+    part = tsv(tmp_path, "fetch", *line)
+    assert part.code == 0, part.err
+    assert "HF_HUB_OFFLINE=1 tsv-bench --multirun suite=vision8,vision14 backbone=vit" in part.out
+    assert sum(x.startswith("data of") for x in part.out.splitlines()) == 2
+
+
 def test_check_fetches_nothing_and_fails_with_the_command_to_run(hub, tmp_path):
     result = tsv(tmp_path, "fetch", *ARGUMENTS, "check=true")
     assert result.code == 1 and not hub.requests

@@ -34,6 +34,7 @@ from tsv_bench.cli.typed.mistakes import NUM_FILES, with_messages
 from tsv_bench.cli.typed.plain_path import with_folder
 from tsv_bench.cli.typed.recipe import with_recipe
 from tsv_bench.cli.typed.repeated import of_job, repeating
+from tsv_bench.cli.typed.several import first_of_several
 from tsv_bench.cli.work.machine import check_threads
 from tsv_bench.extras import check_installed
 from tsv_bench.methods.knobs import check_switch
@@ -109,6 +110,8 @@ def command(
                 if config_name == "task":
                     arguments = with_folder(arguments)
                 sys.argv[1:] = checked(config_name, arguments)
+                if config_name == "fetch":
+                    sys.argv[1:] = first_of_several(config_name, sys.argv[1:])
                 current.set(
                     Command(program=program, arguments=sys.argv[1:], check=check_job, **parts)
                 )

@@ -92,7 +92,7 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
         for override in keys:
             where = "".join(f" with {line}" for line in swept)
             check_key(override, known, where, taken_groups(config_name))
-    if not is_swept(flags):
+    if not is_swept(flags) and config_name != "fetch":  # which takes all of them at once
         check_single(overrides)
     return [*flags, *texts]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tsv_bench import suggested
 from tsv_bench.cli.config.search_path import CONF
@@ -57,9 +58,11 @@ def repeated(
             continue
         if top in taken or key == "hydra.searchpath":
             kept.append(override)
-    swept = SWEEP in given or "-m" in given
-    several = [SWEEP] if swept and command == "bench" and any("," in o for o in kept) else []
-    ahead = [*_folders(given), *(flag for flag in several if flag not in anew)]
+    parsed = OverridesParser.create().parse_overrides(kept)
+    swept = any(override.is_sweep_override() for override in parsed)
+    ahead = _folders(given)
+    if swept and command != "fetch" and SWEEP not in anew:  # tsv-fetch takes all at once
+        ahead.append(SWEEP)
     return [shlex.quote(argument) for argument in (*ahead, *anew, *dict.fromkeys(kept))]
 
 
