@@ -1,6 +1,7 @@
 """tsv-bench: evaluate a method on a suite; with --multirun, compare several."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -32,7 +33,8 @@ def check(config: DictConfig) -> None:
     check_validate(config)
     check_seed(config)
     check_layout(config.layout)
-    check_switch("overwrite", config.overwrite)
+    for key in ("overwrite", "plan"):
+        check_switch(key, config[key])
     check_cache(config)
     tasks = make_tasks(config.suite.tasks)
     method.check_num_tasks(tasks)
@@ -57,6 +59,13 @@ def check_here(config: DictConfig) -> str:
     return make_cell(config, chosen_devices(config.device)[0]).fingerprint
 
 
+def show_plan(configs: Sequence[DictConfig], swept: Sequence[str]) -> None:
+    """Print what these cells take. Raises ValueError or OSError if a setting is wrong."""
+    from tsv_bench.cli.plan.text import show_plan
+
+    show_plan(configs, swept)
+
+
 def places(config: DictConfig) -> list[Path]:
     """Return the folders that the end of a sweep writes to."""
     return [Path(config.paths.report)]
@@ -69,10 +78,14 @@ def places(config: DictConfig) -> list[Path]:
     check_here=check_here,
     places=places,
     conclude=show_comparison,
+    plan=show_plan,
 )
 def main(config: DictConfig) -> Made:
     """Check the settings, then make one Run or find it finished."""
     check(config)
+    if config.plan:
+        show_plan([config], [""])
+        return Made()
 
     from tsv_bench.cli.work.bench import bench
 

@@ -1,5 +1,6 @@
 """The beginning and the end of a sweep, in the process that was started."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,14 @@ from omegaconf import DictConfig, read_write
 from tsv_bench.cli.launch import expand_home
 from tsv_bench.cli.sweep.command import Command, current
 from tsv_bench.cli.sweep.ending import Sweep, end
-from tsv_bench.cli.sweep.jobs import Job, check_apart, check_jobs, jobs_of, keep_composed
+from tsv_bench.cli.sweep.jobs import (
+    Job,
+    at_work_on,
+    check_apart,
+    check_jobs,
+    jobs_of,
+    keep_composed,
+)
 from tsv_bench.cli.sweep.records import write_jobs
 from tsv_bench.cli.typed.mistakes import or_exit
 from tsv_bench.cli.typed.quoting import quote
@@ -39,6 +47,9 @@ def begin(command: Command, config: DictConfig) -> None:
     if "paths" in config:
         expand_home(config.paths)
     jobs = jobs_of(config)
+    if command.plan and config.get("plan") is True:
+        show_plan(command, config, jobs)
+        sys.exit(0)  # nothing is run
     here = config.hydra.launcher._target_ == BasicLauncherConf._target_
     found = None if jobs is None else check(command, config, jobs, here)
     folder = pinned(config)
@@ -49,6 +60,22 @@ def begin(command: Command, config: DictConfig) -> None:
     if jobs is not None:
         write_jobs(folder, [job.overrides for job in jobs])
     Sweep.begun = Sweep(command, config, folder, jobs)
+
+
+def show_plan(command: Command, config: DictConfig, jobs: list[Job] | None) -> None:
+    """Print what the jobs take. Raises ValueError if one cannot be, or if jobs are not known."""
+    if jobs is None:
+        raise ValueError(
+            "plan=true does not know the cells of a sweeper that goes by results: it chooses them "
+            "one after another."
+        )
+    composed = check_jobs(jobs, config, [command.check, *filter(None, [command.check_all])])
+    settings = []
+    for made in composed:
+        with at_work_on(made) as found:
+            expand_home(found)
+            settings.append(found)
+    command.plan(settings, [job.swept for job in jobs])
 
 
 def pinned(config: DictConfig) -> Path:

@@ -22,6 +22,7 @@ class Command:
     check_here: Check | None = None  # with torch, of a job that will run in this process
     writes: str | None = None  # the setting that names what a job writes
     places: Callable[[DictConfig], Sequence[Path]] | None = None  # that are written at the end
+    plan: Callable[[Sequence[DictConfig], Sequence[str]], None] | None = None  # of plan=true
     conclude: Callable[[DictConfig, Sequence[Path]], None] | None = None  # shows what jobs made
 
 

@@ -1,0 +1,105 @@
+"""plan=true: what a command would do, and about how long; nothing is done."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from huggingface_hub import constants
+from made_up.runs import make_run
+from stand_ins.commands import SMALL, begin_from, tsv
+
+from tsv_bench import provenance
+from tsv_bench.benchmark.runs import save_run
+from tsv_bench.cli.plan import seconds
+from tsv_bench.cli.plan.seconds import Seconds, images_of_run, readable
+
+METHODS = ("--multirun", "method=weight_average,task_arithmetic")
+
+
+@pytest.fixture(autouse=True)
+def a_rate(monkeypatch):
+    """A thousand images a second."""
+    monkeypatch.setattr(seconds, "measured_rate", lambda *args: 1000.0)
+
+
+def rows(out):
+    """Method -> the rest of its line."""
+    lines = [line.split() for line in out.splitlines()]
+    return {words[2]: words[3:] for words in lines if words[:1] == ["mini"]}
+
+
+def everything(folder):
+    return sorted(path for path in folder.rglob("*"))
+
+
+def test_cells_are_listed_finished_ones_told_and_nothing_is_made(fine_tuned, tmp_path):
+    folder = begin_from(fine_tuned, tmp_path)
+    before = everything(folder)
+    plan = tsv(folder, "bench", *METHODS, "plan=true", *SMALL)
+    assert plan.code == 0, plan.err
+    assert everything(folder) == before
+    assert rows(plan.out) == {
+        "weight_average": ["0", "to", "run", "100", "1", "s"],  # two tasks, 50 images each
+        "task_arithmetic": ["0", "to", "run", "1,300", "1", "s"],  # and 30 alphas on 20 of each
+    }
+    assert "2 cells, 0 of them finished" in plan.out and "first" not in plan.out
+    assert "about 1 s on cpu, by a measurement (without merging)" in plan.out
+
+    assert tsv(folder, "bench", "method=weight_average", *SMALL).code == 0
+    again = tsv(folder, "bench", *METHODS, "plan=true", *SMALL)
+    assert rows(again.out)["weight_average"] == ["0", "finished"]
+    assert "2 cells, 1 of them finished" in again.out
+    assert "by Runs of other methods (without merging)" in again.out
+    alone = tsv(folder, "bench", "method=weight_average", "plan=true", "overwrite=true", *SMALL)
+    assert rows(alone.out)["weight_average"][1:3] == ["to", "run"]
+    assert "1 cell, 0 of them finished" in alone.out and "by an earlier Run" in alone.out
+
+
+def test_what_is_made_first_is_told_once(tmp_path):
+    plan = tsv(tmp_path, "bench", *METHODS, "plan=true", *SMALL)
+    assert plan.code == 0, plan.err
+    assert "first, images of 2 tasks to be drawn or decoded: at most 40 MB in data" in plan.out
+    # 2 epochs of 128 images of each task, in training 3.5 times as long as through the network
+    assert "first, checkpoints to be fine-tuned: 2 (signs, shapes), about 2 s" in plan.out
+    assert not everything(tmp_path)
+
+
+def test_what_is_not_fetched_is_told_with_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    line = ["suite=vision8", "suite.tasks=[cars,dtd]", "backbone=vit_b32", "checkpoints=tall_masks"]
+    plan = tsv(tmp_path, "bench", "plan=true", *line)
+    assert plan.code == 0, plan.err
+    assert "to fetch  45,621      ?" in plan.out
+    told = next(line for line in plan.out.splitlines() if line.startswith("first, to be fetched"))
+    assert told.startswith("first, to be fetched: 5 things, about 4.1 GB: tsv-fetch suite=vision8 ")
+    assert "how long is known once all of it is here" in plan.out and not everything(tmp_path)
+
+
+def test_a_cell_that_cannot_run_is_named(tmp_path):
+    line = ["method=ties", "checkpoints=folder", "checkpoints.folder=nowhere", *SMALL]
+    plan = tsv(tmp_path, "bench", "plan=true", *line)
+    assert plan.code == 1 and rows(plan.out)["ties"] == ["0", "cannot", "run"]
+    assert "1 of 1 cannot run:\nties: no checkpoint of mini on signs at nowhere" in plan.err
+
+
+def test_a_plan_is_true_or_false(tmp_path):
+    assert "plan='later' is neither true nor false" in tsv(tmp_path, "bench", "plan=later").err
+
+
+def test_an_earlier_run_is_scaled_by_images_and_tasks(tmp_path):
+    run, correct = make_run("ties", tasks=("digits", "land"))
+    taken = {"data": 100.0, "checkpoints": 100.0, "merge": 4.0, "alpha": 8.0, "test": 2.0}
+    run = replace(run, machine=provenance.machine("cpu"), seconds=taken)
+    save_run(run, correct, tmp_path)
+    method = SimpleNamespace(name="ties")
+    cell = SimpleNamespace(backbone=run.backbone, method=method, num_tasks=4, lacking=())
+    cell.images = 3 * images_of_run(run)
+    assert Seconds(tmp_path, "cpu").of(cell) == (3 * 10 + 2 * 4, "an earlier Run")
+    cell.images = None
+    assert Seconds(tmp_path, "cpu").of(cell) == (None, "")
+
+
+def test_seconds_are_written_as_people_do():
+    assert readable([0.2]) == "1 s" and readable([30, 30]) == "60 s"
+    assert readable([300, 300]) == "10 min" and readable([7200.0]) == "2.0 h"
+    assert readable([1, None]) == "?"
