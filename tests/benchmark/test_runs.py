@@ -30,6 +30,18 @@ def test_order_of_tasks_survives(tmp_path):
     assert list(load_run(save_run(run, correct, tmp_path)).tasks) == ["street", "digits", "land"]
 
 
+def test_a_fingerprint_is_found_under_any_name_and_only_its_file_is_read(tmp_path, caplog):
+    for method in ("ties", "tsv_merge"):
+        run, correct = make_run(method)
+        path = save_run(run, correct, tmp_path)
+    (path.parent / "ties-damaged.json").write_text("{")
+    moved = path.rename(path.with_name("another.json"))
+    assert find_runs(tmp_path, fingerprint=run.fingerprint) == [(moved, run)] and not caplog.text
+    (path.parent / f"ties-{run.fingerprint}.json").write_text("{")
+    assert find_runs(tmp_path, fingerprint=run.fingerprint) == [(moved, run)]
+    assert "skipped" in caplog.text
+
+
 def test_same_settings_replace(tmp_path):
     run, correct = make_run(commit="old")
     save_run(run, correct, tmp_path)

@@ -223,11 +223,22 @@ def find_runs(folder: Path, **equal: Any) -> list[tuple[Path, Run]]:
 
     A json file that is damaged or no Run is skipped with a warning.
     """
+    paths = sorted(Path(folder).rglob("*.json"))
+    if "fingerprint" in equal:  # a folder may have hundreds, and to check one takes milliseconds
+        paths = [path for path in paths if _mentions(path, equal["fingerprint"])]
     return [
         (path, run)
-        for path, run in read_runs(sorted(Path(folder).rglob("*.json")))
+        for path, run in read_runs(paths)
         if all(getattr(run, name) == value for name, value in equal.items())
     ]
+
+
+def _mentions(path: Path, fingerprint: str) -> bool:
+    """Return whether a file's name or content has the fingerprint, or it cannot be read."""
+    try:
+        return fingerprint in path.name or fingerprint.encode() in read_small(path)
+    except (ValueError, OSError):
+        return True
 
 
 def read_runs(paths: Iterable[Path]) -> list[tuple[Path, Run]]:
