@@ -27,6 +27,7 @@ from tsv_bench.cli.typed.command_line import (
     check_choices,
     check_flags,
     check_left_out,
+    check_single,
     taken_groups,
 )
 from tsv_bench.cli.typed.quoting import is_swept, readable
@@ -95,20 +96,6 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
     if not is_swept(flags) and config_name != "fetch":  # which takes all of them at once
         check_single(overrides)
     return [*flags, *texts]
-
-
-def check_single(overrides: Iterable[Override]) -> None:
-    """Raise ValueError for several values of a key, unless an experiment may ask for a sweep."""
-    if any(o.key_or_group in ("experiment", "hydra.mode") for o in overrides):
-        return
-    for override in overrides:
-        if override.is_sweep_override():
-            key, _, value = override.input_line.removeprefix("task@").partition("=")
-            raise ValueError(
-                f"{key}={value} has several values, and a command runs once with each of "
-                f"them if --multirun is given. A list is {key}=[{value}], and a text with a comma "
-                f"stands in quotes: {key}='\"{value}\"'."
-            )
 
 
 def check_keys_once(text: str) -> None:

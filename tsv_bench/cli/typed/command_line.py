@@ -88,6 +88,20 @@ def check_left_out(overrides: Iterable[Override]) -> None:
             )
 
 
+def check_single(overrides: Iterable[Override]) -> None:
+    """Raise ValueError for several values of a key, unless an experiment may ask for a sweep."""
+    if any(o.key_or_group in ("experiment", "hydra.mode") for o in overrides):
+        return
+    for override in overrides:
+        if override.is_sweep_override():
+            key, _, value = override.input_line.removeprefix("task@").partition("=")
+            raise ValueError(
+                f"{key}={value} has several values, and a command runs once with each of "
+                f"them if --multirun is given. A list is {key}=[{value}], and a text with a comma "
+                f"stands in quotes: {key}='\"{value}\"'."
+            )
+
+
 def taken_groups(config_name: str) -> dict[str, str]:
     """Return the groups of a command with their defaults."""
     found = groups_of(CONF / f"{config_name}.yaml")
