@@ -113,10 +113,11 @@ def read_evaluated(folder: Path) -> list[Evaluated]:
     evaluated = with_correctness(find_runs(folder))
     if not evaluated:
         place = Path(folder).absolute()
+        make = suggested.command("tsv-bench", "method=tsv_merge")
         missing = "" if place.is_dir() else ", a folder that does not exist"
         raise ValueError(
             f"no Run in {folder}: looked for json files in {place} and below{missing}. Name the "
-            f"folder with paths.runs=FOLDER, or make one with: {suggested.command('tsv-bench')}"
+            f"folder with paths.runs=FOLDER, or make one with: {make}"
         )
     return evaluated
 
