@@ -26,7 +26,8 @@ def answer(config_name: str, arguments: Sequence[str]) -> str | None:
     words = [word for word in rest if "=" not in word and not word.startswith(("-", "~"))]
     if asked.version:
         return f"tsv-{config_name} {tsv_bench.__version__}"
-    listed = [lists()[word] for word in words if word in lists()]
+    # A folder of tsv-task may have such a name.
+    listed = [lists()[word] for word in words if word in lists() and config_name != "task"]
     if not asked.help and not (listed and len(rest) == 1):
         return None
     own = own_folders(arguments, ())
