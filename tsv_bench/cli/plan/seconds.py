@@ -19,7 +19,7 @@ from tsv_bench.models.accuracy import correct_images
 BY_IMAGES = ("alpha", "knobs", "test")  # stages of a Run whose time goes with images
 NOT_AGAIN = ("data", "checkpoints")  # stages that are preparation
 MEASURED = 0.5  # seconds, at least
-BACKWARD = 3.5  # time of an image in training, in forward passes: as measured on mini
+BACKWARD = 3.5  # forward passes that an image takes in training; a guess: backward takes about two
 
 
 class Seconds:
