@@ -5,13 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
+from made_up.generalization import beyond
 from made_up.runs import make_run
+from made_up.tasks import task
 from stand_ins.commands import SMALL, begin_from, tsv
 
 from tsv_bench import provenance
 from tsv_bench.benchmark.runs import save_run
 from tsv_bench.cli.plan import seconds
+from tsv_bench.cli.plan.cells import images_of
 from tsv_bench.cli.plan.seconds import Seconds, images_of_run, readable
+from tsv_bench.methods.method import Method
 
 METHODS = ("--multirun", "method=weight_average,task_arithmetic")
 
@@ -26,6 +30,16 @@ def rows(out):
     """Method -> the rest of its line."""
     lines = [line.split() for line in out.splitlines()]
     return {words[2]: words[3:] for words in lines if words[:1] == ["mini"]}
+
+
+def test_unseen_tasks_and_corrupted_images_are_counted():
+    sizes = {"train": 100, "val": 10, "test": 50}
+    tasks = {name: task(name, sizes=sizes) for name in "ab"}
+    method = Method(name="m", label="M", alphas=[0.5, 1.0], knobs={}, serve=dict)
+    assert images_of(method, tasks, {}, 0) == 2 * 50 + 2 * 2 * 10
+    assert images_of(method, tasks, {"c": tasks["a"]}, 3) == 4 * 2 * 50 + 50 + 2 * 2 * 10
+    run, _ = beyond(num_images=40)
+    assert images_of_run(replace(run, alpha_curve=[])) == (1 + 2 + 2) * 40
 
 
 def everything(folder):

@@ -11,6 +11,8 @@ HELPERS = {"made_up", "stand_ins", "golden"}
 TESTED_IN = {
     "analysis/test_analyze_files.py": "analysis.figure_files",
     "analysis/test_figures.py": "analysis.depth",
+    "benchmark/beyond/test_generalize.py": "benchmark.beyond.corrupted benchmark.beyond.records "
+    "benchmark.beyond.unseen",
     "benchmark/given/test_image_bench.py": "methods.bench",
     "benchmark/test_evaluator.py": "models.devices scores",
     "benchmark/test_evaluate.py": "benchmark.validate",

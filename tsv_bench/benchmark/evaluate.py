@@ -107,6 +107,7 @@ def evaluate_method(
     patience: int | None = None,
     seen_rows: Mapping[str, np.ndarray] | None = None,
     validates: bool = False,
+    check: Callable[[Served], object] = lambda served: None,
 ) -> Outcome:
     """Merge, choose alpha on validation, evaluate once on test.
 
@@ -115,6 +116,7 @@ def evaluate_method(
     are evaluated on validation too, to normalize others. ``patience``: see `choose_alpha`.
     ``seen_rows``: task -> rows of validation that the method saw, so that they choose nothing.
     ``validates``: evaluate the chosen alpha on validation even if it is the only one.
+    ``check`` may refuse what is served before it is evaluated.
     """
     seconds: dict[str, float] = {}
     with stage("data", seconds):
@@ -135,6 +137,7 @@ def evaluate_method(
                 f"{method.name} sends images to experts by a router, which are for one scale: its "
                 f"alphas are {method.alphas} and must be [1.0]. Scale inside the method."
             )
+        check(served)
         served = in_memory(served, method.label)
         stored = served.stored_bytes()
 

@@ -2,10 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tsv_bench.benchmark.runs import find_runs
 from tsv_bench.scores import Score
+
+if TYPE_CHECKING:  # it takes torch
+    from tsv_bench.methods.method import Method
+
+
+def serves_own_models(method: "Method") -> bool:
+    """Return whether the method serves the models themselves by which others are normalized."""
+    return method.name == "individual" and method.alphas == [1.0]
 
 
 def find_normalizer(
@@ -34,12 +42,14 @@ def find_normalizer(
         if run.checkpoints.get("pretrained", {}).get("sha256") == checkpoints["pretrained"]
     ]
     for run in sorted(runs, key=lambda run: run.created):
-        for task, score in run.test.items():
+        unseen = run.unseen  # of which it served the own models, too
+        used = run.checkpoints | (unseen.checkpoints if unseen else {})
+        for task, score in (run.test | (unseen.test if unseen else {})).items():
             same = (
                 task in data
                 and task in checkpoints
                 and run.data.get(task) == data[task]
-                and run.checkpoints.get(task, {}).get("sha256") == checkpoints[task]
+                and used.get(task, {}).get("sha256") == checkpoints[task]
                 and run.variants.get(task, "") == wanted.get(task, "")
                 and ("tasks" not in settings or _same(run.settings, settings, task))
             )
@@ -51,6 +61,9 @@ def find_normalizer(
 
 def _same(settings: Mapping[str, Any], wanted: Mapping[str, Any], task: str) -> bool:
     """Return whether prompts, data and checkpoint of the task and the precision are the same."""
-    pairs = [(s.get("tasks", {}).get(task), s.get("evaluation", {}).get("precision"))
-             for s in (settings, wanted)]  # fmt: skip
+    pairs = [
+        ((s.get("tasks", {}) | s.get("unseen", {})).get(task),
+         s.get("evaluation", {}).get("precision"))
+        for s in (settings, wanted)
+    ]  # fmt: skip
     return pairs[0] == pairs[1]

@@ -4,15 +4,17 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from tsv_bench import bars, provenance
+from tsv_bench.benchmark.beyond.generalize import Generalization, generalize
+from tsv_bench.benchmark.beyond.unseen import check_shared, own_models
 from tsv_bench.benchmark.doubts import doubts
 from tsv_bench.benchmark.evaluate import (
     Accuracies,
@@ -23,12 +25,13 @@ from tsv_bench.benchmark.evaluate import (
 )
 from tsv_bench.benchmark.evaluator import Evaluation
 from tsv_bench.benchmark.given.observe import Given, draw, observe
-from tsv_bench.benchmark.route import Routes
-from tsv_bench.benchmark.runs import RouterScores, Run, find_runs, load_correct, save_run
+from tsv_bench.benchmark.route import router_scores
+from tsv_bench.benchmark.runs import Run, find_runs, load_correct, save_run
 from tsv_bench.benchmark.validate import validate
 from tsv_bench.checkpoints.checkpoint import Checkpoint
-from tsv_bench.checkpoints.source import Source
+from tsv_bench.checkpoints.source import Source, task_settings
 from tsv_bench.data import SPLITS, Split, Task
+from tsv_bench.data.corruptions.corrupted import Corruptions
 from tsv_bench.escaping import check_name, visible
 from tsv_bench.files import check_room
 from tsv_bench.methods.forms import Served
@@ -59,6 +62,8 @@ class Cell:
     runs: Path  # the folder of all Runs
     statistics: Path  # the folder of statistics of images
     finetuning: Finetuning | None = None  # the backbone's; only for a method that fine-tunes
+    unseen: Mapping[str, Task] = field(default_factory=dict)  # tested, but not merged
+    corruptions: Corruptions | None = None  # of test images of the merged tasks
 
     def __post_init__(self) -> None:
         check_name(self.suite, "the suite's name")
@@ -68,14 +73,7 @@ class Cell:
         """All that may change the result, as plain data."""
         settings = {
             "backbone": {"name": self.backbone.name, "fingerprint": self.backbone.fingerprint},
-            "tasks": {
-                name: {
-                    "data": task.fingerprint,
-                    "templates": list(task.templates),
-                    "checkpoint": self.source.settings(self.backbone, task),
-                }
-                for name, task in self.tasks.items()
-            },
+            "tasks": task_settings(self.source, self.backbone, self.tasks),
             "method": self.method.settings,
             "evaluation": {"normalizer": self.normalizer, **self.evaluation.settings},
             "version": provenance.versions()["tsv_bench"],
@@ -86,7 +84,16 @@ class Cell:
                 "epochs": {name: task.epochs for name, task in self.tasks.items()},
                 "seed": self.seed,
             }
+        if self.unseen:
+            settings["unseen"] = task_settings(self.source, self.backbone, self.unseen)
+        if self.corruptions:
+            settings["corruptions"] = self.corruptions.settings
         return settings
+
+    @property
+    def all_tasks(self) -> dict[str, Task]:
+        """The tasks that are merged, then the unseen ones."""
+        return {**self.tasks, **self.unseen}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -127,15 +134,13 @@ class Cell:
         outcome: Outcome,
         origin: str,
         given: Given,
+        beyond: Generalization,
     ) -> Run:
         """Return the Run of an outcome; ``origin`` says where the normalizer is from.
 
-        ``given``: the method with what it saw and noted.
+        ``given``: the method with what it saw and noted; ``beyond``: how it did elsewhere.
         """
-        used = {
-            name: {"sha256": c.sha256, "generation": c.generation}
-            for name, c in checkpoints.items()
-        }
+        used = {name: checkpoints[name].identity for name in self.tasks}
         used["pretrained"] = {
             "sha256": self.backbone.fingerprint,
             "generation": self.backbone.name,
@@ -164,10 +169,12 @@ class Cell:
             task_knobs=outcome.task_knobs,
             seen=given.seen(outcome.seconds["merge"]),
             router=router_scores(outcome.routes) if outcome.routes else None,
+            unseen=beyond.unseen,
+            corrupted=beyond.corrupted,
             details=given.details,
             checkpoints=used,
-            data={name: task.fingerprint for name, task in self.tasks.items()},
-            variants={name: task.variant for name, task in self.tasks.items() if task.variant},
+            data={name: task.fingerprint for name, task in self.all_tasks.items()},
+            variants={name: task.variant for name, task in self.all_tasks.items() if task.variant},
             settings=self.settings,
             fingerprint=self.fingerprint,
             versions=provenance.versions(),
@@ -175,15 +182,6 @@ class Cell:
             machine=provenance.machine(self.evaluation.device),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-
-
-def router_scores(routes: Routes) -> RouterScores:
-    """Return the scores of a router. An image of another task than found has no right class."""
-    head_found = {task: hits & routes.found[task] for task, hits in routes.correct.items()}
-    kinds = {"found": routes.found, "oracle": routes.oracle, "head_found": head_found}
-    return RouterScores(
-        **{name: {t: score(hits) for t, hits in kind.items()} for name, kind in kinds.items()}
-    )
 
 
 def make_run(
@@ -210,23 +208,25 @@ def make_run(
     provenance.forget_peak_memory()
     evaluation, seconds = cell.evaluation, {}
     checkpoints = make_checkpoints(cell, load, check_data, seconds)
+    merged = {name: checkpoints[name] for name in cell.tasks}
     normalizer, origin = find_normalizer(checkpoints)
     with stage("open", seconds):
         device = evaluation.device if cell.method.needs else merged_on or evaluation.device
-        vectors = open_task_vectors(cell.backbone, checkpoints, device, factors)
+        vectors = open_task_vectors(cell.backbone, merged, device, factors)
     with stage("heads", seconds):
         heads = make_heads()
     method = cell.method
     if method.sees_weights:
         weights = Weights(cell.backbone.pretrained, next(iter(vectors.values())), device)
         method = method.given(**{PRETRAINED: weights})
-    given, unfinished = Given(method), cell.unfinished(checkpoints)
+    given, unfinished = Given(method), cell.unfinished(merged)
     # Not before it is used: it holds a copy of the network.
     evaluator = cache(lambda: evaluation.evaluator(cell.backbone, heads))
     if cell.method.needs:
         with stage("statistics", seconds):
             given = observe(
-                method, cell.backbone, cell.tasks, checkpoints, heads, load,
+                method, cell.backbone, cell.tasks, merged,
+                {name: heads[name] for name in cell.tasks}, load,
                 folder=cell.statistics, device=evaluation.device, seed=cell.seed,
                 unfinished=unfinished, finetuning=cell.finetuning, evaluator=evaluator,
             )  # fmt: skip
@@ -240,12 +240,20 @@ def make_run(
         path = save_run(run, load_correct(path, run), cell.runs)
         unfinished.remove()
         return path, run, None
-    outcome = evaluate_method(*common, evaluation.patience, given.seen_rows, validates)
+    check = partial(check_shared, unseen=cell.unseen if normalizer else {})
+    outcome = evaluate_method(*common, evaluation.patience, given.seen_rows, validates, check)
     outcome.seconds = {**seconds, **outcome.seconds}
-    run = cell.record(checkpoints, outcome, origin, given)
+    others = {name: checkpoints[name] for name in cell.unseen}
+    own = None if normalizer else own_models(cell.method, cell.backbone, others)
+    beyond = generalize(
+        outcome, evaluator(), load, tasks=cell.tasks, unseen=cell.unseen,
+        corruptions=cell.corruptions, checkpoints=others,
+        normalizer=normalizer and normalizer["test"], own=own,
+    )  # fmt: skip
+    run = cell.record(checkpoints, outcome, origin, given, beyond)
     for sentence in doubts(run):
         log.warning(sentence)
-    path = save_run(run, outcome.test, cell.runs)
+    path = save_run(run, outcome.test | beyond.bits, cell.runs)
     unfinished.remove()
     return path, run, outcome.served
 
@@ -261,14 +269,15 @@ def make_checkpoints(
     Data and disk space are checked before the first is made. ``seconds`` gets the time of each
     stage.
     """
-    backbone, tasks, source = cell.backbone, cell.tasks, cell.source
+    backbone, tasks, source = cell.backbone, cell.all_tasks, cell.source
     missing = {name: task for name, task in tasks.items() if source.needed(backbone, [task])}
     seen = cell.method.needs.split if cell.method.needs else "val"
     found = tuple(split for split in SPLITS if split in ("val", "test", seen))
-    splits = {name: SPLITS if name in missing else found for name in tasks}
+    splits = {name: found if name in cell.tasks else ("test",) for name in tasks}
+    splits |= dict.fromkeys(missing, SPLITS)
     check_data(splits)
     if cell.method.needs:  # too few images are found before hours of training
-        draw(cell.method, tasks, load, cell.seed)
+        draw(cell.method, cell.tasks, load, cell.seed)
     if missing:
         check_room(Path(source.folder), source.needed(backbone, list(missing.values())))
         with stage("data", seconds):  # a damaged image is found before hours of training

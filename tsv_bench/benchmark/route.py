@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tsv_bench.benchmark.evaluator import Evaluator
+from tsv_bench.benchmark.runs import RouterScores
 from tsv_bench.data import Split
 from tsv_bench.methods.forms import Routed, Served, Shared
 from tsv_bench.methods.routed.experts import Experts, Noted
 from tsv_bench.methods.routed.routed_vector import one_hot
+from tsv_bench.scores import score
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,15 @@ def correct_of(
     if isinstance(served, Routed):
         return route_images(evaluator, served, splits, done).correct
     return evaluator.correct(served, alpha, splits, done)
+
+
+def router_scores(routes: Routes) -> RouterScores:
+    """Return the scores of a router. An image of another task than found has no right class."""
+    head_found = {task: hits & routes.found[task] for task, hits in routes.correct.items()}
+    kinds = {"found": routes.found, "oracle": routes.oracle, "head_found": head_found}
+    return RouterScores(
+        **{name: {t: score(hits) for t, hits in kind.items()} for name, kind in kinds.items()}
+    )
 
 
 def route_images(

@@ -25,6 +25,11 @@ class Checkpoint:
     generation: str  # "finetune" (ours), "original" (the paper's), "fixed" (re-released), "other"
     scores: dict[str, Score] | None  # on "val" and "test"; None: not evaluated yet
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a Run says of it."""
+        return {"sha256": self.sha256, "generation": self.generation}
+
 
 def save_checkpoint(
     path: Path, state: Mapping[str, Tensor], record: Mapping[str, Any]

@@ -4,7 +4,7 @@
 `Checkpoint`). How their parameters are named is told from the files, which are read where they lie.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,6 +49,20 @@ class Source(Protocol):
 
     def head(self, backbone: Backbone, task: Task) -> Tensor | None:
         """Return the head [classes, dim] that comes with the checkpoint; None: build it."""
+
+
+def task_settings(
+    source: Source, backbone: Backbone, tasks: Mapping[str, Task]
+) -> dict[str, dict[str, Any]]:
+    """Return task -> plain data of its images, its prompts and its checkpoint, as Runs have it."""
+    return {
+        name: {
+            "data": task.fingerprint,
+            "templates": list(task.templates),
+            "checkpoint": source.settings(backbone, task),
+        }
+        for name, task in tasks.items()
+    }
 
 
 class FileSource:

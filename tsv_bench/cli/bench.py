@@ -10,7 +10,7 @@ from tsv_bench.benchmark.alphas import check_patience
 from tsv_bench.cli.config.checkpoint_files import check_cache
 from tsv_bench.cli.config.method_yaml import described
 from tsv_bench.cli.config.normalizer import check_normalizer
-from tsv_bench.cli.config.tasks import check_seed, make_tasks
+from tsv_bench.cli.config.tasks import check_seed, make_corruptions, make_tasks, without_unseen
 from tsv_bench.cli.launch import command
 from tsv_bench.cli.own.backbone import check_backbone
 from tsv_bench.cli.sweep.asked import check_validate
@@ -37,15 +37,20 @@ def check(config: DictConfig) -> None:
         check_switch(key, config[key])
     check_cache(config)
     tasks = make_tasks(config.suite.tasks)
-    method.check_num_tasks(tasks)
+    method.check_num_tasks(without_unseen(tasks, config.unseen)[0])
+    make_corruptions(config)
     check_normalizer(config, tasks)
 
 
 def check_all(config: DictConfig) -> None:
     """Check the method's knobs. Raises ValueError if one is wrong."""
+    from tsv_bench.benchmark.beyond.unseen import check_unseen
     from tsv_bench.cli.config.method import make_method
 
-    make_method(config).check_tasks(make_tasks(config.suite.tasks))
+    method = make_method(config)
+    merged, unseen = without_unseen(make_tasks(config.suite.tasks), config.unseen)
+    method.check_tasks(merged)
+    check_unseen(method, merged, unseen)
 
 
 def check_here(config: DictConfig) -> str:

@@ -246,6 +246,8 @@ def run_summary(run: Run) -> dict[str, float]:
     """
     names = ("absolute", "normalized", "alpha", "peak_memory", "stored_bytes", "validation")
     values = {name: getattr(run, name) for name in names}
+    values |= {"unseen": run.unseen and run.unseen.absolute}
+    values |= {"corrupted": run.corrupted and run.corrupted.absolute}
     stages = {f"seconds/{stage}": seconds for stage, seconds in run.seconds.items()}
     return {name: value for name, value in values.items() if value is not None} | stages
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from made_up.generalization import beyond
 from made_up.runs import LABELS, make_run, make_vision_run
 from omegaconf import OmegaConf
 
@@ -37,8 +38,8 @@ def a_method(name="tsv_merge", alphas=SEARCHED):
     return Method(name=name, label=LABELS[name], alphas=alphas, knobs={}, serve=dict)
 
 
-def made(folder, run, method, scores=None, **changes):
-    """`make_normalizer` for a run on the models and images of ``run``."""
+def made(folder, run, method, scores=None, unseen=(), **changes):
+    """`make_normalizer` for a run on the models and images of ``run``, some of them unseen."""
     tasks = {
         task: SimpleNamespace(fingerprint=run.data[task], variant=run.variants.get(task, ""))
         for task in run.tasks
@@ -52,7 +53,15 @@ def made(folder, run, method, scores=None, **changes):
     backbone = SimpleNamespace(
         name=run.backbone, fingerprint=run.checkpoints["pretrained"]["sha256"]
     )
-    cell = SimpleNamespace(backbone=backbone, tasks=tasks, method=method, settings=run.settings)
+    settings = dict(run.settings)
+    if unseen:
+        settings["unseen"] = {task: settings["tasks"][task] for task in unseen}
+        settings["tasks"] = {t: s for t, s in settings["tasks"].items() if t not in unseen}
+    cell = SimpleNamespace(
+        backbone=backbone, method=method, settings=settings, all_tasks=tasks,
+        tasks={task: of for task, of in tasks.items() if task not in unseen},
+        unseen={task: tasks[task] for task in unseen},
+    )  # fmt: skip
     return make_normalizer(config(folder, backbone=run.backbone, **changes), cell, checkpoints)
 
 
@@ -92,6 +101,29 @@ def test_a_run_completes_what_some_checkpoints_say(tmp_path):
         made(tmp_path, individual, a_method())
     found, _ = made(tmp_path, individual, a_method(alphas=[1.0]), scores)
     assert found["test"]["land"] == individual.test["land"].accuracy
+
+
+def test_unseen_tasks_need_no_validation(tmp_path):
+    settings = {"tasks": {"digits": {"data": "1"}, "land": {"data": "2"}}}
+    individual, correct = make_run("individual", tasks=("digits", "land"), settings=settings)
+    save_run(replace(individual, val={"digits": score(1)}), correct, tmp_path)
+    found, _ = made(tmp_path, individual, a_method(), unseen=("land",))
+    assert found["val"] == {"digits": 0.25}
+    assert found["test"] == {t: individual.test[t].accuracy for t in ("digits", "land")}
+    with pytest.raises(ValueError, match="fine-tuned models of land are on val and test"):
+        made(tmp_path, individual, a_method(), unseen=("digits",))
+
+
+def test_own_models_of_unseen_tasks_are_found_in_a_run_of_the_same_split(tmp_path):
+    run, correct = beyond("individual")
+    settings = {"tasks": {"digits": {"data": "1"}}, "unseen": {"land": {}, "greek": {"data": "3"}}}
+    save_run(replace(run, val={"digits": score(1)}, settings=settings), correct, tmp_path)
+    tasks = settings["tasks"] | settings["unseen"]
+    checkpoints = run.checkpoints | run.unseen.checkpoints
+    whole = replace(run, tasks=dict.fromkeys(tasks, "T"), checkpoints=checkpoints, unseen=None,
+                    settings={"tasks": tasks})  # fmt: skip
+    found, _ = made(tmp_path, whole, a_method(), unseen=("land", "greek"))
+    assert found["test"] == {t: s.accuracy for t, s in (run.test | run.unseen.test).items()}
 
 
 def test_without_one_the_message_says_how_to_make_it(tmp_path):

@@ -1,9 +1,13 @@
-"""Switches of a task: what a value sets, how tables call it, and wrong values."""
+"""Switches of a task, tasks that are not merged, and what a suite is called."""
 
 import pytest
+from made_up.tasks import task
 from omegaconf import OmegaConf
+from stand_ins.configurations import composed
 
-from tsv_bench.cli.config.tasks import switched
+from tsv_bench.cli.config.tasks import make_corruptions, suite_name, switched, without_unseen
+from tsv_bench.data.corruptions.corrupted import Corruptions
+from tsv_bench.data.corruptions.definitions import CORRUPTIONS
 
 TASK = {
     "name": "faces",
@@ -89,3 +93,55 @@ def test_interpolations_are_those_of_the_task_as_it_was_chosen():
         "source": {"class_names": "${..class_names}"},
     }})  # fmt: skip
     assert switched(node.task).source.class_names == ["happy", "sad"]
+
+
+ALL = {name: task(name) for name in ("cars", "dtd", "sun397")}
+
+
+def test_unseen_tasks_are_taken_out_in_the_order_of_the_suite():
+    merged, unseen = without_unseen(ALL, ["sun397", "cars"])
+    assert (list(merged), list(unseen)) == (["dtd"], ["cars", "sun397"])
+    assert without_unseen(ALL, []) == (ALL, {})
+
+
+@pytest.mark.parametrize(
+    "unseen, message",
+    [
+        (["mnist"], "unseen names 'mnist', which is no task of the suite; there are cars, dtd"),
+        (list(ALL), "unseen names all tasks of the suite, cars, dtd, sun397. Merge some."),
+        ("cars", r"unseen='cars' is no list of tasks, as in unseen=\[symbols,shapes\]"),
+        (None, "unseen=None is no list"),
+    ],
+)
+def test_wrong_unseen_tasks_are_refused(unseen, message):
+    with pytest.raises(ValueError, match=message):
+        without_unseen(ALL, unseen)
+
+
+FEW = "evaluation.corruptions=[fog,contrast]"
+
+
+@pytest.mark.parametrize(
+    "overrides, name",
+    [
+        ([], "mini8"),
+        (["task@suite.tasks=[digits,land]"], "digits+land"),
+        (["unseen=[shapes,digits]"], "mini8-unseen-digits+shapes"),
+        (["unseen=[digits,street,signs,land]"], "mini8-unseen-4-tasks-"),
+        (["evaluation.severity=5"], "mini8"),
+        ([FEW, "evaluation.severity=5"], "mini8-fog+contrast-5"),
+        (["experiment=corrupted"], "mini8-corrupted-3"),
+        (["experiment=unseen", FEW], "mini8-unseen-symbols+shapes-fog+contrast-3"),
+    ],
+)
+def test_a_suites_name_says_what_else_is_tested(overrides, name):
+    found = suite_name(composed("bench", "suite=mini8", *overrides))
+    assert found.startswith(name) if name.endswith("-") else found == name
+
+
+def test_corruptions_are_a_list_or_none():
+    assert make_corruptions(composed("bench")) is None
+    assert make_corruptions(composed("bench", FEW)) == Corruptions(["fog", "contrast"], 3)
+    assert make_corruptions(composed("bench", "experiment=corrupted")).names == list(CORRUPTIONS)
+    with pytest.raises(ValueError, match="evaluation.corruptions='fog' is no list"):
+        make_corruptions(composed("bench", "evaluation.corruptions=fog"))

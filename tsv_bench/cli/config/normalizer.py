@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from tsv_bench import suggested
 from tsv_bench.benchmark import published
-from tsv_bench.benchmark.normalizer import find_normalizer
+from tsv_bench.benchmark.normalizer import find_normalizer, serves_own_models
 from tsv_bench.data.task import Task
 
 if TYPE_CHECKING:  # they take torch
@@ -42,13 +42,16 @@ def make_normalizer(
     ValueError that says how to make it if it was not. ``validates``: the chosen alpha is evaluated
     on validation in any case.
     """
-    backbone, tasks, method = cell.backbone, cell.tasks, cell.method
+    backbone, tasks, method = cell.backbone, cell.all_tasks, cell.method
     if config.normalizer == "published":
         return published.normalizer(backbone.name, tasks), published.normalizer_source()
     generations = ", ".join(sorted({c.generation for c in checkpoints.values()}))
     source = f"each task's own checkpoint ({generations}), same test images"
-    if method.name == "individual" and method.alphas == [1.0]:
+    if serves_own_models(method):
         return None, source
+    settings = cell.settings
+    if cell.unseen:
+        settings = settings | {"tasks": settings["tasks"] | settings["unseen"]}
     scores = {name: c.scores for name, c in checkpoints.items() if c.scores}
     if len(scores) < len(tasks):
         scores |= find_normalizer(
@@ -58,19 +61,25 @@ def make_normalizer(
             | {"pretrained": backbone.fingerprint},
             data={name: task.fingerprint for name, task in tasks.items()},
             variants={name: task.variant for name, task in tasks.items() if task.variant},
-            settings=cell.settings,
+            settings=settings,
         )
-    splits = ("val", "test") if method.compares_means or validates else ("test",)
-    lacking = [t for t in tasks if any(split not in scores.get(t, {}) for split in splits)]
+    # Unseen tasks choose nothing.
+    chosen = method.compares_means or validates
+    wanted = ({"val": cell.tasks} if chosen else {}) | {"test": tasks}
+    lacking = [
+        task
+        for task in tasks
+        if any(task in those and s not in scores.get(task, {}) for s, those in wanted.items())
+    ]
     if lacking:
         make = suggested.command("tsv-bench", "method=individual")
         raise ValueError(
             f"accuracies of {method.label} cannot be normalized: no Run in {config.paths.runs} "
             f"says how good the fine-tuned models of {', '.join(lacking)} are on "
-            f"{' and '.join(splits)}. Make it with: {make}"
+            f"{' and '.join(wanted)}. Make it with: {make}"
             f"{_or_published(backbone.name, tasks)}"
         )
-    return {s: {t: scores[t][s].accuracy for t in tasks} for s in splits}, source
+    return {s: {t: scores[t][s].accuracy for t in those} for s, those in wanted.items()}, source
 
 
 def _or_published(backbone: str, tasks: Mapping[str, Task]) -> str:

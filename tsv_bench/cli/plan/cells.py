@@ -13,7 +13,7 @@ from tsv_bench.benchmark.runs import find_runs
 from tsv_bench.cli.config import objects
 from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.needs import needs_of
-from tsv_bench.cli.config.tasks import make_tasks, suite_name
+from tsv_bench.cli.config.tasks import make_tasks, suite_name, without_unseen
 from tsv_bench.cli.typed.mistakes import message_of
 from tsv_bench.cli.work.bench import make_cell
 from tsv_bench.cli.work.fetch import image_size
@@ -56,14 +56,15 @@ class Planned:
 def planned(config: DictConfig, swept: str = "") -> Planned:
     """Return what a cell takes. Raises ValueError or OSError if its settings are wrong."""
     method, tasks = make_method(config), make_tasks(config.suite.tasks)
+    merged, unseen = without_unseen(tasks, config.unseen)
     about = {
         "config": config,
         "swept": swept,
         "method": method,
         "suite": suite_name(config),
-        "num_tasks": len(tasks),
+        "num_tasks": len(merged),
     }
-    images = images_of(method, tasks)
+    images = images_of(method, merged, unseen, len(config.evaluation.corruptions))
     states = [hub.state(need) for need in needs_of(config)]
     if lacking := tuple(state for state in states if not state.here):
         return Planned(**about, images=images, lacking=lacking, pixels=pixels_of(config, tasks, ()))
@@ -83,17 +84,24 @@ def planned(config: DictConfig, swept: str = "") -> Planned:
     )
 
 
-def images_of(method: Method, tasks: Mapping[str, Task]) -> int | None:
-    """Return how many images go through a network: test once, validation for each candidate."""
+def images_of(
+    method: Method, tasks: Mapping[str, Task], unseen: Mapping[str, Task], num_corruptions: int
+) -> int | None:
+    """Return how many images go through a network: validation for each candidate, and test.
+
+    That of ``unseen`` tasks once, that of ``tasks`` once and under each corruption.
+    """
     counts = {split: [num_images(task, split) for task in tasks.values()] for split in SPLITS}
+    others = [num_images(task, "test") for task in unseen.values()]
     searched = len(method.alphas) if len(method.alphas) > 1 else 0
     if method.knob_is_open:
         searched += len(method.choice.candidates)
     if method.name == "individual":
         searched = max(searched, 1)
-    if None in (*counts["val"], *counts["test"]):
+    if None in (*counts["val"], *counts["test"], *others):
         return None
-    return sum(counts["test"]) + searched * sum(counts["val"])
+    tested = (1 + num_corruptions) * sum(counts["test"]) + sum(others)
+    return tested + searched * sum(counts["val"])
 
 
 def num_images(task: Task, split: str) -> int | None:
@@ -119,7 +127,7 @@ def counted(source: Source, split: str) -> int:
 def trainings_of(cell: Cell, finetuning: Finetuning | None) -> dict[Path, tuple[Task, int]]:
     """Return checkpoint -> its task and the images of all its steps, of those that are missing."""
     found = {}
-    for task in cell.tasks.values() if hasattr(cell.source, "finetuning") else ():
+    for task in cell.all_tasks.values() if hasattr(cell.source, "finetuning") else ():
         path = cell.source.path(cell.backbone, task)
         if cell.source.overwrite or not (path.exists() and path.with_suffix(".json").exists()):
             recipe = finetuning.recipe(task.epochs, num_images(task, "train") or 1)

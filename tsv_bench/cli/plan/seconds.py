@@ -16,7 +16,13 @@ from tsv_bench.cli.plan.cells import Planned
 from tsv_bench.data import Split
 from tsv_bench.models.accuracy import correct_images
 
-BY_IMAGES = ("alpha", "knobs", "test")  # stages of a Run whose time goes with images
+BY_IMAGES = (
+    "alpha",
+    "knobs",
+    "test",
+    "unseen",
+    "corrupted",
+)  # stages of a Run whose time goes with images
 NOT_AGAIN = ("data", "checkpoints")  # stages that are preparation
 MEASURED = 0.5  # seconds, at least
 BACKWARD = 3.5  # forward passes that an image takes in training; a guess: backward takes about two
@@ -98,7 +104,7 @@ def trained_images_a_second(folder: Path) -> float | None:
 
 def images_of_run(run: Run) -> int:
     """Return how many images the Run has evaluated, each time that one was."""
-    test, val = (sum(score.total for score in scores.values()) for scores in (run.test, run.val))
+    test, val = (sum(score.total for score in scores.values()) for scores in (run.scores, run.val))
     return test + val * max(len(run.alpha_curve), 1)
 
 

@@ -112,6 +112,27 @@ const alphaTable = (run) => makeTable("Alpha curve", [
   { head: "normalized, validation", kind: "number", cell: (point) => percent(point.normalized, 2) },
 ], shared(run, "alpha_curve"));
 
+// Tables of unseen tasks and of corrupted images, where the Run has some.
+const beyond = (run) => {
+  const [unseen, corrupted] = [shared(run, "unseen"), shared(run, "corrupted")];
+  const mean = (scores) => Object.values(scores)
+    .reduce((sum, { accuracy }) => sum + accuracy, 0) / Object.keys(scores).length;
+  return [
+    unseen && element("h3", {}, `Unseen tasks: ${percent(unseen.absolute, 2)} absolute, `
+      + `${percent(unseen.normalized, 2)} normalized`),
+    unseen && makeTable("Unseen tasks", [
+      { head: "task", cell: (task) => unseen.tasks[task] },
+      { head: "accuracy", kind: "number", cell: (task) => percent(unseen.test[task].accuracy) },
+      { head: "individual", kind: "number", cell: (task) => percent(unseen.normalizer[task]) },
+    ], Object.keys(unseen.tasks)),
+    corrupted && element("h3", {}, `Corrupted images, severity ${corrupted.severity}`),
+    corrupted && makeTable("Corrupted images", [
+      { head: "corruption", cell: (name) => name.replace(/_/g, " ") },
+      { head: "accuracy", kind: "number", cell: (name) => percent(mean(corrupted.test[name])) },
+    ], Object.keys(corrupted.test)),
+  ];
+};
+
 const showDetail = (run) => {
   const title = element("h2", { id: "detail-title", tabindex: "-1" }, fullName(run));
   const close = element("button", { type: "button", onclick: closeDetail }, "Close");
@@ -130,6 +151,7 @@ const showDetail = (run) => {
     makeTable("Tasks", taskColumns(run), Object.keys(shared(run, "tasks"))),
     element("p", { class: "quiet" },
       "Intervals are Wilson's; the vertical line is the individual model."),
+    ...beyond(run),
     element("h3", {}, "Configuration"),
     knobs.length ? makeList(knobs) : element("p", { class: "quiet" }, "The method has no knobs."),
     shared(run, "alpha_curve").length ? makeDetails("Alpha curve", alphaTable(run)) : null,

@@ -21,7 +21,7 @@ from tsv_bench.report.tables.table import Table
 # Fields whose values go into the pool.
 POOLED = (
     "knobs", "tasks", "alpha_curve", "test", "val", "normalizer", "seconds", "task_knobs",
-    "checkpoints", "data", "variants", "versions", "router", "details",
+    "checkpoints", "data", "variants", "versions", "router", "unseen", "corrupted", "details",
 )  # fmt: skip
 
 
@@ -62,6 +62,8 @@ def pack_runs(evaluated: Sequence[Evaluated], tables: Sequence[Table]) -> dict[s
         content["settings"] = {name: pool.number(value) for name, value in settings.items()}
         for task, interval in row.accuracy_intervals.items():
             content["test"][task]["interval"] = [interval.low, interval.high]
+        content["unseen_mean"] = run.unseen and run.unseen.absolute
+        content["corrupted_mean"] = run.corrupted and run.corrupted.absolute
         content |= {name: pool.number(content[name]) for name in POOLED}
         content["label"] = label
         content["served"] = row.served

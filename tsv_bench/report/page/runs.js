@@ -11,14 +11,15 @@ const shared = (run, name) => data.pool[run[name]];
 const settingsOf = (run) => Object.fromEntries(
   Object.entries(run.settings).map(([name, number]) => [name, data.pool[number]]));
 
-const SHARED_STAGES = ["data", "checkpoints"]; // whichever Run comes first pays for them
+// Whichever Run comes first pays for the first two; not all Runs make the last two.
+const OTHER_STAGES = ["data", "checkpoints", "unseen", "corrupted"];
 const used = new Map();
 for (const run of runs) {
   const times = (used.get(run.fingerprint) || 0) + 1; // a copied Run has the same one
   used.set(run.fingerprint, times);
   run.id = times > 1 ? `${run.fingerprint}-${times}` : run.fingerprint;
   const own = Object.entries(shared(run, "seconds"))
-    .filter(([stage]) => !SHARED_STAGES.includes(stage));
+    .filter(([stage]) => !OTHER_STAGES.includes(stage));
   run.time = own.length ? own.reduce((sum, [, time]) => sum + time, 0) : null;
   run.perTask = isNumber(run.stored_bytes)
     ? run.stored_bytes / Object.keys(shared(run, "tasks")).length : null;
@@ -56,6 +57,10 @@ const columns = [
   { head: "absolute", text: withInterval, sort: (run) => run.absolute, number: true },
   { head: "normalized", text: (run) => percent(run.normalized), sort: (run) => run.normalized,
     number: true },
+  { head: "unseen tasks", text: (run) => percent(run.unseen_mean),
+    sort: (run) => run.unseen_mean, number: true },
+  { head: "corrupted", text: (run) => percent(run.corrupted_mean),
+    sort: (run) => run.corrupted_mean, number: true },
   { head: "published", text: (run) => run.theirs ? publishedText(run.theirs, "absolute") : NONE,
     sort: (run) => run.theirs ? run.theirs.figure.absolute : null, number: true },
   { head: "difference",

@@ -9,10 +9,11 @@ def check_same_images(first: Run, second: Run) -> None:
 
     Raises ValueError naming the first task where they were not.
     """
-    for task in first.tasks | second.tasks:
+    scores = [run.test | (run.unseen.test if run.unseen else {}) for run in (first, second)]
+    for task in _labels(first) | _labels(second):
         found = [
-            (run.data.get(task), run.test[task].total if task in run.test else 0)
-            for run in (first, second)
+            (run.data.get(task), own[task].total if task in own else 0)
+            for run, own in zip((first, second), scores, strict=True)
         ]
         if found[0] != found[1]:
             (data_1, total_1), (data_2, total_2) = found
@@ -76,13 +77,18 @@ def note_variants(rows: list[Row], notes: list[str]) -> None:
             (task, what)
             for run in row.runs
             for task, what in run.variants.items()
-            if what and task in run.tasks
+            if what and task in _labels(run)
         }
         for key in sorted(found):
             labels.setdefault(key, []).append(row.label)
     for (task, what), having in labels.items():
         where = "" if len(having) == len(rows) else f" (in {', '.join(having)} only)"
-        notes.append(f"{rows[0].runs[0].tasks[task]}: {what}{where}.")
+        notes.append(f"{_labels(rows[0].runs[0])[task]}: {what}{where}.")
+
+
+def _labels(run: Run) -> dict[str, str]:
+    """Return task -> label of the tasks that were merged and of the unseen ones."""
+    return run.tasks | (run.unseen.tasks if run.unseen else {})
 
 
 def note_routers(rows: list[Row], notes: list[str]) -> None:

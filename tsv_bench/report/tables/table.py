@@ -14,6 +14,7 @@ from tsv_bench.escaping import visible
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.beside_published import beside_published, has_published, source_notes
 from tsv_bench.report.tables.edges import note_edges
+from tsv_bench.report.tables.generalization import unseen_tasks, with_generalization
 from tsv_bench.report.tables.notes import (
     check_same_images,
     note_differences,
@@ -76,7 +77,13 @@ class Table:
 
     @property
     def title(self) -> str:
-        return f"{self.backbone} on {self.suite}, {len(self.tasks)} tasks"
+        unseen = f", {len(self.unseen)} unseen" if self.unseen else ""
+        return f"{self.backbone} on {self.suite}, {len(self.tasks)} tasks{unseen}"
+
+    @property
+    def unseen(self) -> dict[str, str]:
+        """The tasks that were tested and not merged: task -> label."""
+        return unseen_tasks(self.rows)
 
     @property
     def runs(self) -> list[Run]:
@@ -163,8 +170,8 @@ def _build_table(name: str, group: list[Evaluated]) -> Table:
     labels = row_labels([seeds[min(seeds)][0] for seeds in by_row.values()])
     of_rows: dict[str, list[str]] = {}  # note -> labels of the rows that it is about
     rows = [
-        build_row(label, [seeds[seed] for seed in sorted(seeds)], individual, of_rows)
-        for label, seeds in zip(labels, by_row.values(), strict=True)
+        with_generalization(build_row(label, runs, individual, of_rows), runs, individual)
+        for label, runs in zip(labels, map(in_order, by_row.values()), strict=True)
     ]
     rows.sort(key=lambda row: (rank(row.method), row.label))
     notes += [
@@ -212,6 +219,11 @@ def newest_by_row(group: Sequence[Evaluated], notes: list[str]) -> dict[RowKey, 
     return by_row
 
 
+def in_order(seeds: Seeds) -> list[Evaluated]:
+    """Return the Runs of a row by seed."""
+    return [seeds[seed] for seed in sorted(seeds)]
+
+
 def individual_of(by_row: Mapping[RowKey, Seeds]) -> Seeds:
     """Return the individual models' Run of each seed; {} if there are none."""
     return next((seeds for (method, _), seeds in by_row.items() if method == "individual"), {})
@@ -236,15 +248,21 @@ def _compare(rows: list[Row], notes: list[str]) -> list[Comparison]:
     Adds a note where a ratio would divide by zero.
     """
     comparisons = []
-    for kind, pairs in (("difference", DIFFERENCES), ("ratio", RATIOS)):
+    kinds = (
+        ("difference", DIFFERENCES, "correct", ""),
+        ("ratio", RATIOS, "correct", ""),
+        ("difference", DIFFERENCES, "unseen_correct", ", unseen tasks"),
+    )
+    for kind, pairs, name, where in kinds:
         for pair in pairs:
-            sides = [[r for r in rows if r.method == m and r.correct] for m in pair]
+            sides = [[r for r in rows if r.method == m and getattr(r, name)] for m in pair]
             for first, second in product(*sides):
                 seeds = sorted(set(first.seeds) & set(second.seeds))
                 if not seeds:
                     continue
-                outcomes = [row.correct_of(seeds) for row in (first, second)]
-                text = f"{first.label} {'-' if kind == 'difference' else '/'} {second.label}"
+                outcomes = [row.correct_of(seeds, name) for row in (first, second)]
+                sign = "-" if kind == "difference" else "/"
+                text = f"{first.label} {sign} {second.label}{where}"
                 try:
                     if kind == "difference":
                         estimate = statistics.difference(*outcomes)

@@ -1,0 +1,1 @@
+"""Tests beyond the suite: of tasks that were not merged, and on corrupted images."""
