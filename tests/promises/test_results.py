@@ -10,6 +10,7 @@ from made_up.every_method import LEFT_OUT
 from tsv_bench.benchmark.runs import load_correct, load_run
 from tsv_bench.cli.config.overrides import options
 from tsv_bench.report.tables.table import read_tables
+from tsv_bench.report.text.numbers import with_interval
 from tsv_bench.report.text.render import render_csv, render_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,13 +55,42 @@ def test_results_are_rendered_from_the_runs(table):
     assert (EMBEDDED / "table.csv").read_text(encoding="utf-8") == render_csv(tables)
 
 
-@pytest.mark.parametrize("name, layout", [("leaderboard", "leaderboard"), ("rank_sweep", "runs")])
+@pytest.mark.parametrize(
+    "name, layout",
+    [
+        ("leaderboard", "leaderboard"),
+        ("rank_sweep", "runs"),
+        ("unseen", "runs"),
+        ("corrupted", "runs"),
+    ],
+)
 def test_other_results_are_rendered_from_their_runs(name, layout):
     folder = ROOT / "results" / name
     tables = tables_of(name)
     stem = "table" if layout == "runs" else layout
     for end, render in (("md", render_markdown), ("csv", render_csv)):
         assert (folder / f"{stem}.{end}").read_text(encoding="utf-8") == render(tables, layout)
+
+
+@pytest.mark.parametrize("name", ["unseen", "corrupted"])
+def test_what_is_tested_beyond_the_suite_is_whole(name):
+    """All methods, three seeds, one clean commit; images as they are count as in the README's."""
+    [table] = tables_of(name)
+    assert len(table.rows) == 7 and all(row.seeds == (0, 1, 2) for row in table.rows)
+    [commit] = {run.commit for run in table.runs}
+    shown = (ROOT / "results" / name / "README.md").read_text(encoding="utf-8")
+    assert f"`{commit}`" in shown and "dirty" not in commit
+    for row in table.rows:
+        second = row.unseen if name == "unseen" else row.corrupted[""]
+        cells = " | ".join(map(with_interval, (row.absolute, second)))
+        assert f"| {row.label} | {cells} |" in shown
+    if name == "unseen":
+        return
+    here = {(run.method, run.seed): run.test for run in table.runs}
+    [of_readme] = [t for t in tables_of("embedded") if t.suite == "mini8"]
+    there = {(run.method, run.seed): run.test for run in of_readme.runs}
+    assert len(here.keys() & there.keys()) == 18
+    assert all(here[key] == there[key] for key in here.keys() & there.keys())
 
 
 def test_the_leaderboard_is_whole():
