@@ -16,13 +16,8 @@ from tsv_bench.cli.plan.cells import Planned
 from tsv_bench.data import Split
 from tsv_bench.models.accuracy import correct_images
 
-BY_IMAGES = (
-    "alpha",
-    "knobs",
-    "test",
-    "unseen",
-    "corrupted",
-)  # stages of a Run whose time goes with images
+# Stages of a Run whose time goes with images.
+BY_IMAGES = ("alpha", "knobs", "test", "unseen", "corrupted")
 NOT_AGAIN = ("data", "checkpoints")  # stages that are preparation
 MEASURED = 0.5  # seconds, at least
 BACKWARD = 3.5  # forward passes that an image takes in training; a guess: backward takes about two
