@@ -43,9 +43,9 @@ jaxtyping.install_import_hook(CHECKED, f"{shape_checks.__name__}.check")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from filelock import FileLock  # noqa: E402
 from stand_ins import chromium, composing  # noqa: E402
 
+from tsv_bench.files import leased  # noqa: E402
 from tsv_bench.models import quick_import  # noqa: E402
 
 # Before a test module imports open_clip, which would take all that it can use with it.
@@ -107,7 +107,7 @@ def fine_tuned(tmp_path_factory):
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
     folder = folder / "fine-tuned"
-    with FileLock(folder.with_suffix(".lock")):
+    with leased(folder):
         if not folder.exists():
             making = folder.with_suffix(".making")
             shutil.rmtree(making, ignore_errors=True)

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 # with pyproject.toml. The extras evolve and language are told of where they are used.
 EXTRAS = {
     "bench": (
-        "PIL", "datasets", "filelock", "fontTools", "httpx2", "huggingface_hub", "matplotlib",
+        "PIL", "datasets", "fontTools", "httpx2", "huggingface_hub", "matplotlib",
         "open_clip", "pyarrow", "sklearn", "torchvision",
     ),
     "wandb": ("wandb",),

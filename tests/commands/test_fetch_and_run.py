@@ -241,7 +241,9 @@ def test_the_merge_is_normalized_by_them_and_says_what_it_is_of(story):
 
 
 def files(folder):
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return sorted(
+        path for path in folder.rglob("*") if path.is_file() and ".lease-" not in path.name
+    )
 
 
 DIGITS = [str(digit) for digit in range(10)]

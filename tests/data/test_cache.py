@@ -145,7 +145,7 @@ def test_build_that_fails_leaves_nothing(tmp_path):
 
     with pytest.raises(OSError, match="disk is full"):
         load(tmp_path, task(source=torn))
-    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
+    assert not [path for path in tmp_path.iterdir() if ".lease-" not in path.name]
 
 
 @pytest.mark.slow

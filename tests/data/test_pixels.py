@@ -150,7 +150,7 @@ def test_cache_larger_than_the_memory_can_be_opened(tmp_path):
 
 
 def nothing_is_left(folder):
-    return not [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return not [path for path in folder.rglob("*") if path.is_file() and ".lease-" not in path.name]
 
 
 def test_disk_too_small_is_found_before_anything_is_decoded(tmp_path, decoded, monkeypatch):

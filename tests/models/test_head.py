@@ -1,6 +1,7 @@
 """Zero-shot heads: what they are made of, and where they are kept."""
 
 import logging
+from contextlib import contextmanager
 
 import made_up.backbones
 import made_up.tasks
@@ -103,13 +104,32 @@ def test_text_tower_is_released_after_a_failure(backbone, monkeypatch):
 def test_heads_on_disk_are_read_and_not_built_again(backbone, tmp_path, built, monkeypatch):
     folder = tmp_path / "heads"
     first = zero_shot_heads(backbone, tasks("one", "two", epochs=3), folder)
-    assert len(list((folder / "small").iterdir())) == 2
+    assert len(list((folder / "small").glob("*.safetensors"))) == 2
     forget()
     monkeypatch.setattr(backbone.encode_text.__self__, "_load", lambda: pytest.fail("read"))
     again = zero_shot_heads(backbone, tasks("one", "two", epochs=4), folder)
     assert built == ["one"]  # the same prompts: the second head was the first
     for name, found in first.items():
         assert torch.equal(again[name], found) and again[name] is not found
+
+
+def test_a_head_that_another_process_has_built_meanwhile_is_read(
+    backbone, tmp_path, built, monkeypatch
+):
+    made = zero_shot_head(backbone, made_up.tasks.task(), tmp_path / "heads")
+    (path,) = (tmp_path / "heads" / "small").glob("*.safetensors")
+    content = path.read_bytes()
+    path.unlink()
+    forget()
+
+    @contextmanager
+    def leased(wanted):
+        wanted.write_bytes(content)
+        yield
+
+    monkeypatch.setattr(head, "leased", leased)
+    assert torch.equal(zero_shot_head(backbone, made_up.tasks.task(), tmp_path / "heads"), made)
+    assert built == ["tints"]
 
 
 def test_head_in_memory_is_written_to_a_folder_that_lacks_it(backbone, tmp_path, built):
@@ -139,7 +159,7 @@ def test_other_prompts_or_weights_of_either_tower_are_other_files(clip, tmp_path
             for backbone in backbones:
                 forget()
                 zero_shot_head(backbone, one, folder)
-        assert len(list((folder / "small").iterdir())) == 12
+        assert len(list((folder / "small").glob("*.safetensors"))) == 12
     assert len(built) == 12
 
 
@@ -160,7 +180,7 @@ def empty(path):
 @pytest.mark.parametrize("damage", [cut, flip, empty])
 def test_damaged_head_is_built_again_with_a_warning(backbone, tmp_path, built, caplog, damage):
     head = zero_shot_head(backbone, made_up.tasks.task(), tmp_path / "heads")
-    (path,) = (tmp_path / "heads" / "small").iterdir()
+    (path,) = (tmp_path / "heads" / "small").glob("*.safetensors")
     damage(path)
     for warnings in (1, 0):  # the second time it is whole
         forget()
@@ -171,7 +191,8 @@ def test_damaged_head_is_built_again_with_a_warning(backbone, tmp_path, built, c
         assert all(f"{path} is damaged" in record.message for record in caplog.records)
         caplog.clear()
     assert built == ["tints", "tints"]
-    assert [p.name for p in path.parent.iterdir()] == [path.name]  # no temporary file
+    left = [p.name for p in path.parent.iterdir() if ".lease-" not in p.name]
+    assert left == [path.name]  # no temporary file
 
 
 def test_heads_in_a_folder_that_may_only_be_read(backbone, tmp_path, built, caplog, monkeypatch):
@@ -188,7 +209,7 @@ def test_heads_in_a_folder_that_may_only_be_read(backbone, tmp_path, built, capl
 
 def test_a_damaged_head_that_may_only_be_read(backbone, tmp_path, built, caplog, monkeypatch):
     head = zero_shot_head(backbone, made_up.tasks.task(), tmp_path / "heads")
-    (path,) = (tmp_path / "heads" / "small").iterdir()
+    (path,) = (tmp_path / "heads" / "small").glob("*.safetensors")
     cut(path)
     read_only(monkeypatch, tmp_path / "heads")
     forget()

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 
 from tsv_bench.data import Split
+from tsv_bench.files import lease
 from tsv_bench.models import build_mini
 from tsv_bench.observation import gather
 from tsv_bench.observation.gather import Observatory, Shown, drawn
@@ -89,7 +89,7 @@ def test_what_is_there_is_read_where_nothing_can_be_written(
     def refuse(*args):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(gather, "FileLock", refuse)
+    monkeypatch.setattr(gather, "leased", refuse)
     assert Observatory(visual, tmp_path, "cpu").statistics(observed, ("means",))
 
 
@@ -111,16 +111,15 @@ def test_damaged_files_are_gathered_again(visual, observed, tmp_path, caplog, da
 
 
 def test_two_processes_wait_for_each_other(visual, observed, tmp_path, monkeypatch):
-    class Locked(FileLock):
-        taken = []
+    taken = []
 
-        def acquire(self, *args, **settings):
-            self.taken.append(self.lock_file)
-            return super().acquire(*args, **settings)
+    def leased(path):
+        taken.append(path)
+        return lease.leased(path)
 
-    monkeypatch.setattr(gather, "FileLock", Locked)
+    monkeypatch.setattr(gather, "leased", leased)
     Observatory(visual, tmp_path, "cpu").statistics(observed, ("means",))
-    assert Locked.taken == [str(tmp_path / ".land.lock")]
+    assert taken == [tmp_path / "land"]
 
 
 def test_a_network_that_overflows_is_named_and_leaves_nothing(visual, observed, tmp_path):

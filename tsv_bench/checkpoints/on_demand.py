@@ -4,21 +4,20 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tsv_bench.checkpoints.checkpoint import Checkpoint, load_record, save_checkpoint
 from tsv_bench.data import Split, Task
-from tsv_bench.files import replace_atomically
+from tsv_bench.files import leased, replace_atomically
 from tsv_bench.models import Backbone, accuracy, devices, zero_shot_head
 from tsv_bench.models.distributed import Group, join_group
 from tsv_bench.models.finetuning import Finetuning, finetune, in_parts_that_fit
@@ -83,13 +82,11 @@ class OnDemand:
         """
         path = self.path(backbone, task)
         group = join_group(self.device)
-        # Under torchrun the main process holds the lock and tells the others what it found.
-        with self._locked(path) if group.is_main else nullcontext():
-            record = None
-            if group.is_main and not self.overwrite:
-                if record := load_record(path):  # a kill may have come before this was removed
-                    with suppress(OSError):
-                        path.with_suffix(".resume").unlink()
+        record = self._finished(path) if group.is_main else None
+        # Under torchrun the main process holds the lease and tells the others what it found.
+        with leased(path) if group.is_main and not record else nullcontext():
+            if group.is_main and not record:
+                record = self._finished(path)  # another process may have made it meanwhile
             if (record := group.broadcast(record)) is None:
                 record = self.make(backbone, task, load, path, group)
                 if group.is_main:
@@ -99,18 +96,13 @@ class OnDemand:
             path=path, sha256=record["sha256"], generation=self.generation, scores=scores
         )
 
-    @contextmanager
-    def _locked(self, path: Path) -> Iterator[None]:
-        """Let other processes wait, unless all is there in a folder that cannot be written to."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            held = FileLock(path.with_suffix(".lock")).acquire()
-        except OSError:
-            if self.overwrite or not load_record(path):
-                raise
-            held = nullcontext()
-        with held:
-            yield
+    def _finished(self, path: Path) -> dict[str, Any] | None:
+        """Return the record of a checkpoint that is there and wanted."""
+        record = None if self.overwrite else load_record(path)
+        if record:  # a kill may have come before this was removed
+            with suppress(OSError):
+                path.with_suffix(".resume").unlink()
+        return record
 
     def save_pretrained(self, backbone: Backbone) -> None:
         """Write the pretrained image tower, which tsv-merge needs, unless it is there."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from tsv_bench import bars
 from tsv_bench.data.images import decode
 from tsv_bench.data.pixels import Split, Undecoded, pixel_damage, read_pixels, write_pixels
 from tsv_bench.data.task import SPLITS, Task
-from tsv_bench.files import check_room, read_small, replace_atomically, sha256
+from tsv_bench.files import check_room, leased, read_small, replace_atomically, sha256
 from tsv_bench.files.atomic import sweep
 
 log = logging.getLogger(__name__)
@@ -58,8 +57,7 @@ def load_split(
     if key not in _opened:
         num_classes = len(task.class_names)
         if pixel_damage(path, num_classes):
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / f".{home.name}.lock"):
+            with leased(home):
                 # No other process made it meanwhile.
                 if problem := pixel_damage(path, num_classes):
                     if path.exists():
@@ -120,7 +118,7 @@ def in_files(task: Task) -> bool:
 def decode_split(
     task: Task, path: Path, image_size: int, to_pixels: Callable[[Image.Image], Tensor]
 ) -> None:
-    """Decode a split's images into the cache at ``path``, whose lock the caller holds.
+    """Decode a split's images into the cache at ``path``, while the caller has its lease.
 
     Raises OSError before it decodes anything if the disk has no room.
     """
@@ -165,7 +163,7 @@ def undecoded(dataset) -> Iterator[Undecoded]:
 def open_dataset(task: Task, home: Path):
     """Return the task's DatasetDict at ``home``, and build it first if it is missing or damaged.
 
-    The caller holds its lock.
+    The caller has its lease.
     """
     import datasets  # takes a second, and decoded pixels need none of it
 

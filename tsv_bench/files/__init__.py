@@ -2,12 +2,15 @@
 
 from tsv_bench.files.atomic import replace_atomically, replace_text
 from tsv_bench.files.content import Stamp, read_small, remembered_sha256, sha256, stamp
+from tsv_bench.files.lease import check_leases, leased
 from tsv_bench.files.room import check_place, check_room
 
 __all__ = [
     "Stamp",
+    "check_leases",
     "check_place",
     "check_room",
+    "leased",
     "read_small",
     "remembered_sha256",
     "replace_atomically",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tsv_bench.files.holding import hold
+from tsv_bench.files.lease import check_leases
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ def replace_atomically(path: Path, write: Callable[[Path], Any], *, durable: boo
 
     ``write`` gets the temporary path. A file may replace an older one, a folder may not.
     ``durable``: after a loss of power, too, ``path`` is the old one or the new one, whole. False
-    spares the wait for the disk, for what is checked when it is read and can be made again.
+    spares the wait for the disk, for what is checked when it is read and can be made again. Raises
+    LeaseLost, and writes nothing, if another process has taken over a lease that is held.
     """
     make_folder(path.parent)
     sweep(path.parent)
@@ -45,6 +47,7 @@ def replace_atomically(path: Path, write: Callable[[Path], Any], *, durable: boo
             raise
         if durable:
             sync_tree(new)
+        check_leases()
         os.replace(new, path)
         if durable:
             sync(path.parent)

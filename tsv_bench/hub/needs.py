@@ -5,9 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock
-
 from tsv_bench import bars, suggested
+from tsv_bench.files import leased
 from tsv_bench.hub.cache import Repository, intact, size
 from tsv_bench.hub.download import download, link, list_files
 from tsv_bench.hub.listing import File
@@ -183,8 +182,7 @@ def fetch(need: Need, *, progress: bool = True) -> Path:
     if folder := local_folder(need):
         return folder
     repository = need.repository
-    repository.home.mkdir(parents=True, exist_ok=True)
-    with FileLock(repository.home / ".tsv_bench.lock"):  # a second process waits for the first
+    with leased(repository.home / "tsv_bench"):  # a second process waits for the first
         found = look_up(need)
         listing, lacking = repository.listing(), [*found.missing, *found.damaged]
         with bars.bar(

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tsv_bench import bars
 from tsv_bench.data import Task
-from tsv_bench.files import replace_atomically
+from tsv_bench.files import leased, replace_atomically
 from tsv_bench.models.backbone import Backbone
 
 log = logging.getLogger(__name__)
@@ -49,24 +49,29 @@ def zero_shot_heads(
 def find_head(backbone: Backbone, task: Task, folder: Path | None) -> Tensor:
     """Return a head from memory or from its file; else build it and keep it in both.
 
-    A folder that cannot be written to is read from, with a warning where a head is not kept.
+    Of several processes one builds it. A folder that cannot be written to is read from, with a
+    warning where a head is not kept.
     """
     key = head_key(backbone, task)
     path = folder and Path(folder) / backbone.name / f"{task.name}-{key[:12]}.safetensors"
-    if key not in _built and path and path.exists():
-        try:
-            _built[key] = read_head(path, key)
-        except ValueError as error:
-            log.warning(f"{error} This head is built again.")
-            with suppress(OSError):
-                path.unlink()
-    if key not in _built:
-        _built[key] = build_head(backbone, task)
-    if path and not path.exists():
-        try:
-            write_head(path, _built[key], key)
-        except OSError as error:
-            log.warning(f"the head of {task.name} is not kept for the next time: {error}")
+    with ExitStack() as stack:
+        if key not in _built and path and not path.exists():
+            with suppress(OSError):  # that it cannot be written to is said below
+                stack.enter_context(leased(path))
+        if key not in _built and path and path.exists():
+            try:
+                _built[key] = read_head(path, key)
+            except ValueError as error:
+                log.warning(f"{error} This head is built again.")
+                with suppress(OSError):
+                    path.unlink()
+        if key not in _built:
+            _built[key] = build_head(backbone, task)
+        if path and not path.exists():
+            try:
+                write_head(path, _built[key], key)
+            except OSError as error:
+                log.warning(f"the head of {task.name} is not kept for the next time: {error}")
     return _built[key]
 
 

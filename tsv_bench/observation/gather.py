@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from tsv_bench.data import Split
-from tsv_bench.files import check_room
+from tsv_bench.files import check_leases, check_room, leased
 from tsv_bench.models import normalize
 from tsv_bench.models.devices import batch_sizes, with_smaller_batches
 from tsv_bench.models.forward.other_weights import features_with
@@ -80,8 +79,7 @@ class Observatory:
         found = _kept(paths)
         if len(found) == len(paths):  # also in a folder that is for reading only
             return found
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._folder / f".{observed.task}.lock"):
+        with leased(self._folder / observed.task):
             # Another process may have gathered them meanwhile.
             found = _kept(paths, remove=True)
             missing = {kind: path for kind, path in paths.items() if kind not in found}
@@ -151,6 +149,7 @@ class Observatory:
                 )
             return tensor
 
+        check_leases()  # gathering takes long, writing does not
         write_statistics(path, kind, gathered, shapes, checked, about, overwrite=True)
 
 
