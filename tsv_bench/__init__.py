@@ -18,6 +18,7 @@ From the bottom up; a package imports only from packages above it in this list:
     spelling       the nearest right name to a misspelt one
     faces          packages whose names are imported when they are wanted
     extras         optional packages, and what to say where one is not installed
+    signals        signals that ask a process to end
     bars           progress bars, and the lines that they are in a file
     suggested      commands that messages suggest, with the choices of the running one
     linalg         matrices only: singular vectors, polar factors

@@ -27,6 +27,7 @@ ALLOWED = {
     "spelling": "",
     "faces": "",
     "extras": "",
+    "signals": "",
     "bars": "",
     "suggested": "",
     "linalg": "",

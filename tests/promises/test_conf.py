@@ -3,6 +3,7 @@
 import copy
 import inspect
 import itertools
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -77,6 +78,8 @@ def fits(node, *more, **keywords):
 
 @pytest.mark.parametrize(("group", "option"), PAIRS, ids=lambda name: name)
 def test_every_yaml_composes_with_its_command(group, option):
+    if option == "search_rank" and not find_spec("optuna"):
+        pytest.skip("needs tsv_bench[optuna]")
     command = "finetune" if group == "task" else "bench"
     config = composed(command, f"{group}={option}", *EXTRA.get(option, []))
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

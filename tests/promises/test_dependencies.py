@@ -19,6 +19,8 @@ OF_USERS = PROJECT["dependencies"] + EXTRAS["bench"] + EXTRAS["wandb"]
 # What the tests are run with.
 TOOLS = {"build", "hatchling", "ipykernel", "pip", "pytest-benchmark", "pytest-xdist"}
 TOOLS |= {"pymoo", "ruff"}
+PLUGINS = {"joblib", "optuna", "ray", "slurm"}  # extras with plugins of Hydra, which finds them
+TOOLS |= {"hydra-joblib-launcher", "hydra-optuna-sweeper", "hydra-submitit-launcher"}
 
 
 def canonical(requirement):
@@ -48,7 +50,7 @@ def imported(*folders):
 def test_dependencies_are_what_the_package_imports():
     # mergekit is run by benchmarks, in an environment of its own, lm-eval by users' own code; all
     # and dev are of other extras.
-    others = ("all", "dev", "lm", "mergekit")
+    others = ("all", "dev", "lm", "mergekit", *PLUGINS)
     optional = [name for extra in EXTRAS if extra not in others for name in EXTRAS[extra]]
     assert set(map(canonical, PROJECT["dependencies"] + optional)) == imported("tsv_bench")
     assert EXTRAS["all"] == ["tsv_bench[bench,evolve,language,wandb]"]

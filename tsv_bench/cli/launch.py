@@ -7,11 +7,9 @@ import os
 import resource
 import shlex
 import shutil
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -28,6 +26,7 @@ from tsv_bench.cli.config.void_settings import warn_of_void_settings
 from tsv_bench.cli.help.answers import answer
 from tsv_bench.cli.printing import show
 from tsv_bench.cli.sweep.command import Check, Command, Made, current
+from tsv_bench.cli.sweep.elsewhere import Home, at_home
 from tsv_bench.cli.sweep.ending import end
 from tsv_bench.cli.sweep.job import recorded
 from tsv_bench.cli.typed.mistakes import NUM_FILES, with_messages
@@ -38,6 +37,7 @@ from tsv_bench.cli.typed.several import first_of_several
 from tsv_bench.cli.work.machine import check_threads
 from tsv_bench.extras import check_installed
 from tsv_bench.methods.knobs import check_switch
+from tsv_bench.signals import ended_by_signals, said_of, signal_of
 
 SPINS = "500"  # of a thread that waits, about 10 microseconds
 
@@ -51,8 +51,6 @@ NEED_BENCH = ("bench", "fetch", "finetune", "observe", "pretrain", "report")
 # The command as its user has typed it, for model cards.
 typed_command: ContextVar[str | None] = ContextVar("typed_command", default=None)
 
-ENDING = (signal.SIGTERM, signal.SIGHUP)  # as Ctrl-C: temporaries are removed
-
 
 def command(
     config_name: str, check: Check, **parts: Any
@@ -65,6 +63,7 @@ def command(
 
     def decorate(run: Callable[[DictConfig], Any]) -> Callable[[], None]:
         program = f"tsv-{config_name}"
+        homes: list[Home] = []  # the one process in which this command was started
 
         def prepared(config: DictConfig) -> None:
             if config_name in NEED_BENCH:
@@ -86,8 +85,14 @@ def command(
                     return run(config)
 
             with logging_redirect_tqdm():  # prints messages above the progress bars
-                if HydraConfig.get().mode == RunMode.MULTIRUN:
-                    return recorded(program, warn_and_run)
+                hydra_config = HydraConfig.get()
+                if hydra_config.mode == RunMode.MULTIRUN:
+                    if not homes or homes[0].is_here:
+                        return recorded(program, warn_and_run)
+                    raise_file_limit()
+                    target = hydra_config.launcher._target_
+                    with at_home(homes[0], hydra_config.runtime.output_dir, target):
+                        return recorded(program, warn_and_run)
                 made = with_messages(program, warn_and_run)
                 return made.metric if isinstance(made, Made) else made
 
@@ -96,6 +101,7 @@ def command(
             found = shutil.which(program) is not None
             typed = shlex.join([program if found else sys.argv[0], *sys.argv[1:]])
             typed_command.set(shlex.join([program, *sys.argv[1:]]))
+            homes[:] = [Home.here()]
 
             def compose_and_run() -> None:
                 if (text := answer(config_name, sys.argv[1:])) is not None:
@@ -133,42 +139,15 @@ def command(
                 with ended_by_signals():
                     with_messages(program, compose_and_run)
             except KeyboardInterrupt as stop:
-                number = stop.args[0] if isinstance(stop, Ended) else signal.SIGINT
-                how = f"ended by {number.name}" if isinstance(stop, Ended) else "interrupted"
                 print(
-                    f"\n{program}: {how}. What was finished is kept; go on with: {typed}",
+                    f"\n{program}: {said_of(stop)}. What was finished is kept; go on with: {typed}",
                     file=sys.stderr,
                 )
-                sys.exit(128 + number)  # as shells have it
+                sys.exit(128 + signal_of(stop))  # as shells have it
 
         return main
 
     return decorate
-
-
-class Ended(KeyboardInterrupt):
-    """A signal has asked the process to end; the argument is the signal."""
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Raise Ended on SIGTERM and SIGHUP, unless they are ignored (nohup) or handled already.
-
-    Not under torchrun, whose processes may wait for each other outside Python for long.
-    """
-
-    def end(number: int, frame: object) -> None:
-        raise Ended(signal.Signals(number))
-
-    here = threading.current_thread() is threading.main_thread() and "LOCAL_RANK" not in os.environ
-    numbers = [n for n in ENDING if here and signal.getsignal(n) is signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def wait_politely() -> None:

@@ -174,8 +174,8 @@ def test_what_is_for_hydra_passes_unchanged(arguments):
 def test_what_hydra_lacks_is_named_with_what_brings_it():
     with pytest.raises(ValueError, match="unknown hydra/launcher 'basik'; did you mean 'basic'"):
         checked_here("hydra/launcher=basik")
-    with pytest.raises(ValueError, match="'slurm'. There are: basic.* A plugin brings others: pip"):
-        checked_here("hydra/launcher=slurm")
+    with pytest.raises(ValueError, match="'slrm'; did you mean 'slurm'"):
+        checked_here("hydra/launcher=slrm")
 
 
 @pytest.mark.parametrize("argument", ["seed=1,,2", "a=b=c", "seed=[1"])

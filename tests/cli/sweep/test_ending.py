@@ -54,7 +54,7 @@ def test_what_failed_and_what_did_not_end_are_listed_below_the_rest(sweep, capsy
         "tsv-bench: 2 of 3 failed:\n"
         "  seed=1: no such\n    thing\n"
         "    again by: tsv-bench --config-dir 'my conf' method=ties seed=1\n"
-        "  seed=2: did not end. Its process may have been killed\n"
+        "  seed=2: did not end. Its process may have been killed, or be still at work elsewhere\n"
         "    again by: tsv-bench --config-dir 'my conf' method=ties seed=2\n"
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,6 +24,7 @@ from tsv_bench.cli.config.search_path import (
     overriding,
     own_folders,
 )
+from tsv_bench.cli.sweep.plugins import check_option
 from tsv_bench.cli.typed.command_line import (
     check_choices,
     check_flags,
@@ -33,12 +35,6 @@ from tsv_bench.cli.typed.command_line import (
 from tsv_bench.cli.typed.quoting import is_swept, readable
 from tsv_bench.spelling import nearest
 
-# What brings more options of Hydra's own groups.
-PLUGINS = {
-    "hydra/launcher": "pip install hydra-joblib-launcher, hydra-submitit-launcher or "
-    "hydra-ray-launcher",
-    "hydra/sweeper": "pip install hydra-optuna-sweeper",
-}
 MOST_NAMED = 6  # settings in a message
 
 
@@ -77,7 +73,7 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
     check_added(config_name, chosen, own)
     check_left_out(override for override in overrides if override not in chosen)
     of_hydra = [o for o in overrides if o.key_or_group.startswith(("hydra.", "hydra/"))]
-    check_hydras(of_hydra)
+    check_hydras([*named_hydras(of_hydra), *hydras_of_experiments(chosen, own)])
     keys = [o for o in overrides if o not in chosen and o not in of_hydra]
     if config_name == "bench" and any(key.key_or_group == "base" for key in keys):
         raise ValueError(
@@ -160,19 +156,34 @@ def check_options(override: Override, own: Sequence[Path] = ()) -> None:
             check_yaml(group, name, own)
 
 
-def check_hydras(overrides: Iterable[Override]) -> None:
-    """Check that Hydra has the chosen launcher, sweeper, ... Raises ValueError if not."""
-    groups = [o for o in overrides if o.key_or_group.startswith("hydra/") and not o.is_delete()]
-    for override in groups:
-        group, name = override.key_or_group, str(override.value())
+def named_hydras(overrides: Iterable[Override]) -> list[tuple[str, str]]:
+    """Return the options of Hydra's own groups, as its launchers, that overrides name."""
+    named = [o for o in overrides if o.key_or_group.startswith("hydra/") and not o.is_delete()]
+    return [(override.key_or_group, str(override.value())) for override in named]
+
+
+def hydras_of_experiments(chosen: Iterable[Override], own: Sequence[Path]) -> list[tuple[str, str]]:
+    """Return the options of Hydra's own groups that chosen experiments name."""
+    experiments = [o for o in chosen if o.key_or_group == "experiment" and not o.is_delete()]
+    names = {n for override in experiments for some in selections(override, own) for n in some}
+    paths = (folder / "experiment" / f"{name}.yaml" for folder in (CONF, *own) for name in names)
+    contents = [yaml.safe_load(p.read_text(encoding="utf-8")) or {} for p in paths if p.exists()]
+    return [
+        (key.removeprefix("override /"), name)
+        for content in contents
+        for default in content.get("defaults", ())
+        if isinstance(default, dict)
+        for key, name in default.items()
+        if key.startswith("override /hydra/")
+    ]
+
+
+def check_hydras(named: Iterable[tuple[str, str]]) -> None:
+    """Check that Hydra has these launchers, sweepers, ... Raises ValueError if not."""
+    for group, name in named:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             known = GlobalHydra.instance().config_loader().get_group_options(group)
-        if name not in known:
-            plugins = f" A plugin brings others: {PLUGINS[group]}." if group in PLUGINS else ""
-            raise ValueError(
-                f"unknown {group} {name!r}{nearest(name, known)} There are: {', '.join(known)}."
-                f"{plugins}"
-            )
+        check_option(group, name, known)
 
 
 def check_added(config_name: str, chosen: list[Override], own: Sequence[Path] = ()) -> None:

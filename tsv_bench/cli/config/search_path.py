@@ -69,7 +69,7 @@ def groups(folders: Iterable[Path] = ()) -> list[str]:
     """Return the groups of the packaged configuration and of a user's own folders."""
     packaged = (path.name for path in CONF.iterdir() if path.is_dir())
     own = (path.parent.name for folder in folders for path in folder.glob("*/*.yaml"))
-    return sorted({*packaged, *own})
+    return sorted({*packaged, *own} - {"hydra"})  # Hydra's own groups lie within
 
 
 def options(group: str, folders: Iterable[Path] = ()) -> list[str]:

@@ -57,8 +57,7 @@ def begin(command: Command, config: DictConfig) -> None:
         keep_composed(jobs, found, config)
     for place in (folder, *(command.places(config) if command.places else ())):
         check_room(place, ROOM, SETTINGS)
-    if jobs is not None:
-        write_jobs(folder, [job.overrides for job in jobs])
+    write_jobs(folder, [job.overrides for job in jobs or ()])
     Sweep.begun = Sweep(command, config, folder, jobs)
 
 

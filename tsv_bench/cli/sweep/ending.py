@@ -15,7 +15,7 @@ from tsv_bench.cli.sweep.records import Record, as_typed, read_records, varying
 from tsv_bench.cli.typed.mistakes import or_exit
 
 NUMBER = "${hydra:job.num}"  # that a user may have named a file by
-UNFINISHED = "did not end. Its process may have been killed"
+UNFINISHED = "did not end. Its process may have been killed, or be still at work elsewhere"
 
 
 @dataclass

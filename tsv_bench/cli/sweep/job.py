@@ -12,10 +12,12 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.core.hydra_config import HydraConfig
 
 from tsv_bench.cli.sweep.command import Made
+from tsv_bench.cli.sweep.elsewhere import is_queued_again
 from tsv_bench.cli.sweep.jobs import task_overrides
 from tsv_bench.cli.sweep.log_file import logged_to
 from tsv_bench.cli.sweep.records import Record, read_jobs, varying, write_record
 from tsv_bench.cli.typed.mistakes import full_errors, message_of
+from tsv_bench.signals import said_of
 
 
 class JobFailed(Exception):
@@ -26,16 +28,20 @@ def recorded(program: str, work: Callable[[], Any]) -> float | None:
     """Do the work of one job of a sweep and record how it ended; return its metric.
 
     A failure is shown and recorded. Hydra's own sweeper gets NaN then, and goes on. Raises
-    JobFailed for a sweeper that goes by results.
+    JobFailed for a sweeper that goes by results. That a signal has ended the job is recorded, too.
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     overrides, started = task_overrides(hydra), time.monotonic()
-    made, error = Made(), None
+    made, error, stop = Made(), None, None
     try:
         with logged_to(folder / f"{hydra.job.num}.log", " ".join([program, *overrides])):
             made = work() or made
+    except KeyboardInterrupt as raised:
+        stop, error = raised, f"{said_of(raised)}. What was finished is kept"
     except (Exception, SystemExit) as raised:
+        if is_queued_again(raised):
+            raise
         error = message_of(raised)
         if error is None or full_errors():
             traceback.print_exc()
@@ -53,6 +59,8 @@ def recorded(program: str, work: Callable[[], Any]) -> float | None:
         seconds=round(time.monotonic() - started, 3),
     )
     write_record(folder, record)
+    if stop:
+        raise stop
     if error is None:
         return made.metric
     if hydra.sweeper._target_ != BasicSweeperConf._target_:
