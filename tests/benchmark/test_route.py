@@ -10,8 +10,7 @@ from made_up.small_suite import TASKS, SmallSuite
 
 from tsv_bench import methods
 from tsv_bench.benchmark.evaluator import Evaluator
-from tsv_bench.benchmark.record import router_scores
-from tsv_bench.benchmark.route import Routes, route_images
+from tsv_bench.benchmark.route import Routes, route_images, router_scores
 from tsv_bench.methods.forms import Routed
 from tsv_bench.methods.served import served_by
 from tsv_bench.task_vectors.task_vector import apply

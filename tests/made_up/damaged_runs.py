@@ -24,6 +24,8 @@ MAY_LACK = {
     "variants",
     "seen",
     "router",
+    "unseen",
+    "corrupted",
     "details",
 }  # newer than some Runs
 ROUTER = ("found", "oracle", "head_found")
@@ -75,6 +77,25 @@ def deep_damages(content):
         yield ("router",), router | {kind: {task: right}}, f"router.{kind} differ"
         wrong = router[kind] | {task: right | {"correct": 3}}
         yield ("router",), router | {kind: wrong}, f"router.{kind} accuracy"
+    unseen = {"tasks": {"new": "New"}, "test": {"new": right}, "absolute": 1.0, "normalized": 1.0,
+              "normalizer": {"new": 1.0}, "checkpoints": {}}  # fmt: skip
+    yield ("unseen",), {"tasks": {}}, "missing"
+    yield ("unseen",), unseen | {"test": {}}, "unseen.test differ"
+    yield ("unseen",), unseen | {"normalizer": {}}, "unseen.normalizer differ"
+    yield ("unseen",), unseen | {"normalizer": {"new": 0.0}}, "normalizer of 0"
+    yield ("unseen",), unseen | {"test": {"new": right | {"correct": 3}}}, "unseen accuracy"
+    own = {"tasks": {task: "T"}, "test": {task: right}, "normalizer": {task: 1.0}}
+    yield ("unseen",), unseen | own, "merged, and unseen as well"
+    odd = {"tasks": {"../x": "T"}, "test": {"../x": right}, "normalizer": {"../x": 1.0}}
+    yield ("unseen",), unseen | odd, "an unseen task is '../x'"
+    fog = dict.fromkeys(content["test"], right)
+    yield ("corrupted",), {"severity": 3}, "missing"
+    yield ("corrupted",), {"severity": 6, "test": {"fog": fog}}, "severity 6"
+    yield ("corrupted",), {"severity": 3, "test": {}}, "no corruption"
+    yield ("corrupted",), {"severity": 3, "test": {"a/b": fog}}, "a corruption is 'a/b'"
+    yield ("corrupted",), {"severity": 3, "test": {"fog": {task: right}}}, "corrupted fog differ"
+    wrong = {"fog": fog | {task: right | {"correct": 3}}}
+    yield ("corrupted",), {"severity": 3, "test": wrong}, "its fog accuracy"
     yield ("details", "deep"), nested(100), "nested"
     yield ("details", "long"), "x" * 2_000_000, "details"
     yield ("details", "a\nb"), 1, "a key of its details"

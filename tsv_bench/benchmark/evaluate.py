@@ -105,6 +105,7 @@ def evaluate_method(
     normalizer: Accuracies | None,
     patience: int | None = None,
     seen_rows: Mapping[str, np.ndarray] | None = None,
+    check: Callable[[Served], object] = lambda served: None,
 ) -> Outcome:
     """Merge, choose alpha on validation, evaluate once on test.
 
@@ -112,6 +113,7 @@ def evaluate_method(
     divided; None if the method serves the individual models themselves, at a fixed alpha: these
     are evaluated on validation too, to normalize others. ``patience``: see `choose_alpha`.
     ``seen_rows``: task -> rows of validation that the method saw, so that they choose nothing.
+    ``check`` may refuse what is served before it is evaluated.
     """
     seconds: dict[str, float] = {}
     with stage("data", seconds):
@@ -131,6 +133,7 @@ def evaluate_method(
                 f"{method.name} sends images to experts by a router, which are for one scale: its "
                 f"alphas are {method.alphas} and must be [1.0]. Scale inside the method."
             )
+        check(served)
         served = in_memory(served, method.label)
         stored = served.stored_bytes()
 

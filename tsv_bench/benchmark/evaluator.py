@@ -1,7 +1,7 @@
 """Top-1 accuracy of served vectors, image by image."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -61,9 +61,24 @@ class Evaluator:
         Each task is evaluated with pretrained + alpha * served[task], and its adapter if it has
         one. ``done`` is called after every task.
         """
-        served = as_served(served)
-        correct, loaded = {}, None
-        for task, split in splits.items():
+        correct = {}
+        for task, hits in self.correct_in_turn(served, alpha, splits.items()):
+            correct[task] = hits
+            done()
+        return correct
+
+    def correct_in_turn(
+        self,
+        served: Mapping[str, Mapping],
+        alpha: float,
+        splits: Iterable[tuple[str, Split]],
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield each task with which of the images beside it are classified correctly.
+
+        What tasks one after another are served alike is loaded once.
+        """
+        served, loaded = as_served(served), None
+        for task, split in splits:
             vector = served[task]
             if vector is not loaded:  # one vector served to all is loaded once
                 self._load(served, task, alpha)
@@ -73,10 +88,9 @@ class Evaluator:
                 correct_in_batches, self._visual, self._heads[task], split, self._device,
                 self._cast, adapt=adapter and adapter.to(self._device),
             )  # fmt: skip
-            correct[task], size = with_smaller_batches(run, self._sizes, self._device)
+            hits, size = with_smaller_batches(run, self._sizes, self._device)
             self._sizes = self._sizes[self._sizes.index(size) :]
-            done()
-        return correct
+            yield task, hits
 
     def load(self, layers: Mapping[str, Tensor]) -> None:
         """Take pretrained + layers, for `features` and `forward`; {} is the pretrained network."""

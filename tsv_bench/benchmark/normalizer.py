@@ -2,10 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tsv_bench.benchmark.runs import find_runs
 from tsv_bench.scores import Score
+
+if TYPE_CHECKING:  # it takes torch
+    from tsv_bench.methods.method import Method
+
+
+def serves_own_models(method: "Method") -> bool:
+    """Return whether the method serves the models themselves by which others are normalized."""
+    return method.name == "individual" and method.alphas == [1.0]
 
 
 def find_normalizer(

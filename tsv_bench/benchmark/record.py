@@ -4,9 +4,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,19 @@ from tsv_bench.benchmark.evaluate import (
     stage,
 )
 from tsv_bench.benchmark.evaluator import Evaluation
+from tsv_bench.benchmark.generalization import Generalization, check_shared, generalize
 from tsv_bench.benchmark.given.observe import Given, draw, observe
-from tsv_bench.benchmark.route import Routes
-from tsv_bench.benchmark.runs import RouterScores, Run, find_runs, load_correct, save_run
+from tsv_bench.benchmark.route import router_scores
+from tsv_bench.benchmark.runs import Run, find_runs, load_correct, save_run
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.source import Source
 from tsv_bench.data import SPLITS, Split, Task
+from tsv_bench.data.corruptions.corrupted import Corruptions
 from tsv_bench.escaping import check_name, visible
 from tsv_bench.files import check_room
 from tsv_bench.methods.forms import Served
 from tsv_bench.methods.method import Method
+from tsv_bench.methods.served import served_by
 from tsv_bench.models.backbone import Named
 from tsv_bench.models.finetuning import Finetuning
 from tsv_bench.scores import score
@@ -56,6 +59,8 @@ class Cell:
     runs: Path  # the folder of all Runs
     statistics: Path  # the folder of statistics of images
     finetuning: Finetuning | None = None  # the backbone's; only for a method that fine-tunes
+    unseen: Mapping[str, Task] = field(default_factory=dict)  # tested, but not merged
+    corruptions: Corruptions | None = None  # of test images of the merged tasks
 
     def __post_init__(self) -> None:
         check_name(self.suite, "the suite's name")
@@ -65,14 +70,7 @@ class Cell:
         """All that may change the result, as plain data."""
         settings = {
             "backbone": {"name": self.backbone.name, "fingerprint": self.backbone.fingerprint},
-            "tasks": {
-                name: {
-                    "data": task.fingerprint,
-                    "templates": list(task.templates),
-                    "checkpoint": self.source.settings(self.backbone, task),
-                }
-                for name, task in self.tasks.items()
-            },
+            "tasks": self.task_settings(self.tasks),
             "method": self.method.settings,
             "evaluation": {"normalizer": self.normalizer, **self.evaluation.settings},
             "version": provenance.versions()["tsv_bench"],
@@ -83,7 +81,27 @@ class Cell:
                 "epochs": {name: task.epochs for name, task in self.tasks.items()},
                 "seed": self.seed,
             }
+        if self.unseen:
+            settings["unseen"] = self.task_settings(self.unseen)
+        if self.corruptions:
+            settings["corruptions"] = self.corruptions.settings
         return settings
+
+    def task_settings(self, tasks: Mapping[str, Task]) -> dict[str, Any]:
+        """The part of the settings that is about tasks."""
+        return {
+            name: {
+                "data": task.fingerprint,
+                "templates": list(task.templates),
+                "checkpoint": self.source.settings(self.backbone, task),
+            }
+            for name, task in tasks.items()
+        }
+
+    @property
+    def all_tasks(self) -> dict[str, Task]:
+        """The tasks that are merged, then the unseen ones."""
+        return {**self.tasks, **self.unseen}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -124,14 +142,15 @@ class Cell:
         outcome: Outcome,
         origin: str,
         given: Given,
+        beyond: Generalization,
     ) -> Run:
         """Return the Run of an outcome; ``origin`` says where the normalizer is from.
 
-        ``given``: the method with what it saw and noted.
+        ``given``: the method with what it saw and noted; ``beyond``: how it did elsewhere.
         """
         used = {
-            name: {"sha256": c.sha256, "generation": c.generation}
-            for name, c in checkpoints.items()
+            name: {"sha256": checkpoints[name].sha256, "generation": checkpoints[name].generation}
+            for name in self.tasks
         }
         used["pretrained"] = {
             "sha256": self.backbone.fingerprint,
@@ -160,10 +179,12 @@ class Cell:
             task_knobs=outcome.task_knobs,
             seen=given.seen(outcome.seconds["merge"]),
             router=router_scores(outcome.routes) if outcome.routes else None,
+            unseen=beyond.unseen,
+            corrupted=beyond.corrupted,
             details=given.details,
             checkpoints=used,
-            data={name: task.fingerprint for name, task in self.tasks.items()},
-            variants={name: task.variant for name, task in self.tasks.items() if task.variant},
+            data={name: task.fingerprint for name, task in self.all_tasks.items()},
+            variants={name: task.variant for name, task in self.all_tasks.items() if task.variant},
             settings=self.settings,
             fingerprint=self.fingerprint,
             versions=provenance.versions(),
@@ -171,15 +192,6 @@ class Cell:
             machine=provenance.machine(self.evaluation.device),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-
-
-def router_scores(routes: Routes) -> RouterScores:
-    """Return the scores of a router. An image of another task than found has no right class."""
-    head_found = {task: hits & routes.found[task] for task, hits in routes.correct.items()}
-    kinds = {"found": routes.found, "oracle": routes.oracle, "head_found": head_found}
-    return RouterScores(
-        **{name: {t: score(hits) for t, hits in kind.items()} for name, kind in kinds.items()}
-    )
 
 
 def make_run(
@@ -203,31 +215,43 @@ def make_run(
     provenance.forget_peak_memory()
     evaluation, seconds = cell.evaluation, {}
     checkpoints = make_checkpoints(cell, load, check_data, seconds)
+    merged = {name: checkpoints[name] for name in cell.tasks}
     normalizer, origin = find_normalizer(checkpoints)
     with stage("open", seconds):
         device = evaluation.device if cell.method.needs else merged_on or evaluation.device
-        vectors = open_task_vectors(cell.backbone, checkpoints, device, factors)
+        vectors = open_task_vectors(cell.backbone, merged, device, factors)
     with stage("heads", seconds):
         heads = make_heads()
-    given, unfinished = Given(cell.method), cell.unfinished(checkpoints)
+    given, unfinished = Given(cell.method), cell.unfinished(merged)
     # Not before it is used: it holds a copy of the network.
     evaluator = cache(lambda: evaluation.evaluator(cell.backbone, heads))
     if cell.method.needs:
         with stage("statistics", seconds):
             given = observe(
-                cell.method, cell.backbone, cell.tasks, checkpoints, heads, load,
+                cell.method, cell.backbone, cell.tasks, merged,
+                {name: heads[name] for name in cell.tasks}, load,
                 folder=cell.statistics, device=evaluation.device, seed=cell.seed,
                 unfinished=unfinished, finetuning=cell.finetuning, evaluator=evaluator,
             )  # fmt: skip
     outcome = evaluate_method(
         cell.tasks, given.method, vectors, evaluator(), load, normalizer, evaluation.patience,
-        given.seen_rows,
+        given.seen_rows, partial(check_shared, unseen=cell.unseen if normalizer else {}),
     )  # fmt: skip
     outcome.seconds = {**seconds, **outcome.seconds}
-    run = cell.record(checkpoints, outcome, origin, given)
+    own = None
+    if cell.unseen and not normalizer:
+        others = {name: checkpoints[name] for name in cell.unseen}
+        vectors = open_task_vectors(cell.backbone, others, device, factors)
+        own = served_by(cell.method.serve, vectors, cell.method.name)
+    beyond = generalize(
+        outcome, evaluator(), load, tasks=cell.tasks, unseen=cell.unseen,
+        corruptions=cell.corruptions, checkpoints=checkpoints,
+        normalizer=normalizer and normalizer["test"], own=own,
+    )  # fmt: skip
+    run = cell.record(checkpoints, outcome, origin, given, beyond)
     for sentence in doubts(run):
         log.warning(sentence)
-    path = save_run(run, outcome.test, cell.runs)
+    path = save_run(run, outcome.test | beyond.bits, cell.runs)
     unfinished.remove()
     return path, run, outcome.served
 
@@ -243,14 +267,15 @@ def make_checkpoints(
     Data and disk space are checked before the first is made. ``seconds`` gets the time of each
     stage.
     """
-    backbone, tasks, source = cell.backbone, cell.tasks, cell.source
+    backbone, tasks, source = cell.backbone, cell.all_tasks, cell.source
     missing = {name: task for name, task in tasks.items() if source.needed(backbone, [task])}
     seen = cell.method.needs.split if cell.method.needs else "val"
     found = tuple(split for split in SPLITS if split in ("val", "test", seen))
-    splits = {name: SPLITS if name in missing else found for name in tasks}
+    splits = {name: found if name in cell.tasks else ("test",) for name in tasks}
+    splits |= dict.fromkeys(missing, SPLITS)
     check_data(splits)
     if cell.method.needs:  # too few images are found before hours of training
-        draw(cell.method, tasks, load, cell.seed)
+        draw(cell.method, cell.tasks, load, cell.seed)
     if missing:
         check_room(Path(source.folder), source.needed(backbone, list(missing.values())))
         with stage("data", seconds):  # a damaged image is found before hours of training

@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tsv_bench.benchmark.evaluator import Evaluator
+from tsv_bench.benchmark.runs import RouterScores
 from tsv_bench.data import Split
 from tsv_bench.methods.forms import Routed, Shared
 from tsv_bench.methods.routed.experts import Experts, Noted
 from tsv_bench.methods.routed.routed_vector import one_hot
+from tsv_bench.scores import score
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,15 @@ class Routes:
     correct: dict[str, np.ndarray]  # whether it is classified correctly, with the task's own head
     found: dict[str, np.ndarray]  # whether its task's expert counts most for it
     oracle: dict[str, np.ndarray]  # whether it is classified correctly by its task's expert alone
+
+
+def router_scores(routes: Routes) -> RouterScores:
+    """Return the scores of a router. An image of another task than found has no right class."""
+    head_found = {task: hits & routes.found[task] for task, hits in routes.correct.items()}
+    kinds = {"found": routes.found, "oracle": routes.oracle, "head_found": head_found}
+    return RouterScores(
+        **{name: {t: score(hits) for t, hits in kind.items()} for name, kind in kinds.items()}
+    )
 
 
 def route_images(

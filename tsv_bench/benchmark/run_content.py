@@ -109,6 +109,7 @@ def check_agreement(content: Mapping[str, Any]) -> None:
         if odd := set(tasks) ^ set(scores):
             raise ValueError(f"its tasks and its router.{name} differ, first in {min(odd)!r}.")
         _check_scores(scores, f"router.{name}")
+    _check_generalization(content)
     if not all(set(point) == {"alpha", "normalized"} for point in content["alpha_curve"]):
         raise ValueError("a point of its alpha_curve has other keys than alpha and normalized.")
     if zero := [task for task, accuracy in content["normalizer"].items() if accuracy == 0]:
@@ -122,6 +123,33 @@ def check_agreement(content: Mapping[str, Any]) -> None:
         created = short(content["created"])
         raise ValueError(f"its created is {created}, not an ISO 8601 time.") from error
     _check_settings(content["settings"])
+
+
+def _check_generalization(content: Mapping[str, Any]) -> None:
+    """Check what a Run says of unseen tasks and of corrupted images."""
+    tasks = set(content["tasks"])
+    if unseen := content.get("unseen"):
+        others = set(unseen["tasks"])
+        if both := tasks & others:
+            raise ValueError(f"its task {min(both)!r} is merged, and unseen as well.")
+        for name in ("test", "normalizer"):
+            if odd := others ^ set(unseen[name]):
+                raise ValueError(f"its unseen.tasks and unseen.{name} differ, in {min(odd)!r}.")
+        for task in others:
+            check_name(task, "the name of an unseen task")
+        if not others or 0 in unseen["normalizer"].values():
+            raise ValueError("its unseen has no task, or divides by a normalizer of 0.")
+        _check_scores(unseen["test"], "unseen")
+    if corrupted := content.get("corrupted"):
+        if not 1 <= corrupted["severity"] <= 5 or not corrupted["test"]:
+            raise ValueError(
+                f"its corrupted has severity {corrupted['severity']}, not 1 to 5, or no corruption."
+            )
+        for name, scores in corrupted["test"].items():
+            check_name(name, "the name of a corruption")
+            if odd := tasks ^ set(scores):
+                raise ValueError(f"its tasks and its corrupted {name} differ, in {min(odd)!r}.")
+            _check_scores(scores, name)
 
 
 def _check_scores(scores: Mapping[str, Mapping[str, float]], split: str) -> None:

@@ -67,6 +67,31 @@ class RouterScores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unseen:
+    """How a method did on tasks of the suite that it did not merge."""
+
+    tasks: dict[str, str]  # task -> label
+    test: dict[str, Score]
+    absolute: float  # mean over these tasks of test accuracy, in [0, 1]
+    normalized: float  # mean over these tasks of test accuracy / normalizer
+    normalizer: dict[str, float]  # task -> test accuracy of its own fine-tuned model
+    checkpoints: dict[str, dict[str, str]]  # these models: task -> {"sha256", "generation"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corrupted:
+    """How a method did on corrupted test images of the tasks that it merged."""
+
+    severity: int  # 1 to 5
+    test: dict[str, dict[str, Score]]  # corruption -> task
+
+    @staticmethod
+    def key(corruption: str, task: str) -> str:
+        """Return the name of the per-image correctness; no task has a slash in its own."""
+        return f"{corruption}/{task}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One evaluated method with its backbone and suite; the unit of results and of every table."""
 
@@ -92,6 +117,8 @@ class Run:
     task_knobs: dict[str, dict[str, Any]] = field(default_factory=dict)  # task -> chosen for it
     seen: Seen | None = None  # None: no data
     router: RouterScores | None = None  # None: the method has none
+    unseen: Unseen | None = None  # None: all tasks were merged
+    corrupted: Corrupted | None = None  # None: images as they are, alone
     details: dict[str, Any] = field(default_factory=dict)  # what the method noted, by its name
     checkpoints: dict[str, dict[str, str]]  # task or "pretrained" -> {"sha256", "generation"}
     data: dict[str, str]  # task -> fingerprint of its data
@@ -103,17 +130,26 @@ class Run:
     machine: str
     created: str  # ISO 8601, UTC
 
+    @property
+    def scores(self) -> dict[str, Score]:
+        """Every score on test images, by the name of its per-image correctness."""
+        found = self.test | (self.unseen.test if self.unseen else {})
+        for corruption, of_task in self.corrupted.test.items() if self.corrupted else ():
+            found |= {Corrupted.key(corruption, task): s for task, s in of_task.items()}
+        return found
+
 
 def save_run(run: Run, correct: Mapping[str, np.ndarray], folder: Path) -> Path:
     """Write a Run and its per-image correctness; return the json's path.
 
-    ``correct``: task -> which test images were classified correctly, bool [images]. A Run with the
+    ``correct``: which test images were classified correctly, bool [images], by the names of
+    `Run.scores`. A Run with the
     same settings is replaced; a reader sees the old files or the new ones, never a part. Raises
     ValueError if a name that becomes a part of the path may not.
     """
     for name in FILE_NAMES:
         check_name(getattr(run, name), f"the Run's {name}")
-    for task, score in run.test.items():
+    for task, score in run.scores.items():
         assert (int(correct[task].sum()), len(correct[task])) == (score.correct, score.total), task
     path = Path(folder) / run.backbone / run.suite / f"{run.method}-{run.fingerprint}.json"
     text = json.dumps(asdict(run), indent=1, allow_nan=False)
@@ -147,15 +183,26 @@ def load_run(path: Path) -> Run:
     except ValueError as error:
         raise ValueError(f"{path} is not a Run: {error}") from error
     for split in ("test", "val"):
-        content[split] = {task: Score(**score) for task, score in content[split].items()}
+        content[split] = _scores(content[split])
     if content.get("seen"):
         content["seen"] = Seen(**content["seen"])
     if content.get("router"):
         found = content["router"].items()
-        content["router"] = RouterScores(
-            **{name: {t: Score(**s) for t, s in scores.items()} for name, scores in found}
+        content["router"] = RouterScores(**{name: _scores(scores) for name, scores in found})
+    if content.get("unseen"):
+        content["unseen"] = Unseen(
+            **content["unseen"] | {"test": _scores(content["unseen"]["test"])}
+        )
+    if content.get("corrupted"):
+        found = content["corrupted"]["test"].items()
+        content["corrupted"] = Corrupted(
+            **content["corrupted"] | {"test": {name: _scores(scores) for name, scores in found}}
         )
     return Run(**content)
+
+
+def _scores(content: Mapping[str, Mapping[str, Any]]) -> dict[str, Score]:
+    return {task: Score(**score) for task, score in content.items()}
 
 
 def _finite(number: str) -> float:
@@ -165,8 +212,9 @@ def _finite(number: str) -> float:
 
 
 def load_correct(path: Path, run: Run | None = None) -> dict[str, np.ndarray]:
-    """Read task -> which test images were classified correctly, bool [images].
+    """Read which test images were classified correctly, bool [images], by task.
 
+    Those of corrupted images are there by `Corrupted.key`.
     ``path``: of the Run's json. Raises ValueError if the file beside it is missing or damaged, or
     if it is not of ``run``, as after an interruption between the two files of a Run that replaces
     another.
@@ -180,7 +228,7 @@ def load_correct(path: Path, run: Run | None = None) -> dict[str, np.ndarray]:
             correct = {m.filename.removesuffix(".npy"): read_bits(archive, m) for m in members}
     except Exception as error:  # whatever a damaged file makes zipfile, zlib or numpy raise
         raise ValueError(f"cannot read per-image correctness from {path}: {error}.") from error
-    for task, score in run.test.items() if run else ():
+    for task, score in run.scores.items() if run else ():
         bits = correct.get(task, np.zeros(0, bool))
         if (int(bits.sum()), bits.size) != (score.correct, score.total):
             raise ValueError(

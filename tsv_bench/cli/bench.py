@@ -9,7 +9,7 @@ from tsv_bench.benchmark.alphas import check_patience
 from tsv_bench.cli.config.checkpoint_files import check_cache
 from tsv_bench.cli.config.method_yaml import described
 from tsv_bench.cli.config.normalizer import check_normalizer
-from tsv_bench.cli.config.tasks import check_seed, make_tasks
+from tsv_bench.cli.config.tasks import check_seed, make_corruptions, make_tasks, without_unseen
 from tsv_bench.cli.launch import command
 from tsv_bench.methods.knobs import check_switch
 from tsv_bench.report.text.layouts import check_layout
@@ -30,7 +30,8 @@ def main(config: DictConfig) -> Path:
     check_switch("overwrite", config.overwrite)
     check_cache(config)
     tasks = make_tasks(config.suite.tasks)
-    method.check_num_tasks(tasks)
+    method.check_num_tasks(without_unseen(tasks, config.unseen)[0])
+    make_corruptions(config)
     check_normalizer(config, tasks)
 
     from tsv_bench.cli.work.bench import bench

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from tsv_bench.benchmark import published
-from tsv_bench.benchmark.normalizer import find_normalizer
+from tsv_bench.benchmark.normalizer import find_normalizer, serves_own_models
 from tsv_bench.cli.config.selection import selection
 from tsv_bench.data.task import Task
 
@@ -40,12 +40,12 @@ def make_normalizer(
     A task's own model was evaluated when it was fine-tuned here, or by method=individual. Raises
     ValueError that says how to make it if it was not.
     """
-    backbone, tasks, method = cell.backbone, cell.tasks, cell.method
+    backbone, tasks, method = cell.backbone, cell.all_tasks, cell.method
     if config.normalizer == "published":
         return published.normalizer(backbone.name, tasks), published.normalizer_source()
     generations = ", ".join(sorted({c.generation for c in checkpoints.values()}))
     source = f"each task's own checkpoint ({generations}), same test images"
-    if method.name == "individual" and method.alphas == [1.0]:
+    if serves_own_models(method):
         return None, source
     scores = {name: c.scores for name, c in checkpoints.items() if c.scores}
     if len(scores) < len(tasks):
@@ -56,18 +56,23 @@ def make_normalizer(
             | {"pretrained": backbone.fingerprint},
             data={name: task.fingerprint for name, task in tasks.items()},
             variants={name: task.variant for name, task in tasks.items() if task.variant},
-            settings=cell.settings,
+            settings={**cell.settings, "tasks": cell.task_settings(tasks)},
         )
-    splits = ("val", "test") if method.compares_means else ("test",)
-    lacking = [t for t in tasks if any(split not in scores.get(t, {}) for split in splits)]
+    # Unseen tasks choose nothing.
+    wanted = ({"val": cell.tasks} if method.compares_means else {}) | {"test": tasks}
+    lacking = [
+        task
+        for task in tasks
+        if any(task in those and s not in scores.get(task, {}) for s, those in wanted.items())
+    ]
     if lacking:
         raise ValueError(
             f"accuracies of {method.label} cannot be normalized: no Run in {config.paths.runs} "
             f"says how good the fine-tuned models of {', '.join(lacking)} are on "
-            f"{' and '.join(splits)}. Make it with: tsv-bench method=individual {_where()}"
+            f"{' and '.join(wanted)}. Make it with: tsv-bench method=individual {_where()}"
             f"{_or_published(backbone.name, tasks)}"
         )
-    return {s: {t: scores[t][s].accuracy for t in tasks} for s in splits}, source
+    return {s: {t: scores[t][s].accuracy for t in those} for s, those in wanted.items()}, source
 
 
 def _where() -> str:

@@ -1,4 +1,4 @@
-"""The tasks that a configuration describes.
+"""The tasks that a configuration describes, and on what else they are tested.
 
 A task's yaml may have switches, keys that choose among settings which belong together:
 
@@ -10,14 +10,17 @@ A task's yaml may have switches, keys that choose among settings which belong to
 """
 
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tsv_bench.cli.config.overrides import as_typed
 from tsv_bench.cli.config.search_path import CONF
 from tsv_bench.data import Task
+from tsv_bench.data.corruptions.corrupted import Corruptions
+from tsv_bench.data.corruptions.definitions import CORRUPTIONS
 
 MAX_NAMED = 3  # tasks of which the name of an unnamed suite is made; more are counted and hashed
 
@@ -51,15 +54,62 @@ def _make_task(text: str) -> Task:
     return instantiate(switched(OmegaConf.create(text)))
 
 
+def without_unseen(
+    tasks: Mapping[str, Task], unseen: object
+) -> tuple[dict[str, Task], dict[str, Task]]:
+    """Return the tasks of a suite that are merged, and those of ``unseen``, which are not.
+
+    Raises ValueError if ``unseen`` is no list of tasks of the suite, or leaves nothing to merge.
+    """
+    if not isinstance(unseen, list | ListConfig):
+        raise ValueError(f"unseen={unseen!r} is no list of tasks, as in unseen=[symbols,shapes].")
+    if odd := [name for name in unseen if name not in tasks]:
+        raise ValueError(
+            f"unseen names {odd[0]!r}, which is no task of the suite; there are "
+            f"{', '.join(tasks)}. suite= or suite.tasks=[...] has all tasks, the unseen ones, too."
+        )
+    merged = {name: task for name, task in tasks.items() if name not in unseen}
+    if not merged:
+        raise ValueError(f"unseen names all tasks of the suite, {', '.join(tasks)}. Merge some.")
+    return merged, {name: task for name, task in tasks.items() if name in unseen}
+
+
+def make_corruptions(config: DictConfig) -> Corruptions | None:
+    """Return the corruptions of test images, or None if there are none.
+
+    Raises ValueError for an unknown corruption, one named twice, or a severity that is none.
+    """
+    names = config.evaluation.corruptions
+    if not isinstance(names, ListConfig):
+        raise ValueError(
+            f"evaluation.corruptions={names!r} is no list, as in evaluation.corruptions=[fog]."
+        )
+    return Corruptions(list(names), config.evaluation.severity) if names else None
+
+
 def suite_name(config: DictConfig) -> str:
-    """Return the suite's name, or one made of its tasks if the command line changed them."""
+    """Return the suite's name, or one made of its tasks if the command line changed them.
+
+    Tables are of one suite: what else is tested is a part of the name.
+    """
     tasks = list(config.suite.tasks)
-    if tasks == named_tasks(config.suite.name):
-        return config.suite.name
-    if len(tasks) <= MAX_NAMED:
-        return "+".join(tasks)
-    digest = hashlib.sha256("+".join(tasks).encode()).hexdigest()[:6]
-    return f"{len(tasks)}-tasks-{digest}"
+    known = tasks == named_tasks(config.suite.name)
+    parts = [config.suite.name if known else _joined(tasks, "tasks")]
+    if unseen := [task for task in tasks if task in config.unseen]:
+        parts += ["unseen", _joined(unseen, "tasks")]
+    if names := list(config.evaluation.corruptions):
+        every = names == list(CORRUPTIONS)
+        parts += ["corrupted" if every else _joined(names, "corruptions")]
+        parts += [str(config.evaluation.severity)]
+    return "-".join(parts)
+
+
+def _joined(names: list[str], what: str) -> str:
+    """Return a few names as one, or how many they are with a hash."""
+    if len(names) <= MAX_NAMED:
+        return "+".join(names)
+    digest = hashlib.sha256("+".join(names).encode()).hexdigest()[:6]
+    return f"{len(names)}-{what}-{digest}"
 
 
 def named_tasks(suite: str) -> list[str] | None:

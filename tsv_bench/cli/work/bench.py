@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from tsv_bench.benchmark.generalization import check_unseen
 from tsv_bench.benchmark.record import Cell, make_run
 from tsv_bench.benchmark.runs import find_runs, load_run
 from tsv_bench.benchmark.weights import write_weights
@@ -17,7 +18,7 @@ from tsv_bench.cli.config.checkpoint_files import make_cache
 from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.needs import check_fetched
 from tsv_bench.cli.config.normalizer import make_normalizer
-from tsv_bench.cli.config.tasks import make_tasks, suite_name
+from tsv_bench.cli.config.tasks import make_corruptions, make_tasks, suite_name, without_unseen
 from tsv_bench.cli.multirun import tables_of
 from tsv_bench.cli.printing import show
 from tsv_bench.cli.work.machine import set_up_machine
@@ -49,8 +50,8 @@ def bench(config: DictConfig) -> Path:
         path, run, served = make_run(
             replace(cell, backbone=backbone),
             load=objects.make_loader(config, backbone),
-            check_data=partial(objects.check_data, config, backbone, cell.tasks),
-            make_heads=partial(objects.make_heads, config, backbone, cell.tasks, cell.source),
+            check_data=partial(objects.check_data, config, backbone, cell.all_tasks),
+            make_heads=partial(objects.make_heads, config, backbone, cell.all_tasks, cell.source),
             find_normalizer=partial(make_normalizer, config, cell),
             factors=factors,
             merged_on=machine.all_devices,
@@ -74,8 +75,9 @@ def bench(config: DictConfig) -> Path:
 def make_cell(config: DictConfig, device: str) -> Cell:
     """Return what is to be evaluated. Raises ValueError or OSError for a wrong configuration."""
     method = make_method(config)
-    tasks = make_tasks(config.suite.tasks)
+    tasks, unseen = without_unseen(make_tasks(config.suite.tasks), config.unseen)
     method.check_tasks(tasks)
+    check_unseen(method, tasks, unseen)
     evaluation = objects.make_evaluation(config, device)
     check_fetched(config)
     fine_tunes = method.needs is not None and method.needs.fine_tunes
@@ -91,4 +93,6 @@ def make_cell(config: DictConfig, device: str) -> Cell:
         runs=Path(config.paths.runs),
         statistics=Path(config.paths.statistics),
         finetuning=objects.make_finetuning(config) if fine_tunes else None,
+        unseen=unseen,
+        corruptions=make_corruptions(config),
     )

@@ -76,13 +76,18 @@ def note_variants(rows: list[Row], notes: list[str]) -> None:
             (task, what)
             for run in row.runs
             for task, what in run.variants.items()
-            if what and task in run.tasks
+            if what and task in _labels(run)
         }
         for key in sorted(found):
             labels.setdefault(key, []).append(row.label)
     for (task, what), having in labels.items():
         where = "" if len(having) == len(rows) else f" (in {', '.join(having)} only)"
-        notes.append(f"{rows[0].runs[0].tasks[task]}: {what}{where}.")
+        notes.append(f"{_labels(rows[0].runs[0])[task]}: {what}{where}.")
+
+
+def _labels(run: Run) -> dict[str, str]:
+    """Return task -> label of the tasks that were merged and of the unseen ones."""
+    return run.tasks | (run.unseen.tasks if run.unseen else {})
 
 
 def note_routers(rows: list[Row], notes: list[str]) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -35,6 +35,10 @@ class Row:
     correct: dict[str, np.ndarray] | None  # task -> [seeds, images], bool
     absolute: Estimate
     normalized: Estimate  # nan where an individual accuracy is missing
+    unseen: Estimate | None = None  # mean accuracy over unseen tasks; None: there are none
+    unseen_normalized: Estimate | None = None
+    # Corruption -> mean accuracy over tasks; "" is the mean over all; {}: there are none.
+    corrupted: Mapping[str, Estimate] = field(default_factory=dict)
     published: Figure | None = None  # the published figure of this method, suite and backbone
     comparable: bool = False  # whether it was measured on the same checkpoints
 
@@ -151,8 +155,8 @@ def build_row(
         notes.setdefault(text, []).append(label)
 
     runs = tuple(run for run, _ in evaluated)
-    absolute = _without_images([run.absolute for run in runs])
-    normalized = _without_images([run.normalized for run in runs])
+    absolute = statistics.without_images([run.absolute for run in runs])
+    normalized = statistics.without_images([run.normalized for run in runs])
     unknown = [task for run in runs for task in run.tasks if task not in run.normalizer]
     if unknown:
         normalized = Estimate(float("nan"))
@@ -166,7 +170,7 @@ def build_row(
             f"normalized by accuracies of others ({others[0].normalizer_source}), not of models "
             f"evaluated here, so without an image interval."
         )
-    correct = _stack([bits for _, bits in evaluated], runs[0])
+    correct = statistics.stacked([bits for _, bits in evaluated], runs[0].tasks)
     if correct is None:
         note("no intervals, the per-image correctness beside its json is lost.")
         return Row(label=label, runs=runs, correct=None, absolute=absolute, normalized=normalized)
@@ -190,7 +194,7 @@ def normalizer_bits(
 
     Task -> [seeds, images]; None if they have no Run here, or its correctness is lost.
     """
-    return _stack([bits for _, bits in _partners(runs, individual)], runs[0])
+    return statistics.stacked([bits for _, bits in _partners(runs, individual)], runs[0].tasks)
 
 
 def _partners(runs: Sequence[Run], individual: Mapping[int, Evaluated]) -> list[Evaluated]:
@@ -223,19 +227,6 @@ def _is_normalizer(individual: Run, run: Run) -> bool:
     """Return whether ``run`` was normalized by the accuracies of ``individual``."""
     pairs = [(individual.test[t].accuracy, run.normalizer.get(t, math.nan)) for t in run.tasks]
     return all(math.isclose(*pair) for pair in pairs)
-
-
-def _stack(bits: list[dict[str, np.ndarray] | None], run: Run) -> dict[str, np.ndarray] | None:
-    """Stack the seeds' correctness: task -> [seeds, images]; None if any seed's is missing."""
-    if not bits or any(b is None for b in bits):
-        return None
-    return {task: np.stack([b[task] for b in bits]) for task in run.tasks}
-
-
-def _without_images(values: list[float]) -> Estimate:
-    """Return the mean of one value a seed, with its interval over seeds alone."""
-    values = np.asarray(values)
-    return Estimate(float(values.mean()), None, statistics.over_seeds(values))
 
 
 def _mean(values: Iterable[float]) -> float:

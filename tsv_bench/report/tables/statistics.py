@@ -13,7 +13,7 @@ that an image that is easy or hard for both does not widen the interval.
 Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 13 and 15.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,23 @@ class Estimate:
 def absolute(correct: Correct, seed: int = 0) -> Estimate:
     """Estimate the mean accuracy over tasks."""
     return _mean_score(correct, seed)
+
+
+def over_conditions(correct: Sequence[Correct], seed: int = 0) -> Estimate:
+    """Estimate the mean accuracy over tasks and over conditions that all have the same images.
+
+    An image is drawn with its outcomes under all conditions.
+    """
+    total = {
+        task: np.sum([of_condition[task] for of_condition in correct], axis=0, dtype=np.int64)
+        for task in correct[0]
+    }
+    found, num = _mean_score(total, seed), len(correct)
+
+    def shared(interval: Interval | None) -> Interval | None:
+        return interval and Interval(interval.low / num, interval.high / num)
+
+    return Estimate(found.value / num, shared(found.images), shared(found.seeds))
 
 
 def difference(first: Correct, second: Correct, seed: int = 0) -> Estimate:
@@ -221,6 +238,21 @@ def resampled_means(
     drawn = rng.multinomial(num_images, counts[order] / num_images, size=num_resamples)
     patterns = rows[:, where[order]].T.astype(float)  # BLAS multiplies floats, not integers
     return (drawn @ patterns / num_images).reshape(num_resamples, *outcomes.shape[:-1])
+
+
+def without_images(values: Sequence[float]) -> Estimate:
+    """Return the mean of one value a seed, with its interval over seeds alone."""
+    values = np.asarray(values)
+    return Estimate(float(values.mean()), None, over_seeds(values))
+
+
+def stacked(
+    bits: Sequence[Mapping[str, np.ndarray] | None], names: Iterable[str]
+) -> dict[str, np.ndarray] | None:
+    """Stack the seeds' correctness: name -> [seeds, images]; None if any seed's is missing."""
+    if not bits or any(b is None for b in bits):
+        return None
+    return {name: np.stack([b[name] for b in bits]) for name in names}
 
 
 def over_seeds(values: np.ndarray) -> Interval | None:

@@ -12,6 +12,7 @@ from tsv_bench.benchmark.runs import Run, find_runs, load_correct
 from tsv_bench.escaping import visible
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.beside_published import beside_published, has_published, source_notes
+from tsv_bench.report.tables.generalization import unseen_tasks, with_generalization
 from tsv_bench.report.tables.notes import (
     check_same_images,
     note_differences,
@@ -74,7 +75,13 @@ class Table:
 
     @property
     def title(self) -> str:
-        return f"{self.backbone} on {self.suite}, {len(self.tasks)} tasks"
+        unseen = f", {len(self.unseen)} unseen" if self.unseen else ""
+        return f"{self.backbone} on {self.suite}, {len(self.tasks)} tasks{unseen}"
+
+    @property
+    def unseen(self) -> dict[str, str]:
+        """The tasks that were tested and not merged: task -> label."""
+        return unseen_tasks(self.rows)
 
     @property
     def runs(self) -> list[Run]:
@@ -155,8 +162,8 @@ def _build_table(name: str, group: list[Evaluated]) -> Table:
     labels = row_labels([seeds[min(seeds)][0] for seeds in by_row.values()])
     of_rows: dict[str, list[str]] = {}  # note -> labels of the rows that it is about
     rows = [
-        build_row(label, [seeds[seed] for seed in sorted(seeds)], individual, of_rows)
-        for label, seeds in zip(labels, by_row.values(), strict=True)
+        with_generalization(build_row(label, runs, individual, of_rows), runs, individual)
+        for label, runs in zip(labels, map(in_order, by_row.values()), strict=True)
     ]
     rows.sort(key=lambda row: (rank(row.method), row.label))
     notes += [
@@ -201,6 +208,11 @@ def newest_by_row(group: Sequence[Evaluated], notes: list[str]) -> dict[RowKey, 
             )
         seeds[run.seed] = (run, correct)
     return by_row
+
+
+def in_order(seeds: Seeds) -> list[Evaluated]:
+    """Return the Runs of a row by seed."""
+    return [seeds[seed] for seed in sorted(seeds)]
 
 
 def individual_of(by_row: Mapping[RowKey, Seeds]) -> Seeds:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tsv_bench.benchmark import published
 from tsv_bench.escaping import escape_csv
+from tsv_bench.report.tables.generalization import unseen_accuracy, unseen_intervals
 from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.statistics import Estimate, Interval
 from tsv_bench.report.tables.table import Table
@@ -39,6 +40,11 @@ def row_record(table: Table, row: Row) -> dict[str, Any]:
         record |= {name: estimate.value}
         record |= bounds_record(f"{name}_images", estimate.images)
         record |= bounds_record(f"{name}_seeds", estimate.seeds)
+    for name in ("unseen", "unseen_normalized") if table.unseen else ():
+        estimate = getattr(row, name) or Estimate(math.nan)
+        record |= {name: "" if math.isnan(estimate.value) else estimate.value}
+        record |= bounds_record(f"{name}_images", estimate.images)
+        record |= bounds_record(f"{name}_seeds", estimate.seeds)
     record |= {"alpha": math.fsum(row.alphas) / len(row.alphas), "seconds": row.seconds}
     for kind in ("found", "oracle", "head_found"):
         if scores := row.router(kind):
@@ -47,6 +53,13 @@ def row_record(table: Table, row: Row) -> dict[str, Any]:
     for task, interval in row.accuracy_intervals.items():
         record |= {f"accuracy_{task}": row.accuracy[task]}
         record |= bounds_record(f"accuracy_{task}", interval)
+    for task, interval in unseen_intervals(row).items():
+        record |= {f"unseen_accuracy_{task}": unseen_accuracy(row)[task]}
+        record |= bounds_record(f"unseen_accuracy_{task}", interval)
+    for name, estimate in row.corrupted.items():
+        column = f"corrupted_{name or 'mean'}"
+        record |= {column: estimate.value} | bounds_record(f"{column}_images", estimate.images)
+        record |= bounds_record(f"{column}_seeds", estimate.seeds)
     return record
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from tsv_bench.benchmark.published import Figure
 from tsv_bench.benchmark.runs import Run
+from tsv_bench.report.tables.generalization import unseen_accuracy
 from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.statistics import Estimate, Interval
 
@@ -45,11 +46,14 @@ def bounds(interval: Interval) -> str:
     return f"[{percent(interval.low)}, {percent(interval.high)}]"
 
 
-def row_cells(row: Row, published: bool = False, data: bool = False) -> list[str]:
+def row_cells(
+    row: Row, published: bool = False, data: bool = False, unseen: bool = False
+) -> list[str]:
     """Return the cells of a row: label, absolute, normalized, alpha, seconds.
 
     With ``published``, the published figure and our difference follow each accuracy. With ``data``,
-    what the method saw follows its label.
+    what the method saw follows its label. With ``unseen``, accuracies of unseen tasks follow those
+    of the merged ones.
     """
     alphas = [f"{alpha:.2f}" for alpha in (min(row.alphas), max(row.alphas))]
     seconds = f"{row.seconds:.1f}" if row.seconds < 10 else f"{row.seconds:.0f}"
@@ -57,6 +61,8 @@ def row_cells(row: Row, published: bool = False, data: bool = False) -> list[str
     for name in ("absolute", "normalized"):
         texts.append(with_interval(getattr(row, name)))
         texts += beside(row, name) if published else []
+    for estimate in (row.unseen, row.unseen_normalized) if unseen else ():
+        texts.append("-" if estimate is None else with_interval(estimate))
     return [*texts, "-".join(dict.fromkeys(alphas)), seconds]
 
 
@@ -73,9 +79,11 @@ def beside(row: Row, name: str) -> list[str]:
     return [text if row.comparable else f"[{text}]", "-" if found is None else signed(found)]
 
 
-def accuracy_cells(row: Row) -> list[str]:
-    """Return the accuracy of each task in percent."""
-    return [percent(accuracy) for accuracy in row.accuracy.values()]
+def accuracy_cells(row: Row, unseen: Iterable[str] = ()) -> list[str]:
+    """Return the accuracy of each task in percent; those of ``unseen`` tasks come last."""
+    others = unseen_accuracy(row)
+    found = [*row.accuracy.values(), *(others.get(task) for task in unseen)]
+    return ["-" if accuracy is None else percent(accuracy) for accuracy in found]
 
 
 def made_of(runs: Sequence[Run]) -> str:

@@ -2,7 +2,8 @@
 
 Text has percent; csv is data and keeps fractions. The layouts:
 
-- "runs": a table for each backbone and suite, with every task
+- "runs": a table for each backbone and suite, with every task; and one with every corruption, if
+  images were corrupted
 - "leaderboard": a table for each backbone and suite, the best method first, with its time, memory
   and storage
 - "paper": one table of all backbones and suites side by side, with published figures below ours
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 
 from tsv_bench.columns import align
 from tsv_bench.report.tables.table import Table
+from tsv_bench.report.text.corrupted import corrupted_sheet
 from tsv_bench.report.text.csv_records import row_record, to_csv
 from tsv_bench.report.text.layouts import check_layout
 from tsv_bench.report.text.leaderboard import leaderboard_csv, leaderboard_sheet
@@ -30,7 +32,8 @@ def make_sheets(tables: Sequence[Table], layout: str = "runs") -> list[Sheet]:
         return [paper_sheet(grid) for grid in build_grids(tables)]
     if layout == "leaderboard":
         return [leaderboard_sheet(table) for table in tables]
-    return [runs_sheet(table) for table in tables]
+    pairs = [(runs_sheet(table), corrupted_sheet(table)) for table in tables]
+    return [sheet for pair in pairs for sheet in pair if sheet]
 
 
 def render_markdown(tables: Sequence[Table], layout: str = "runs") -> str:
@@ -50,12 +53,32 @@ def render_terminal(tables: Sequence[Table], width: int = 100, layout: str = "ru
     What does not fit side by side stands in blocks below each other.
     """
     if layout == "runs":
-        parts = [runs_parts(table, width) for table in tables]
+        parts = []
+        for table in tables:
+            parts.append(runs_parts(table, width))
+            if sheet := corrupted_sheet(table):
+                parts.append(_in_blocks(sheet, width))
     elif layout == "paper":
         parts = [_paper_parts(sheet, width) for sheet in make_sheets(tables, layout)]
     else:
         parts = [[terminal(sheet, width)] for sheet in make_sheets(tables, layout)]
     return "\n\n\n".join("\n\n".join(part) for part in parts) + "\n"
+
+
+def _in_blocks(sheet: Sheet, width: int) -> list[str]:
+    """Return a sheet as text, its columns in blocks of those that fit beside the labels."""
+    rows = [[wrap_label(row[0]), *row[1:]] for row in [sheet.header, *sheet.rows]]
+    blocks, start = [], 1
+    while start < len(sheet.header):
+        end = len(sheet.header)
+        while True:
+            block = align([[row[0], *row[start:end]] for row in rows], gap=2)
+            if end == start + 1 or max(map(len, block.split("\n"))) <= width:
+                break
+            end -= 1
+        blocks.append(block)
+        start = end
+    return [f"{wrap(sheet.title, width)}\n{wrap(sheet.caption, width)}", *blocks]
 
 
 def _paper_parts(sheet: Sheet, width: int) -> list[str]:

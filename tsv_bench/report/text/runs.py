@@ -17,6 +17,7 @@ from tsv_bench.report.text.numbers import (
 from tsv_bench.report.text.sheet import Sheet, notes, wrap, wrap_label
 
 NUMBERS = ("absolute", "normalized", "alpha", "sec")
+UNSEEN = ("unseen", "unseen normalized")  # where some tasks were not merged
 MIN_TASK_WIDTH = 5  # as wide as "100.0"
 TASKS_A_BLOCK = 8
 
@@ -30,9 +31,12 @@ def runs_sheet(table: Table) -> Sheet:
     return Sheet(
         title=table.title,
         caption=_provenance(table),
-        header=[*columns, *table.tasks.values()],
+        header=[*columns, *_task_labels(table)],
         rows=[
-            [*row_cells(row, table.has_published, table.sees_data), *accuracy_cells(row)]
+            [
+                *row_cells(row, table.has_published, table.sees_data, bool(table.unseen)),
+                *accuracy_cells(row, table.unseen),
+            ]
             for row in table.rows
         ],
         notes=[*map(_compared, table.comparisons), *table.notes, *table.published_notes],
@@ -41,7 +45,12 @@ def runs_sheet(table: Table) -> Sheet:
 
 def header(table: Table) -> list[str]:
     """Return the heads of the columns before the tasks; *data* only where a method saw some."""
-    return ["method", *(["data"] if table.sees_data else []), *NUMBERS]
+    first = ["method", *(["data"] if table.sees_data else [])]
+    return [*first, *NUMBERS[:2], *(UNSEEN if table.unseen else ()), *NUMBERS[2:]]
+
+
+def _task_labels(table: Table) -> list[str]:
+    return [*table.tasks.values(), *(f"{label} (unseen)" for label in table.unseen.values())]
 
 
 def runs_parts(table: Table, width: int) -> list[str]:
@@ -59,11 +68,11 @@ def _blocks(table: Table, width: int) -> list[str]:
 
     Otherwise the summary is the first block, and the tasks follow in blocks of their own.
     """
-    rows = [row_cells(row, data=table.sees_data) for row in table.rows]
+    rows = [row_cells(row, data=table.sees_data, unseen=bool(table.unseen)) for row in table.rows]
     left = [[wrap_label(row[0]), *row[1:]] for row in [header(table), *rows]]
     methods = [row[0] for row in left]
-    labels = list(table.tasks.values())
-    numbers = [accuracy_cells(row) for row in table.rows]
+    labels = _task_labels(table)
+    numbers = [accuracy_cells(row, table.unseen) for row in table.rows]
     # One block first, then several; in each the longest headers that fit, cut if need be.
     attempts = [(left, len(labels), 1, [])]
     num_blocks = math.ceil(len(labels) / TASKS_A_BLOCK)
@@ -100,7 +109,15 @@ def shorten(labels: Sequence[str], width: int) -> list[str]:
 
 
 def _provenance(table: Table) -> str:
-    return f"Percent, 95% intervals over {table.num_images:,} test images; {made_of(table.runs)}"
+    text = f"Percent, 95% intervals over {table.num_images:,} test images; {made_of(table.runs)}"
+    if table.unseen:
+        num = f"{len(table.tasks)} task" + ("s" if len(table.tasks) > 1 else "")
+        text += (
+            f" Merged, and alpha chosen, on {num}; absolute and normalized are their means. "
+            f"{', '.join(table.unseen.values())}: unseen, with means of their own. The individual "
+            f"models of unseen tasks are their own."
+        )
+    return text
 
 
 def _published_block(table: Table) -> str:
