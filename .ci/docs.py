@@ -20,16 +20,16 @@ CODE = re.compile(r"^```.*?^```|^ {4}.*?$|`[^`\n]*`", re.M | re.S)
 
 
 def main() -> None:
-    bin = VENV / "bin"
+    programs = VENV / "bin"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     tools = project["optional-dependencies"]["docs"]
-    if not (bin / "pip").exists():
+    if not (programs / "pip").exists():
         run(sys.executable, "-m", "venv", VENV)
-    pip = [bin / "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+    pip = [programs / "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
     run(*pip, "--constraint", "constraints.txt", *tools)
     shutil.rmtree(PAGES, ignore_errors=True)
     stage(PAGES)
-    run(bin / "zensical", "build", "--clean", "--strict")
+    run(programs / "zensical", "build", "--clean", "--strict")
     print(f"Built {(ROOT / 'site' / 'index.html').relative_to(ROOT)}; it needs no server.")
 
 
@@ -39,7 +39,8 @@ def run(*command: str | Path) -> None:
 
 def stage(to: Path) -> None:
     """Copy README, all of docs/, and every file that a page links to, to their places in ``to``."""
-    left = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    docs = ROOT / "docs"
+    left = [ROOT / "README.md", docs / "site.css", *docs.rglob("*.md")]
     done = set()
     while left:
         path = left.pop()

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "reference"
 LEADERBOARD = ROOT / "results" / "leaderboard" / "leaderboard.csv"
 MADE = "<!-- Made by docs/reference_pages.py; edit what it reads, not this. -->\n"
+ENDS = ("", "_images_low", "_images_high")  # of a column's name: the mean, and its interval
 FEW = 6  # values of a list that a table shows one by one
 
 
@@ -45,7 +46,7 @@ def method(name: str, rows: list[Mapping[str, str]]) -> str:
     label, paper, seen = DESCRIBED["method"][0](content, path)
     function = getattr(methods, content["serve"]["_target_"].rpartition(".")[2])
     knobs = of_choice("method", name, (), "bench")
-    lines = [f"# {label}", "", f"`method={name}`. It sees {seen}.", "", *prose(path)]
+    lines = [f"# {label}", "", f"`method={name}`. What it sees: {seen}.", "", *prose(path)]
     if paper:
         lines += ["", "## Paper", "", linked(paper)]
     lines += ["", "## Settings", "", *table("", knobs), "", "## The function", ""]
@@ -60,30 +61,22 @@ def standing(rows: list[Mapping[str, str]]) -> Iterator[str]:
     if not rows:
         yield "It has no row in the [leaderboard](../../../results/leaderboard/README.md)."
         return
-    yield "Percent on eight embedded tasks, mean of three fine-tuning seeds, with the 95% interval over"
-    yield "test images ([leaderboard](../../../results/leaderboard/README.md)). The backbone is tiny."
+    yield "Percent on eight embedded tasks, mean of three fine-tuning seeds, with the 95% interval"
+    yield "over test images ([leaderboard](../../../results/leaderboard/README.md)). The backbone is"
+    yield "tiny."
     yield ""
     yield "| method | which gives | absolute | normalized | alpha |"
     yield "|-|-|-:|-:|-:|"
     for row in rows:
         low, high = (f"{float(row[f'alpha_{end}']):.2f}" for end in ("low", "high"))
-        yield "| " + " | ".join(
-            [
-                row["label"],
-                row["block"],
-                interval(row, "absolute"),
-                interval(row, "normalized"),
-                low if low == high else f"{low} to {high}",
-            ]
-        ) + " |"
+        alpha = low if low == high else f"{low} to {high}"
+        means = f"{interval(row, 'absolute')} | {interval(row, 'normalized')}"
+        yield f"| {row['label']} | {row['block']} | {means} | {alpha} |"
 
 
 def interval(row: Mapping[str, str], name: str) -> str:
-    mean, low, high = (100 * float(row[f"{name}{end}"]) for end in ("", *ENDS))
+    mean, low, high = (100 * float(row[f"{name}{end}"]) for end in ENDS)
     return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
-
-
-ENDS = ("_images_low", "_images_high")
 
 
 def leaderboard() -> dict[str, list[Mapping[str, str]]]:
@@ -129,7 +122,7 @@ def commands() -> str:
     """Return the page of all commands: what --help prints."""
     os.environ.pop("XDG_CACHE_HOME", None)  # --help says where the cache is on this machine
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = ["# Commands", "", "What `--help` prints. `--help KEY` says all that there is of a key."]
+    lines = ["# Commands", "", "What `--help` prints. `--help KEY` says all that is said of a key."]
     for program in project["scripts"]:
         name = program.removeprefix("tsv-")
         if (CONF / f"{name}.yaml").exists():
@@ -139,9 +132,13 @@ def commands() -> str:
 
 def configuration() -> str:
     """Return the page of all settings of commands, and of choices but methods and tasks."""
-    lines = ["# Configuration", "", "Every setting with its default, as in `conf/`, whose comments "]
-    lines[-1] += "these are. Methods have [pages of their own](methods/README.md), and so have"
-    lines += ["[tasks](tasks.md). How yamls fit together is in [conf/README.md](../../conf/README.md)."]
+    lines = [
+        "# Configuration",
+        "",
+        "Every setting with its default, as in `conf/`, whose comments these are. Methods have",
+        "[pages of their own](methods/README.md), and so have [tasks](tasks.md). How yamls fit",
+        "together is in [conf/README.md](../../conf/README.md).",
+    ]
     for path in sorted(CONF.glob("*.yaml")):
         name = f"tsv-{path.stem}" if path.stem != "launch" else "all commands"
         own = settings(path) if path.stem == "launch" else options_of(path)

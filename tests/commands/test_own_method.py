@@ -1,4 +1,4 @@
-"""The README's own method: its code, its yaml and its commands, run as they stand there."""
+"""The method of docs/own_method.md: its code, yaml and commands, run as they stand there."""
 
 import copy
 import os
@@ -25,7 +25,7 @@ from tsv_bench.models import zero_shot_heads
 from tsv_bench.models.accuracy import correct_images
 from tsv_bench.observation.statistics_file import StatisticsFile
 
-README_RUN = shlex.split(stand_ins.own_methods.command("tsv-bench"))
+PAGES_RUN = shlex.split(stand_ins.own_methods.command("tsv-bench"))
 ALONE = ["--config-dir", "my_conf", "method=my_method", *SMALL]
 
 
@@ -44,10 +44,10 @@ def console_script(folder, command, *arguments):
 
 @pytest.fixture(scope="module")
 def compared(fine_tuned, tmp_path_factory):
-    """(folder, what the README's comparison printed on two small tasks)."""
+    """(folder, what the page's comparison printed on two small tasks)."""
     folder = begin_from(fine_tuned, tmp_path_factory.mktemp("own"))
     stand_ins.own_methods.write(folder)
-    return folder, console_script(folder, "bench", *README_RUN, *SMALL).stdout
+    return folder, console_script(folder, "bench", *PAGES_RUN, *SMALL).stdout
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def forgotten(monkeypatch):
 
 
 def merged_directly(states, base, power):
-    """The README's rule called on each stacked matrix, the mean of what is none: no engine."""
+    """The page's rule called on each stacked matrix, the mean of what is none: no engine."""
     namespace = {}
     exec(stand_ins.own_methods.CODE, namespace)
     merged = {}

@@ -34,6 +34,7 @@ def imported(*folders):
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     trees = [ast.parse(path.read_text()) for path in files]
     names = {"tsv_bench", "shapes"}  # the latter is written by test_conftest
+    names.add("reference_pages")  # in docs/
     ours = names | {path.stem for path in files} | {path.parent.name for path in files}
     found = set()
     for node in (node for tree in trees for node in ast.walk(tree)):
@@ -48,9 +49,9 @@ def imported(*folders):
 
 
 def test_dependencies_are_what_the_package_imports():
-    # mergekit is run by benchmarks, in an environment of its own, lm-eval by users' own code; all
-    # and dev are of other extras.
-    others = ("all", "dev", "lm", "mergekit", *PLUGINS)
+    # mergekit is run by benchmarks and docs by make, in environments of their own, lm-eval by
+    # users' own code; all and dev are of other extras.
+    others = ("all", "dev", "docs", "lm", "mergekit", *PLUGINS)
     optional = [name for extra in EXTRAS if extra not in others for name in EXTRAS[extra]]
     assert set(map(canonical, PROJECT["dependencies"] + optional)) == imported("tsv_bench")
     assert EXTRAS["all"] == ["tsv_bench[bench,evolve,language,wandb]"]
@@ -83,7 +84,7 @@ def test_every_direct_dependency_has_its_version_in_constraints():
         if line and not line.startswith("#")
     ]
     assert len(pinned) == len(set(pinned))
-    assert set(map(canonical, OF_USERS + EXTRAS["dev"])) <= set(pinned)
+    assert set(map(canonical, OF_USERS + EXTRAS["dev"] + EXTRAS["docs"])) <= set(pinned)
 
 
 def test_there_is_one_version_number():

@@ -1,10 +1,10 @@
-"""A method of the user's own: the one of the README, in a folder outside the package."""
+"""A method of the user's own: the one of docs/own_method.md, in a folder outside the package."""
 
 import re
 from pathlib import Path
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-SECTION, SEEING = README.split("## Your own method")[1].split("\n## ")[0].split("\n### ")
+PAGE = (Path(__file__).parents[2] / "docs" / "own_method.md").read_text(encoding="utf-8")
+SECTION, SEEING = PAGE.split("\n## ")
 [CODE] = re.findall(r"^```python\n(.*?)^```", SECTION, re.M | re.S)
 [YAML] = re.findall(r"^```yaml\n(.*?)^```", SECTION, re.M | re.S)
 FILE, CONFIGURATION = "my_method.py", "my_conf/method/my_method.yaml"
@@ -12,7 +12,7 @@ assert f"`{FILE}`" in SECTION and f"`{CONFIGURATION}`" in SECTION
 
 
 def write(folder, code=CODE, yaml=YAML):
-    """The README's two files, or others in their places."""
+    """The page's two files, or others in their places."""
     for name, text in ((FILE, code), (CONFIGURATION, yaml)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -20,7 +20,7 @@ def write(folder, code=CODE, yaml=YAML):
 
 
 def write_one_that_sees(folder):
-    """The README's two files of a method that looks at data."""
+    """The page's two files of a method that looks at data."""
     [code] = re.findall(r"^```python\n(.*?)^```", SEEING, re.M | re.S)
     [yaml] = re.findall(r"^```yaml\n(.*?)^```", SEEING, re.M | re.S)
     assert "`by_inputs.py`" in SEEING and "`my_conf/method/by_inputs.yaml`" in SEEING
@@ -31,6 +31,6 @@ def write_one_that_sees(folder):
 
 
 def command(name):
-    """The arguments of the README's line for a command."""
+    """The arguments of the page's line for a command."""
     [line] = re.findall(rf"^    {name} (.*)$", SECTION, re.M)
     return line
