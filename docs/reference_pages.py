@@ -62,8 +62,8 @@ def standing(rows: list[Mapping[str, str]]) -> Iterator[str]:
         yield "It has no row in the [leaderboard](../../../results/leaderboard/README.md)."
         return
     yield "Percent on eight embedded tasks, mean of three fine-tuning seeds, with the 95% interval"
-    yield "over test images ([leaderboard](../../../results/leaderboard/README.md)). The backbone is"
-    yield "tiny."
+    yield "over test images ([leaderboard](../../../results/leaderboard/README.md)). The backbone"
+    yield "is tiny."
     yield ""
     yield "| method | which gives | absolute | normalized | alpha |"
     yield "|-|-|-:|-:|-:|"

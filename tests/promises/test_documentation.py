@@ -9,7 +9,7 @@ import reference_pages
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("benchmarks", "conf", "docs", "results", "tests")
+FOLDERS = ("benchmarks", "conf", "docs", "examples", "results", "tests")
 PAGES = [*ROOT.glob("*.md"), *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md"))]
 CODE = re.compile(r"^```.*?^```|^    .*?$|`[^`\n]*`", re.M | re.S)
 LINK = re.compile(r"\]\(<?([^)\s>]+)")
