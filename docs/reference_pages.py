@@ -9,6 +9,7 @@ import csv
 import inspect
 import os
 import re
+import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "reference"
 LEADERBOARD = ROOT / "results" / "leaderboard" / "leaderboard.csv"
 MADE = "<!-- Made by docs/reference_pages.py; edit what it reads, not this. -->\n"
+LONGEST = 100  # characters of a default
 ENDS = ("", "_images_low", "_images_high")  # of a column's name: the mean, and its interval
 FEW = 6  # values of a list that a table shows one by one
 
@@ -49,7 +51,7 @@ def method(name: str, rows: list[Mapping[str, str]]) -> str:
     lines = [f"# {label}", "", f"`method={name}`. What it sees: {seen}.", "", *prose(path)]
     if paper:
         lines += ["", "## Paper", "", linked(paper)]
-    lines += ["", "## Settings", "", *table("", knobs), "", "## The function", ""]
+    lines += ["", "## Settings", "", *table(knobs), "", "## The function", ""]
     source = Path(inspect.getsourcefile(inspect.unwrap(function))).relative_to(ROOT)
     lines += [f"[`{source}`](../../../{source})", "", escaped(inspect.getdoc(function) or "")]
     lines += ["", "## Here", "", *standing(rows)]
@@ -144,16 +146,16 @@ def configuration() -> str:
         own = settings(path) if path.stem == "launch" else options_of(path)
         shared = {s.key for s in settings(CONF / "launch.yaml")} if path.stem != "launch" else set()
         kept = [s for s in own if s.key not in shared and s.key != "hydra"]
-        lines += ["", f"## {name}", "", *table("", kept)]
+        lines += ["", f"## {name}", "", *table(kept)]
     for group in groups():
         if group in ("method", "task"):
             continue
         lines += ["", f"## {group}"]
         for name in options(group):
             path = CONF / group / f"{name}.yaml"
-            found = [s for s in settings(path) if s.comment]
+            found = options_of(path, f"{group}.")
             lines += ["", f"### {group}={name}", "", escaped(summary(path) or "No settings.")]
-            lines += ["", *table(f"{group}.", found)] if found else []
+            lines += ["", *table(found)] if found else []
     return "\n".join(lines)
 
 
@@ -171,11 +173,11 @@ def prose(path: Path) -> Iterator[str]:
         yield f"    {found[1]}" if found else escaped(line.removeprefix("#").strip())
 
 
-def table(prefix: str, found: list[Setting]) -> list[str]:
+def table(found: list[Setting]) -> list[str]:
     """Return settings as a table."""
     if not found:
         return ["None."]
-    rows = [f"| `{prefix}{s.key}` | {default(s.value)} | {cell(s.comment)} |" for s in found]
+    rows = [f"| `{s.key}` | {default(s.value)} | {cell(s.comment)} |" for s in found]
     return ["| key | default | meaning |", "|-|-|-|", *rows]
 
 
@@ -186,6 +188,7 @@ def default(value: str) -> str:
         listed = None
     if isinstance(listed, list) and len(listed) > FEW:
         return f"{len(listed)} values, {listed[0]:.3g} to {listed[-1]:.3g}"
+    value = textwrap.shorten(value.removeprefix(">-"), LONGEST, placeholder=" ...")
     return f"`{value}`".replace("|", "\\|") if value else ""
 
 
