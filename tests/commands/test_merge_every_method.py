@@ -85,5 +85,5 @@ def test_a_method_that_learns_is_refused_and_named_to_the_command_that_runs_it(n
     assert done.code == 1 and not (tmp_path / "out.safetensors").exists()
     expected = f"which tsv-merge has not. Run it with: tsv-bench method={name}"
     if name == "merge3":  # another command can be asked
-        expected = "give the command that does, as in score='my_eval {model}', or run tsv-bench"
+        expected = "as in score='my_eval {model}', or run it on images: tsv-bench method=merge3"
     assert expected in done.err

@@ -48,7 +48,10 @@ def test_a_report_beside_damaged_files_is_that_of_the_others(folder):
     assert result.code == 0 and "Traceback" not in result.err
     assert result.err.count("skipped: ") == len(odd)
     for name in ("table.md", "table.csv", "table.tex", "figures.md"):
-        texts = [(folder / place / name).read_text() for place in ("expected", "report")]
+        texts = [
+            (folder / place / name).read_text().replace(f"paths.report={place}", "")
+            for place in ("expected", "report")
+        ]
         assert texts[0] == texts[1], name
     assert {p for p in folder.rglob("*") if "report" not in p.parts} == before
     assert {p.parent for p in folder.parent.rglob("*outside*")} == set()

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ def tsv(folder, command, *arguments):
     out, err, code = io.StringIO(), io.StringIO(), 0
     argv, threads, root = sys.argv, torch.get_num_threads(), logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    path, modules = sys.path[:], set(sys.modules)
     sys.argv = [f"tsv-{command}", *arguments]
     try:
         with (
@@ -76,6 +78,10 @@ def tsv(folder, command, *arguments):
         code = exit.code or 0
     finally:
         sys.argv, root.handlers[:], root.level = argv, handlers, level
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:  # a method of the folder's own
+            if str(getattr(sys.modules[name], "__file__", None)).startswith(f"{folder}{os.sep}"):
+                del sys.modules[name]
         torch.set_num_threads(threads)
     return Result(code, out.getvalue(), err.getvalue())
 

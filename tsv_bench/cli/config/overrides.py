@@ -80,8 +80,9 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
             "tsv-bench takes no base=: the backbones of its suites have no instruction tuning. "
             "Language models are merged by: tsv-merge method=lata base=..."
         )
-    if of_hydra:
-        composed(config_name, [override.input_line for override in of_hydra])
+    if of_hydra:  # with an experiment, which may choose another sweeper
+        first = combinations(chosen, set(), own)[0]
+        composed(config_name, [*first, *(override.input_line for override in of_hydra)], own)
     parents = {override.key_or_group.split(".")[0] for override in keys}
     for lines in combinations(chosen, parents, own) if keys else ():
         known = composed(config_name, lines, own)
