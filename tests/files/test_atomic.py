@@ -102,6 +102,13 @@ def test_what_a_killed_process_left_is_removed_and_what_others_hold_is_not(tmp_p
     assert sorted(path.name for path in folder.iterdir()) == ["file", "said"]
 
 
+def test_an_empty_one_goes_without_a_word(tmp_path, caplog):
+    """Its owner may be alive, and about to hold it."""
+    (tmp_path / ".a.0123abcd.tmp").mkdir()
+    replace_atomically(tmp_path / "a", lambda path: path.write_text("new"))
+    assert [p.name for p in tmp_path.iterdir()] == ["a"] and not caplog.records
+
+
 def test_what_others_have_named_so_is_left_alone(tmp_path):
     names = [".a.tmp", ".a.12345678", "a.12345678.tmp", ".a.1234567g.tmp"]
     for name in names:

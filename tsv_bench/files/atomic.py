@@ -113,6 +113,9 @@ def sweep(folder: Path) -> None:
             if temporary.suffix == ".claim":
                 temporary.unlink()
                 continue
+            if temporary.is_dir() and not any(temporary.iterdir()):
+                temporary.rmdir()  # perhaps of a process that is alive, and makes another one
+                continue
             if output := undo(temporary):
                 log.warning(f"{output} was being replaced by a process that was killed: restored")
             # Versions before this one wrote into a hidden file.
