@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from tsv_bench import merging, methods
 from tsv_bench.files import sha256
 from tsv_bench.files.atomic import sweep
-from tsv_bench.signals import ended_by_signals
+from tsv_bench.process.signals import ended_by_signals
 
 ALPHAS = (0.5, 1.0)
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

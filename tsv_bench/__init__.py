@@ -9,18 +9,13 @@ tsv-merge takes the same path from files to files, by ``merging`` in place of ``
 
 From the bottom up; a package imports only from packages above it in this list:
 
-    cores          how many cores this process may use
+    process        cores it may use, extras that are installed, signals that end it
+    wording        columns, escapes, nearest names, commands to paste
     files          files whole or not there; hashes, stamps, free space
     provenance     commit, versions, machine and memory behind a number
     scores         counts of correct images, accuracies, normalized accuracies
-    escaping       names that become file names; what each format needs escaped
-    columns        text in aligned columns
-    spelling       the nearest right name to a misspelt one
     faces          packages whose names are imported when they are wanted
-    extras         optional packages, and what to say where one is not installed
-    signals        signals that ask a process to end
     bars           progress bars, and the lines that they are in a file
-    suggested      commands that messages suggest, with the choices of the running one
     linalg         matrices only: singular vectors, polar factors
     task_vectors   named layers, read and merged one at a time
     methods        what tasks are served, entrywise or matrixwise, learned, evolved, routed, ...

@@ -11,10 +11,10 @@ import torch
 from made_up.hub_data import encoded, hub_data, image, write_folders, write_parquet
 from torchvision.transforms.v2 import functional
 
-from tsv_bench.cores import num_cores
 from tsv_bench.data import cache, hub, load_split, pixels
 from tsv_bench.data.pixels import Undecoded
 from tsv_bench.data.task import SPLITS
+from tsv_bench.process.cores import num_cores
 
 SIZES = {"train": 30, "test": 8}
 NUM_IMAGES = {"train": 27, "val": 3, "test": 8}

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 import tsv_bench
-from tsv_bench import extras
+from tsv_bench.process import extras
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

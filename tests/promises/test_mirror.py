@@ -18,7 +18,7 @@ TESTED_IN = {
     "benchmark/test_evaluate.py": "benchmark.validate",
     "benchmark/test_route.py": "methods.routed.routed_vector",
     "checkpoints/test_on_demand.py": "checkpoints.checkpoint",
-    "cli/typed/test_repeated.py": "suggested",
+    "cli/typed/test_repeated.py": "wording.suggested",
     "commands/test_analyze.py": "analysis.records cli.analyze cli.work.analyze",
     "cli/work/test_in_memory.py": "cli.work.named_method",
     "commands/test_bench.py": "cli.bench cli.launch cli.finetune cli.report "
@@ -60,7 +60,7 @@ TESTED_IN = {
     "report/test_tracking.py": "benchmark.weights",
     "report/text/test_paper.py": "report.text.sheet report.text.numbers",
     "report/text/test_render.py": "report.text.runs report.text.csv_records report.text.layouts "
-    "report.write_report columns",
+    "report.write_report wording.columns",
     "state_dicts/entries/test_agree.py": "state_dicts.entries.choices state_dicts.entries.pairing "
     "state_dicts.entries.ties state_dicts.entries.views",
     "state_dicts/entries/test_quantized.py": "state_dicts.entries.kinds",

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from tsv_bench.analysis.measures import Layer, Matrix, energy_shares
-from tsv_bench.columns import align
 from tsv_bench.task_vectors.places import Place, place_of
+from tsv_bench.wording.columns import align
 
 PIECES = ("q", "k", "v")  # the three matrices that split_qkv makes of a fused projection
 

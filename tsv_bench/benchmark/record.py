@@ -32,7 +32,6 @@ from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.source import Source, task_settings
 from tsv_bench.data import SPLITS, Split, Task
 from tsv_bench.data.corruptions.corrupted import Corruptions
-from tsv_bench.escaping import check_name, visible
 from tsv_bench.files import check_room
 from tsv_bench.methods.forms import Served
 from tsv_bench.methods.method import Method
@@ -43,6 +42,7 @@ from tsv_bench.scores import score
 from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.steps.unfinished import Unfinished
 from tsv_bench.task_vectors.task_vector import Weights
+from tsv_bench.wording.escaping import check_name, visible
 
 log = logging.getLogger(__name__)
 

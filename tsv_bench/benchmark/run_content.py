@@ -9,7 +9,7 @@ from reprlib import repr as short  # a damaged value may be of any size
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from tsv_bench.escaping import check_line, check_name
+from tsv_bench.wording.escaping import check_line, check_name
 
 FRACTIONS = {"accuracy", "absolute", "normalizer", "share"}  # at most 1
 LARGEST = 2**53  # of the other numbers: floats hold all whole numbers up to it

@@ -14,10 +14,10 @@ import numpy as np
 
 from tsv_bench.benchmark.beyond.records import Corrupted, Unseen
 from tsv_bench.benchmark.run_content import FILE_NAMES, check_agreement, check_fields
-from tsv_bench.escaping import check_name, visible
 from tsv_bench.files import read_small, replace_atomically, replace_text
 from tsv_bench.files.content import MOST_BYTES
 from tsv_bench.scores import Score
+from tsv_bench.wording.escaping import check_name, visible
 
 log = logging.getLogger(__name__)
 

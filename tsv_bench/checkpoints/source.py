@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from tsv_bench import hub, suggested
+from tsv_bench import hub
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.image_tower import image_tower
 from tsv_bench.checkpoints.pickled_heads import pickled_by
@@ -21,6 +21,7 @@ from tsv_bench.state_dicts.adapters.config import CONFIG_FILE
 from tsv_bench.state_dicts.adapters.inputs import no_network
 from tsv_bench.state_dicts.integrity import content_hash
 from tsv_bench.state_dicts.state_dict import open_state_dict
+from tsv_bench.wording import suggested
 
 GENERATIONS = ("original", "fixed", "other")
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")

@@ -4,9 +4,9 @@ from omegaconf import DictConfig
 
 from tsv_bench.cli.config.checkpoint_files import check_cache, check_there, checkpoint_paths
 from tsv_bench.cli.launch import command
-from tsv_bench.extras import check_installed
 from tsv_bench.methods.knobs import check_switch
 from tsv_bench.methods.ranks import check_rank_fraction
+from tsv_bench.process.extras import check_installed
 
 EXAMPLE = (
     "tsv-analyze pretrained=base.safetensors finetuned='{cars: cars.pt, dtd: dtd.pt}' "

@@ -3,13 +3,13 @@
 from hydra import compose
 from omegaconf import DictConfig
 
-from tsv_bench import suggested
 from tsv_bench.cli.config.tasks import make_tasks
 from tsv_bench.cli.launch import command, expand_home
 from tsv_bench.cli.own.backbone import check_backbone
 from tsv_bench.cli.typed.repeated import repeating
 from tsv_bench.cli.typed.several import asked
 from tsv_bench.methods.knobs import check_switch
+from tsv_bench.wording import suggested
 
 
 def check(config: DictConfig) -> None:

@@ -35,9 +35,9 @@ from tsv_bench.cli.typed.recipe import with_recipe
 from tsv_bench.cli.typed.repeated import of_job, repeating
 from tsv_bench.cli.typed.several import first_of_several
 from tsv_bench.cli.work.machine import check_threads
-from tsv_bench.extras import check_installed
 from tsv_bench.methods.knobs import check_switch
-from tsv_bench.signals import ended_by_signals, said_of, signal_of
+from tsv_bench.process.extras import check_installed
+from tsv_bench.process.signals import ended_by_signals, said_of, signal_of
 
 SPINS = "500"  # of a thread that waits, about 10 microseconds
 

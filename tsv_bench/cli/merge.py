@@ -16,11 +16,11 @@ from tsv_bench.cli.config.method_yaml import Described, described
 from tsv_bench.cli.config.scales import check_scales
 from tsv_bench.cli.launch import command, plain
 from tsv_bench.cli.scoring import check_scoring
-from tsv_bench.extras import check_installed
 from tsv_bench.files.ahead import hashed_ahead
 from tsv_bench.merging.arguments import check_dtype
 from tsv_bench.methods.knobs import check_switch
 from tsv_bench.methods.needs import takes_pretrained
+from tsv_bench.process.extras import check_installed
 from tsv_bench.task_vectors.kinds import KINDS
 
 FORMATS = (".png", ".svg")  # of the figure

@@ -2,8 +2,8 @@
 
 from omegaconf import DictConfig
 
-from tsv_bench import suggested
 from tsv_bench.cli.config.method_yaml import Described
+from tsv_bench.wording import suggested
 
 ASKED = ("tsv_bench.methods.merge3",)  # methods that take an `Examiner` as their bench
 

@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 from tsv_bench.cli.config.search_path import options
 from tsv_bench.cli.launch import command
 from tsv_bench.data.image_folder import ImageFolder
-from tsv_bench.escaping import check_name
 from tsv_bench.methods.knobs import check_switch
+from tsv_bench.wording.escaping import check_name
 
 EXAMPLE = "tsv-task pics name=birds"
 

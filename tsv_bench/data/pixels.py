@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from tsv_bench import bars
-from tsv_bench.cores import num_cores
 from tsv_bench.files import replace_atomically, sha256
+from tsv_bench.process.cores import num_cores
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tsv_bench.escaping import check_line, check_name
+from tsv_bench.wording.escaping import check_line, check_name
 
 SPLITS = ("train", "val", "test")
 

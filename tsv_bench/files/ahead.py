@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tsv_bench.cores import num_cores
 from tsv_bench.files.content import Stamp
+from tsv_bench.process.cores import num_cores
 
 if TYPE_CHECKING:
     from hashlib import _Hash

@@ -5,11 +5,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tsv_bench import bars, suggested
+from tsv_bench import bars
 from tsv_bench.files import leased
 from tsv_bench.hub.cache import Repository, intact, size
 from tsv_bench.hub.download import download, link, list_files
 from tsv_bench.hub.listing import File
+from tsv_bench.wording import suggested
 
 KINDS = ("dataset", "model")
 NUM_SHOWN = 8  # files in a message

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tsv_bench.columns import align
 from tsv_bench.linalg.svd import truncated_svd
 from tsv_bench.merging.outputs import Metadata
 from tsv_bench.methods.forms import Served
@@ -25,6 +24,7 @@ from tsv_bench.state_dicts.writer import Shards, StateDictWriter
 from tsv_bench.task_vectors.lazy import LazyMapping
 from tsv_bench.task_vectors.streaming import stream
 from tsv_bench.task_vectors.task_vector import is_changed
+from tsv_bench.wording.columns import align
 
 WEIGHTS = ADAPTER_FILES[0]
 

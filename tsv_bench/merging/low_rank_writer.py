@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from tsv_bench.columns import align
 from tsv_bench.linalg.precision import all_finite
 from tsv_bench.merging.outputs import Metadata
 from tsv_bench.methods.forms import Served
@@ -25,6 +24,7 @@ from tsv_bench.state_dicts.low_rank import (
 from tsv_bench.state_dicts.writer import Shards, StateDictWriter
 from tsv_bench.task_vectors.lazy import LazyMapping
 from tsv_bench.task_vectors.task_vector import is_changed
+from tsv_bench.wording.columns import align
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tsv_bench.columns import align
 from tsv_bench.merging.dense_writer import DenseWriter, copies
 from tsv_bench.merging.outputs import Metadata
 from tsv_bench.methods.forms import Masked, Served
@@ -23,6 +22,7 @@ from tsv_bench.state_dicts.low_rank import PRECISIONS, weights_hash
 from tsv_bench.state_dicts.masked import KEY_MASKED, SHARED_FILE, MaskContents
 from tsv_bench.state_dicts.writer import MADE_BY, Shards, StateDictWriter
 from tsv_bench.task_vectors.task_vector import is_changed
+from tsv_bench.wording.columns import align
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The table of how a method has weighted blocks."""
 
-from tsv_bench.columns import align
 from tsv_bench.methods.entrywise.lata_published import Weighting
+from tsv_bench.wording.columns import align
 
 
 def render_weighting(weighting: Weighting) -> str:

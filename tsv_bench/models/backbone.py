@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tsv_bench.escaping import check_name
 from tsv_bench.models.quick_import import open_clip, torchvision
+from tsv_bench.wording.escaping import check_name
 
 
 @dataclass(frozen=True, kw_only=True)

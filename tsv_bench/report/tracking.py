@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from tsv_bench.benchmark.runs import Run
 from tsv_bench.benchmark.weights import how_made
-from tsv_bench.extras import check_installed
+from tsv_bench.process.extras import check_installed
 
 logger = logging.getLogger(__name__)
 

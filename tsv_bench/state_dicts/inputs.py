@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from tsv_bench.escaping import check_name
 from tsv_bench.files.content import repeated
 from tsv_bench.state_dicts.adapters.adapted import as_whole, open_checkpoint
 from tsv_bench.state_dicts.adapters.adapter import is_adapter
@@ -27,6 +26,7 @@ from tsv_bench.state_dicts.open_vectors import cache_key, open_task_vector
 from tsv_bench.state_dicts.state_dict import CachedReads, StateDict
 from tsv_bench.task_vectors.lazy import LazyMapping
 from tsv_bench.task_vectors.task_vector import TaskVector, infinite_alike, is_changed
+from tsv_bench.wording.escaping import check_name
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import pytest
 
 from tsv_bench.cli.sweep.elsewhere import SUBMITIT, Home, at_home, is_queued_again
 from tsv_bench.cli.sweep.records import write_jobs
-from tsv_bench.signals import Ended
+from tsv_bench.process.signals import Ended
 
 
 @pytest.fixture

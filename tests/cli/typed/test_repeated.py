@@ -4,9 +4,9 @@ import shlex
 
 import pytest
 
-from tsv_bench import suggested
 from tsv_bench.cli.config.overrides import checked
 from tsv_bench.cli.typed.repeated import repeated, repeating
+from tsv_bench.wording import suggested
 
 INDIVIDUAL = ("tsv-bench", "method=individual")
 # What was typed -> what is suggested -> what it then is.

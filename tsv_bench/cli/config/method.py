@@ -17,7 +17,7 @@ from tsv_bench.cli.config.method_yaml import WITH_BASE, described, find_function
 from tsv_bench.cli.config.search_path import options
 from tsv_bench.methods.method import Choice, Method
 from tsv_bench.methods.needs import PRETRAINED, SHOWN, takes_pretrained
-from tsv_bench.spelling import nearest
+from tsv_bench.wording.spelling import nearest
 
 CHOOSE = {"knob", "candidates", "default", "serve"}
 

@@ -12,10 +12,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
-from tsv_bench.escaping import check_line, check_name
 from tsv_bench.methods.knobs import check_alphas, check_num_tasks
 from tsv_bench.methods.needs import KEYS, Needs, needs_of
-from tsv_bench.spelling import nearest
+from tsv_bench.wording.escaping import check_line, check_name
+from tsv_bench.wording.spelling import nearest
 
 PACKAGED = "tsv_bench."
 REQUIRED = ("name", "label", "alphas", "serve")

@@ -6,11 +6,12 @@ from dataclasses import replace
 from hydra.utils import get_class, get_method
 from omegaconf import DictConfig
 
-from tsv_bench import hub, suggested
+from tsv_bench import hub
 from tsv_bench.cli.config import objects
 from tsv_bench.cli.config.tasks import make_tasks
 from tsv_bench.cli.launch import plain
 from tsv_bench.models import clip_needs, load_clip, load_open_clip, open_clip_needs
+from tsv_bench.wording import suggested
 
 # For each loader of a backbone, the function that tells what it reads from the hub. Others read
 # nothing.

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from tsv_bench import suggested
 from tsv_bench.benchmark import published
 from tsv_bench.benchmark.normalizer import find_normalizer, serves_own_models
 from tsv_bench.data.task import Task
+from tsv_bench.wording import suggested
 
 if TYPE_CHECKING:  # they take torch
     from tsv_bench.benchmark.evaluate import Accuracies

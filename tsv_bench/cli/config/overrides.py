@@ -33,7 +33,7 @@ from tsv_bench.cli.typed.command_line import (
     taken_groups,
 )
 from tsv_bench.cli.typed.quoting import is_swept, readable
-from tsv_bench.spelling import nearest
+from tsv_bench.wording.spelling import nearest
 
 MOST_NAMED = 6  # settings in a message
 

@@ -7,7 +7,7 @@ import tsv_bench
 from tsv_bench.cli.config.search_path import groups, options, own_folders
 from tsv_bench.cli.help.choices import choices_page, lists
 from tsv_bench.cli.help.page import help_page
-from tsv_bench.spelling import nearest
+from tsv_bench.wording.spelling import nearest
 
 
 def answer(config_name: str, arguments: Sequence[str]) -> str | None:

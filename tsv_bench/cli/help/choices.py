@@ -12,8 +12,8 @@ import yaml
 from tsv_bench.cli.config.search_path import CONF, groups, options
 from tsv_bench.cli.help.comments import summary
 from tsv_bench.cli.help.page import plural
-from tsv_bench.columns import align
 from tsv_bench.methods.needs import needs_of
+from tsv_bench.wording.columns import align
 
 
 def lists() -> dict[str, str]:

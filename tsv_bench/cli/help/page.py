@@ -13,7 +13,7 @@ from tsv_bench.cli.config.method_yaml import NOT_KNOBS
 from tsv_bench.cli.config.search_path import CONF, options
 from tsv_bench.cli.help.comments import Setting, examples, groups, settings, summary
 from tsv_bench.methods.needs import KEYS
-from tsv_bench.spelling import nearest
+from tsv_bench.wording.spelling import nearest
 
 WIDTH = 100
 LEFT, LONGEST = 28, 40  # characters: of the column beside comments, and of a default

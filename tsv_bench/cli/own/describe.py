@@ -8,11 +8,11 @@ import yaml
 from tsv_bench.cli.config.search_path import CONF
 from tsv_bench.cli.own.task import TASK
 from tsv_bench.cli.printing import show
-from tsv_bench.columns import align
 from tsv_bench.data import Task
 from tsv_bench.data.image_folder import ImageFolder
 from tsv_bench.files import replace_text
 from tsv_bench.models import load_mini
+from tsv_bench.wording.columns import align
 
 HEADER = ("folder", "in prompts", "train", "val", "test")
 NUM_SHOWN = 40  # classes

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tsv_bench.spelling import nearest
+from tsv_bench.wording.spelling import nearest
 
 TASK = "tsv_bench.data.Task"
 IMAGE_FOLDER = "tsv_bench.data.image_folder.ImageFolder"

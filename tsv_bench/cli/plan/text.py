@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from tsv_bench import hub, suggested
+from tsv_bench import hub
 from tsv_bench.cli.plan.cells import Planned, planned
 from tsv_bench.cli.plan.seconds import Seconds, readable
 from tsv_bench.cli.printing import show
 from tsv_bench.cli.work.machine import set_up_machine
-from tsv_bench.columns import align
+from tsv_bench.wording import suggested
+from tsv_bench.wording.columns import align
 
 HEADER = ("backbone", "suite", "method", "seed", "state", "images", "about")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tsv_bench
 from tsv_bench.cli.sweep.records import JOBS
-from tsv_bench.signals import ended_by_signals, signal_of
+from tsv_bench.process.signals import ended_by_signals, signal_of
 
 SUBMITIT = "hydra_plugins.hydra_submitit_launcher."
 

@@ -17,7 +17,7 @@ from tsv_bench.cli.sweep.jobs import task_overrides
 from tsv_bench.cli.sweep.log_file import logged_to
 from tsv_bench.cli.sweep.records import Record, read_jobs, varying, write_record
 from tsv_bench.cli.typed.mistakes import full_errors, message_of
-from tsv_bench.signals import said_of
+from tsv_bench.process.signals import said_of
 
 
 class JobFailed(Exception):

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import yaml
 
 from tsv_bench.cli.config.search_path import CONF
-from tsv_bench.spelling import nearest
+from tsv_bench.wording.spelling import nearest
 
 # Options of Hydra's groups -> the extra that brings their plugin.
 EXTRAS = {

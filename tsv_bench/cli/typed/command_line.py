@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import Override
 from tsv_bench.cli.config.search_path import CONF, groups, options
 from tsv_bench.cli.help.choices import lists
 from tsv_bench.cli.help.comments import groups as groups_of
-from tsv_bench.spelling import nearest
+from tsv_bench.wording.spelling import nearest
 
 PLACES = ("suite.tasks", "tasks")  # where a group is chosen from by task@PLACE=
 

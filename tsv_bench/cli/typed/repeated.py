@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tsv_bench import suggested
 from tsv_bench.cli.config.search_path import CONF
 from tsv_bench.cli.help.comments import groups, settings
+from tsv_bench.wording import suggested
 
 LEFT = ("overwrite", "check", "plan", "progress", "layout", "tracker", "html", "compare")
 SWEEP = "--multirun"

@@ -15,15 +15,15 @@ from tsv_bench import bars
 from tsv_bench.cli.config.overrides import checked, composed
 from tsv_bench.cli.config.search_path import options
 from tsv_bench.cli.work.in_memory import Checkpoint
-from tsv_bench.extras import check_installed
 from tsv_bench.methods.knobs import check_choice, is_number
+from tsv_bench.process.extras import check_installed
 from tsv_bench.scores import Score, score
-from tsv_bench.spelling import nearest
 from tsv_bench.state_dicts.adapters.adapted import open_checkpoint
 from tsv_bench.state_dicts.entries.given import given_state_dict
 from tsv_bench.state_dicts.entries.quantized import check_unscaled
 from tsv_bench.task_vectors.lazy import LazyMapping, LazyVector, as_lazy
 from tsv_bench.task_vectors.task_vector import TaskVector
+from tsv_bench.wording.spelling import nearest
 
 if TYPE_CHECKING:
     from tsv_bench.models import Backbone

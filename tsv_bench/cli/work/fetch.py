@@ -8,11 +8,11 @@ from omegaconf import DictConfig
 from tsv_bench import hub
 from tsv_bench.cli.config.needs import lacking, needs_of, refuse_lacking
 from tsv_bench.cli.config.tasks import make_tasks
-from tsv_bench.columns import align
 from tsv_bench.data import SPLITS
 from tsv_bench.data.cache import bytes_per_image, in_files
 from tsv_bench.files import check_room
 from tsv_bench.models.quick_import import open_clip
+from tsv_bench.wording.columns import align
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from tsv_bench.cores import num_cores
+from tsv_bench.process.cores import num_cores
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.method_yaml import Described, described
 from tsv_bench.cli.config.search_path import CONF, options
 from tsv_bench.methods.method import Method
-from tsv_bench.spelling import nearest
+from tsv_bench.wording.spelling import nearest
 
 
 def named_method(name: str, knobs: Mapping[str, Any]) -> tuple[Method, Described]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from tsv_bench.columns import align
 from tsv_bench.methods.served import unseen
 from tsv_bench.task_vectors.lazy import LazyMapping, LazyVector
+from tsv_bench.wording.columns import align
 
 # Number of axes of a layer that is no matrix -> what its kind is called.
 KINDS = {0: "scalars", 1: "vectors", 2: "2-D layers", 3: "3-D layers", 4: "4-D layers"}

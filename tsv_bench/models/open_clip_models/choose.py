@@ -10,8 +10,8 @@ from typing import Any
 from tsv_bench import hub
 from tsv_bench.models.open_clip_models.preprocessing import CONFIG, check_names
 from tsv_bench.models.quick_import import open_clip
-from tsv_bench.spelling import nearest
 from tsv_bench.state_dicts.state_dict import SUFFIXES
+from tsv_bench.wording.spelling import nearest
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "*.model", "vocab.txt", "config.json")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tsv_bench.models.quick_import import open_clip
-from tsv_bench.spelling import nearest
+from tsv_bench.wording.spelling import nearest
 
 CONFIG = "open_clip_config.json"  # in the folders that open_clip writes, beside the weights
 CHOICES = {"interpolation": ("bicubic", "bilinear"), "resize_mode": ("shortest", "squash")}

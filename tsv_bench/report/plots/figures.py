@@ -8,11 +8,11 @@ from urllib.parse import quote
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from tsv_bench.escaping import check_name, escape_markdown
 from tsv_bench.files import replace_text
 from tsv_bench.report.plots import accuracies, alphas, radar, ranks, rounds, searches, sizes
 from tsv_bench.report.plots.style import STYLE, NothingToPlot, save_figure
 from tsv_bench.report.tables.table import Table
+from tsv_bench.wording.escaping import check_name, escape_markdown
 
 # name -> (function that draws it, function that captions it); NothingToPlot leaves it out.
 FAMILIES = {

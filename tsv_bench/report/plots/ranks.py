@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from tsv_bench import suggested
 from tsv_bench.report.plots.style import COLORS, GREY, PERCENT, NothingToPlot, clean, new_figure
 from tsv_bench.report.tables.rank_curves import SHARE, Kept, RankCurve, rank_curves
 from tsv_bench.report.tables.table import Table
+from tsv_bench.wording import suggested
 
 SWEPT = "method.rank_fraction=0.01,0.02,0.05,0.1,0.2,0.5"  # a rank study
 

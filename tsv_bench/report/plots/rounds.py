@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tsv_bench import suggested
 from tsv_bench.benchmark.runs import Run
 from tsv_bench.report.plots.style import (
     GREY,
@@ -24,6 +23,7 @@ from tsv_bench.report.plots.style import (
 )
 from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.table import Table
+from tsv_bench.wording import suggested
 
 NAME = "rounds"  # in the details of a Run
 LINES = {  # methods whose validation accuracy is a line: its style

@@ -10,9 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tsv_bench import suggested
 from tsv_bench.benchmark.runs import Run
-from tsv_bench.escaping import visible
 from tsv_bench.report.plots.style import (
     GREY,
     PERCENT,
@@ -22,6 +20,8 @@ from tsv_bench.report.plots.style import (
     new_figure,
 )
 from tsv_bench.report.tables.table import Table
+from tsv_bench.wording import suggested
+from tsv_bench.wording.escaping import visible
 
 NAME = "merge3"  # in the details of a Run
 MAX_ROWS, MAX_POINTS = 49, 10_000  # that are drawn

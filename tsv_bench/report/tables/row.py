@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tsv_bench import suggested
 from tsv_bench.benchmark.published import Figure, is_published
 from tsv_bench.benchmark.runs import Run
-from tsv_bench.escaping import visible
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.statistics import Estimate, Interval
+from tsv_bench.wording import suggested
+from tsv_bench.wording.escaping import visible
 
 # Stages whose results all methods use: whichever method runs first pays for the others.
 SHARED_STAGES = ("data", "checkpoints")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from tsv_bench.report.tables.row import as_yaml
 from tsv_bench.report.tables.table import RowKey, Seeds
-from tsv_bench.spelling import nearest
+from tsv_bench.wording.spelling import nearest
 
 
 def find_row(text: str, tables: Mapping[str, Mapping[RowKey, Seeds]]) -> dict[str, RowKey]:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from itertools import count, product
 from pathlib import Path
 
-from tsv_bench import suggested
 from tsv_bench.benchmark.doubts import doubts_of
 from tsv_bench.benchmark.runs import Run, find_runs, load_correct
-from tsv_bench.escaping import visible
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.beside_published import beside_published, has_published, source_notes
 from tsv_bench.report.tables.edges import note_edges
@@ -24,6 +22,8 @@ from tsv_bench.report.tables.notes import (
 )
 from tsv_bench.report.tables.row import Evaluated, Row, build_row, row_labels, unit_of
 from tsv_bench.report.tables.statistics import Estimate
+from tsv_bench.wording import suggested
+from tsv_bench.wording.escaping import visible
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from tsv_bench.benchmark import published
-from tsv_bench.escaping import escape_csv
 from tsv_bench.report.tables.edges import alpha_at_edge
 from tsv_bench.report.tables.generalization import unseen_accuracy, unseen_intervals
 from tsv_bench.report.tables.row import Row
 from tsv_bench.report.tables.statistics import Estimate, Interval
 from tsv_bench.report.tables.table import Table
+from tsv_bench.wording.escaping import escape_csv
 
 
 def to_csv(records: Sequence[dict[str, Any]], first: Sequence[str] = ()) -> str:

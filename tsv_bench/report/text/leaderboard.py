@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from tsv_bench.benchmark import published
 from tsv_bench.benchmark.runs import DATA_KINDS, Run
-from tsv_bench.escaping import visible
 from tsv_bench.report.tables.edges import EDGE, chosen_for_suite, is_at_edge, knob_candidates
 from tsv_bench.report.tables.orderings import (
     ALL_PERMUTATIONS_OF,
@@ -26,6 +25,7 @@ from tsv_bench.report.tables.table import Table
 from tsv_bench.report.text.csv_records import row_record, to_csv
 from tsv_bench.report.text.numbers import alpha_text, made_of, percent, signed
 from tsv_bench.report.text.sheet import Sheet
+from tsv_bench.wording.escaping import visible
 
 SERVED = {
     "one": "one model for all tasks",

@@ -11,7 +11,6 @@ Text has percent; csv is data and keeps fractions. The layouts:
 
 from collections.abc import Sequence
 
-from tsv_bench.columns import align_within
 from tsv_bench.report.tables.table import Table
 from tsv_bench.report.text.corrupted import corrupted_sheet
 from tsv_bench.report.text.csv_records import row_record, to_csv
@@ -20,6 +19,7 @@ from tsv_bench.report.text.leaderboard import leaderboard_csv, leaderboard_sheet
 from tsv_bench.report.text.paper import blocks, build_grids, paper_csv, paper_sheet
 from tsv_bench.report.text.runs import runs_parts, runs_sheet
 from tsv_bench.report.text.sheet import Sheet, latex, markdown, notes, terminal, wrap, wrap_label
+from tsv_bench.wording.columns import align_within
 
 
 def make_sheets(tables: Sequence[Table], layout: str = "runs") -> list[Sheet]:

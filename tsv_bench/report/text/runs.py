@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from tsv_bench.columns import align, align_within, widest
 from tsv_bench.report.tables.table import Comparison, Table
 from tsv_bench.report.text.numbers import (
     PUBLISHED_COLUMNS,
@@ -15,6 +14,7 @@ from tsv_bench.report.text.numbers import (
     signed,
 )
 from tsv_bench.report.text.sheet import LABEL_WIDTH, Sheet, notes, wrap, wrap_label
+from tsv_bench.wording.columns import align, align_within, widest
 
 NUMBERS = ("absolute", "normalized", "alpha", "sec")
 UNSEEN = ("unseen", "unseen normalized")  # where some tasks were not merged

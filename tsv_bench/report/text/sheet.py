@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tsv_bench.columns import align_within
-from tsv_bench.escaping import escape_markdown
+from tsv_bench.wording.columns import align_within
+from tsv_bench.wording.escaping import escape_markdown
 
 NUMBER = re.compile(r"[+-]?\d")
 LABEL_WIDTH = 28  # characters; longer texts of the first column continue on the next line

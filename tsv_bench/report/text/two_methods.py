@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tsv_bench.escaping import escape_markdown
 from tsv_bench.files import replace_text
 from tsv_bench.report.tables.row import unit_of
 from tsv_bench.report.tables.statistics import NUM_RESAMPLES, Estimate, Interval
@@ -14,6 +13,7 @@ from tsv_bench.report.tables.two_methods import Compared, OfTask, Paired
 from tsv_bench.report.text.csv_records import bounds_record, to_csv
 from tsv_bench.report.text.numbers import bounds, made_of, percent, signed
 from tsv_bench.report.text.sheet import Sheet, markdown, terminal, wrap
+from tsv_bench.wording.escaping import escape_markdown
 
 
 def write_comparison(

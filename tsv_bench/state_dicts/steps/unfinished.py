@@ -12,9 +12,9 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tsv_bench.escaping import check_name
 from tsv_bench.files import replace_atomically
 from tsv_bench.state_dicts.state_dict import StateDict, open_state_dict
+from tsv_bench.wording.escaping import check_name
 
 log = logging.getLogger(__name__)
 OF = "tsv_bench.unfinished"  # in a file's metadata: what its content was made of

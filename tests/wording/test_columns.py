@@ -2,7 +2,7 @@
 
 import pytest
 
-from tsv_bench.columns import align, align_within, widest
+from tsv_bench.wording.columns import align, align_within, widest
 
 ROWS = [["name", "a", "bb", "ccc"], ["x", "1", "22", "333"], ["two\nlines", "", "4", "5"]]
 

@@ -6,7 +6,7 @@ from types import FunctionType
 
 import pytest
 
-from tsv_bench.signals import Ended, ended_by_signals, said_of, signal_of
+from tsv_bench.process.signals import Ended, ended_by_signals, said_of, signal_of
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tsv_bench import cores
+from tsv_bench.process import cores
 
 TWO = "0::/jobs/one\n"
 ONE = "4:memory:/elsewhere\n3:cpu,cpuacct:/jobs/one\n"

@@ -1,6 +1,6 @@
 """The nearest right name for a wrong one."""
 
-from tsv_bench.spelling import nearest
+from tsv_bench.wording.spelling import nearest
 
 
 def test_a_name_is_suggested_only_when_it_is_near():

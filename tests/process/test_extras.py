@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from made_up.merges import files, write_checkpoints
 
-from tsv_bench import extras
-from tsv_bench.extras import EXTRAS, check_installed
+from tsv_bench.process import extras
+from tsv_bench.process.extras import EXTRAS, check_installed
 from tsv_bench.report.tracking import WandbTracker
 
 ROOT = Path(__file__).resolve().parents[1]

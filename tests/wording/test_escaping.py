@@ -5,8 +5,8 @@ import io
 
 import pytest
 
-from tsv_bench.escaping import check_line, check_name, escape_csv, escape_markdown, visible
 from tsv_bench.report.text.csv_records import to_csv
+from tsv_bench.wording.escaping import check_line, check_name, escape_csv, escape_markdown, visible
 
 NAMES = ("mini", "vit_b32", "signs+shapes", "20-tasks-a1b2c3", "Étude (1)", "a..b", "x" * 100)
 NO_NAMES = ("", ".", "..", "../x", "a/b", "/etc", "a\\b", ".hidden", "a\nb", "a\0", "\x1b[31m",

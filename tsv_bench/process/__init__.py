@@ -1,0 +1,1 @@
+"""What a process has and is asked: cores, installed extras, signals that end it."""

@@ -1,0 +1,1 @@
+"""How texts are set and said: columns, escapes, nearest names, commands to paste."""
