@@ -110,7 +110,7 @@ def test_short_cuts_of_composing_make_no_difference(monkeypatch):
     with initialize_config_dir(str(CONF), version_base="1.3", job_name="bench"):
         loader = GlobalHydra.instance().config_loader()
         for overrides, mode in itertools.product(lines, (RunMode.RUN, RunMode.MULTIRUN)):
-            asked = {"config_name": "merge", "overrides": overrides, "run_mode": mode}
+            asked = {"config_name": "bench", "overrides": overrides, "run_mode": mode}
             if mode == RunMode.RUN and "," in overrides[0]:
                 with pytest.raises(ConfigCompositionException, match="Ambiguous"):
                     loader.load_configuration(**asked)
