@@ -4,6 +4,7 @@ Processes of their own that tests start compose without them.
 """
 
 import contextlib
+import copy
 import os
 import pickle
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from hydra._internal import config_loader_impl, target_policy
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.defaults_list import Overrides
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
@@ -30,11 +32,17 @@ def shorten():
     read_once()
     merge_once()
     compose_once()
+    CachingConfigRepository.__init__ = shallow
     # Asked of each object that is made, it goes through all modules that are imported.
     is_namespace = target_policy._is_loaded_module_namespace
     target_policy._is_loaded_module_namespace = lambda value: (
         type(value) is dict and "__name__" in value and is_namespace(value)
     )
+
+
+def shallow(self, delegate):
+    """As Hydra's, which copies all that was ever registered; only the list of sources changes."""
+    self.delegate, self.cache = copy.copy(delegate), {}
 
 
 def read_once():
