@@ -46,10 +46,12 @@ class Seconds:
             run = min(reversed(own), key=lambda run: abs(len(run.tasks) - cell.num_tasks))
             by_images = sum(run.seconds.get(stage, 0) for stage in BY_IMAGES)
             rest = sum(s for n, s in run.seconds.items() if n not in (*BY_IMAGES, *NOT_AGAIN))
-            scaled = by_images * cell.images / max(images_of_run(run), 1)
-            return scaled + rest * cell.num_tasks / len(run.tasks), "an earlier Run"
-        if same:
-            rate = sum(map(images_of_run, same)) / max(sum(map(evaluating, same)), 1e-9)
+            tasks = cell.num_tasks / len(run.tasks)
+            # A Run does not say on how many images the value of a knob was chosen.
+            images = tasks if run.task_knobs else cell.images / max(images_of_run(run), 1)
+            return by_images * images + rest * tasks, "an earlier Run"
+        if counted := [run for run in same if not run.task_knobs]:
+            rate = sum(map(images_of_run, counted)) / max(sum(map(evaluating, counted)), 1e-9)
             return cell.images / rate, "Runs of other methods (without merging)"
         if cell.lacking:
             return None, ""

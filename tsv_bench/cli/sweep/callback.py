@@ -74,7 +74,8 @@ def show_plan(command: Command, config: DictConfig, jobs: list[Job] | None) -> N
         with at_work_on(made) as found:
             expand_home(found)
             settings.append(found)
-    command.plan(settings, [job.swept for job in jobs])
+    with at_work_on(composed[0]):  # a cell asks whether something goes by validation
+        command.plan(settings, [job.swept for job in jobs])
 
 
 def pinned(config: DictConfig) -> Path:
