@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tsv_bench.data.corruptions.corrupted import Corruptions, corrupt, in_parts
-from tsv_bench.data.corruptions.definitions import CORRUPTIONS, SEVERITIES
+from tsv_bench.data.corruptions.definitions import CORRUPTIONS, SEVERITIES, VERSION
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,11 @@ def test_whole_bytes_are_not_lowered_by_rounding():
     gray = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1) * np.ones((1, 3, 2, 2), np.uint8)
     for name in ("contrast", "zoom_blur", "defocus_blur", "motion_blur", "pixelate"):
         assert np.array_equal(corrupt(gray, name, 3), gray), name
+
+
+def test_settings_tell_all_that_changes_the_images():
+    found = Corruptions(("fog", "contrast"), 2).settings
+    assert found == {"names": ["fog", "contrast"], "severity": 2, "version": VERSION}
 
 
 @pytest.mark.parametrize(
