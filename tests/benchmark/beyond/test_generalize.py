@@ -136,10 +136,9 @@ def test_corrupted_images_go_through_a_router_too(suite):
         assert np.array_equal(found.bits[Corrupted.key("fog", name)], hits)
     with pytest.raises(ValueError, match="which sends images to experts of the merged tasks"):
         check_shared(served, UNSEEN)
-    sees_data = replace(
-        method(serve), needs=Needs(arguments=("bench",), images=None)
-    )  # what it serves is not known before
-    check_unseen(sees_data, MERGED, UNSEEN)
+    # What a method that sees data serves is not known before.
+    needs = Needs(arguments=("bench",), images=None)
+    check_unseen(replace(method(serve), needs=needs), MERGED, UNSEEN)
 
 
 @pytest.mark.parametrize("serve", [methods.individual, methods.tsv_compress, methods.emr])
