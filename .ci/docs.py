@@ -8,6 +8,7 @@ leads nowhere. The tools are the extra `docs`, in .venv-docs. Standard library o
 may be no .venv; without one, notebooks are shown without figures.
 """
 
+import json
 import os
 import re
 import shutil
@@ -36,8 +37,9 @@ def main() -> None:
     stage(PAGES)
     with TemporaryDirectory() as folder:
         shown = executed(Path(folder))
-        run(programs / "jupyter-nbconvert", "--log-level=WARN", "--to=markdown",
-            f"--output-dir={PAGES / 'notebooks'}", *shown)  # fmt: skip
+        convert = [programs / "jupyter-nbconvert", "--to=markdown", "--log-level=WARN"]
+        convert += ["--CoalesceStreamsPreprocessor.enabled=True"]  # else lines are torn apart
+        run(*convert, f"--output-dir={PAGES / 'notebooks'}", *shown)
     run(programs / "zensical", "build", "--clean", "--strict")
     print(f"Built {(ROOT / 'site' / 'index.html').relative_to(ROOT)}; it needs no server.")
 
@@ -55,6 +57,7 @@ def executed(folder: Path) -> list[Path]:
     # Their own places for files and for IPython's settings; one thread, as they share the cores.
     home = {"TSV_BENCH_FOLDER": str(folder), "IPYTHONDIR": str(folder / "ipython")}
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **home}
+    environment.pop("TSV_BENCH_RUNS", None)
     started = []
     for path in notebooks:
         command = [JUPYTER, f"--output={folder / '{notebook_name}'}", path]
@@ -65,7 +68,18 @@ def executed(folder: Path) -> list[Path]:
         if process.returncode:
             print(text, file=sys.stderr)
             raise subprocess.CalledProcessError(process.returncode, process.args)
-    return [folder / path.name for path in notebooks]
+    done = [folder / path.name for path in notebooks]
+    for path in done:
+        if text := warned(path):
+            sys.exit(f"docs: {path.name} shows warnings or progress bars: {text}")
+    return done
+
+
+def warned(notebook: Path) -> str:
+    """Return what a notebook that was run shows of its standard error."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    return "".join("".join(o["text"]) for o in outputs if o.get("name") == "stderr")
 
 
 def stage(to: Path) -> None:

@@ -110,6 +110,9 @@ def test_every_notebook_is_run_where_there_is_what_runs_it(maker, monkeypatch, t
     maker.JUPYTER.chmod(0o755)
     assert maker.executed(tmp_path) == [tmp_path / path.name for path in NOTEBOOKS]
     assert all(path.is_file() for path in maker.executed(tmp_path))
+    cell = {"outputs": [{"name": "stderr", "text": ["UserWarning: ", "old"]}]}
+    (tmp_path / "noisy.ipynb").write_text(json.dumps({"cells": [cell]}))
+    assert maker.warned(tmp_path / "noisy.ipynb") == "UserWarning: old"
     maker.JUPYTER.write_text("#!/bin/sh\necho NameError >&2\nexit 3\n")
     with pytest.raises(subprocess.CalledProcessError, match="01_quickstart.*status 3"):
         maker.executed(tmp_path)

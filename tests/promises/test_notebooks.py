@@ -1,7 +1,7 @@
 """The notebooks run from top to bottom, and are committed without what they showed.
 
-Here their cells run in this process, one after the other. `make docs` runs them as a reader does, each
-in a kernel of its own, and fails if one fails.
+Here their cells run in this process, one after the other, and fine-tune on few images. `make docs`
+runs them as a reader does, each in a kernel of its own, and fails if one fails or warns.
 """
 
 import ast
@@ -24,7 +24,12 @@ from stand_ins.commands import tsv
 
 from tsv_bench.benchmark.runs import save_run
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+FEWER = {
+    "{train: 200, val: 50, test: 100}": "{train: 20, val: 10, test: 20}",
+    "epochs=4": "epochs=1",
+}
 MAGIC = ("%matplotlib inline\n", "%%bash\n")  # all that is known of IPython here
 
 
@@ -47,8 +52,11 @@ class Shown:
     printed: str = ""
 
 
-def run(name, **variables):
-    """Run a notebook where a reader would, so that ../results is what it is for them."""
+def run(name, fewer=False, **variables):
+    """Run a notebook where a reader would, so that ../results is what it is for them.
+
+    ``fewer``: with the images and epochs of `FEWER`.
+    """
     shown, names = Shown(), {"__name__": "__main__"}
     logger = logging.getLogger("tsv_bench")
     level = logger.level
@@ -58,9 +66,12 @@ def run(name, **variables):
             mock.patch.dict(os.environ, variables),
             warnings.catch_warnings(),
         ):
-            for cell in cells(name):
-                if cell["cell_type"] == "code":
-                    run_cell("".join(cell["source"]), names, shown)
+            sources = ["".join(c["source"]) for c in cells(name) if c["cell_type"] == "code"]
+            for found, taken in FEWER.items() if fewer else ():
+                assert sum(found in source for source in sources) == 1
+                sources = [source.replace(found, taken) for source in sources]
+            for source in sources:
+                run_cell(source, names, shown)
     finally:
         logger.setLevel(level)
         plt.close("all")
@@ -133,13 +144,13 @@ def test_quickstart_shows_ones_own_runs(folder):
 
 
 def test_rank_and_interference_are_measured(folder):
-    shown = run("02_rank_and_interference", TSV_BENCH_FOLDER=str(folder))
+    shown = run("02_rank_and_interference", fewer=True, TSV_BENCH_FOLDER=str(folder))
     assert shown.figures == 4
     assert "at most 0.0000" in shown.printed
 
 
 def test_a_method_of_ones_own_is_compared_and_merges_files(folder):
-    shown = run("03_your_own_method", TSV_BENCH_FOLDER=str(folder))
+    shown = run("03_your_own_method", fewer=True, TSV_BENCH_FOLDER=str(folder))
     lines = [line for line in shown.printed.splitlines() if "normalized" in line]
     labels = ("Zero-shot", "Task Arithmetic", "Agreement", "TSV-M")
     assert [line.startswith(label) for label, line in zip(labels, lines, strict=True)] == 4 * [True]
