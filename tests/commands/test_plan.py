@@ -118,9 +118,9 @@ def test_an_earlier_run_is_scaled_by_images_and_tasks(tmp_path):
     method = SimpleNamespace(name="ties")
     cell = SimpleNamespace(backbone=run.backbone, method=method, num_tasks=4, lacking=())
     cell.images = 3 * images_of_run(run)
-    assert Seconds(tmp_path, "cpu").of(cell) == (3 * 10 + 2 * 4, "an earlier Run")
+    assert Seconds(tmp_path, ["cpu"]).of(cell) == (3 * 10 + 2 * 4, "an earlier Run")
     cell.images = None
-    assert Seconds(tmp_path, "cpu").of(cell) == (None, "")
+    assert Seconds(tmp_path, ["cpu"]).of(cell) == (None, "")
 
 
 def test_how_a_knob_was_chosen_is_not_counted_in_images(tmp_path):

@@ -51,3 +51,12 @@ def test_parts_go_round_the_devices(merge, monkeypatch):
     ordered = [device for _, _, device in sorted(used)]
     assert ordered == ["cpu", "cpu:0"] * (len(used) // 2)
     assert vector._device == "cpu"  # outside of parts the first
+
+
+def test_a_layer_whose_parts_were_on_several_devices_is_on_the_first():
+    """The meta device stands for a second GPU: torch joins no tensors of two."""
+    rows = [("w", 0, torch.ones(2, 3, device="meta")), ("w", 2, torch.ones(4, 3))]
+    with pytest.raises(RuntimeError):
+        torch.cat([part for _, _, part in rows[::-1]]).sum().item()
+    [whole] = gather(rows).values()
+    assert whole.device.type == "meta" and whole.shape == (6, 3)

@@ -61,7 +61,7 @@ def check_here(config: DictConfig) -> str:
     from tsv_bench.cli.work.bench import make_cell
     from tsv_bench.cli.work.machine import chosen_devices
 
-    return make_cell(config, chosen_devices(config.device)[0]).fingerprint
+    return make_cell(config, chosen_devices(config.device)).fingerprint
 
 
 def show_plan(configs: Sequence[DictConfig], swept: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from tsv_bench.benchmark.beyond.generalize import generalize
 from tsv_bench.benchmark.beyond.records import Corrupted
 from tsv_bench.benchmark.beyond.unseen import check_shared, check_unseen
 from tsv_bench.benchmark.evaluate import Method, evaluate_method
-from tsv_bench.benchmark.evaluator import Evaluator
+from tsv_bench.benchmark.evaluator import Evaluator, SeveralDevices
 from tsv_bench.benchmark.given.image_bench import ImageBench
 from tsv_bench.benchmark.route import route_images
 from tsv_bench.checkpoints.checkpoint import Checkpoint
@@ -106,11 +106,15 @@ def corrupted_split(suite, name, kind):
     return Split(torch.from_numpy(pixels), split.labels)
 
 
+@pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("serve", [methods.weight_average, methods.individual])
-def test_corrupted_images_are_classified_by_what_is_served(suite, serve, monkeypatch):
+def test_corrupted_images_are_classified_by_what_is_served(suite, serve, devices, monkeypatch):
     # Parts of images, whose last one is shorter, are put together again.
     monkeypatch.setattr(corrupted, "in_parts", partial(in_parts, part=3))
     outcome = outcome_of(suite, serve)
+    if devices == 2:
+        several = SeveralDevices(suite.backbone, suite.heads, ["cpu"] * 2)
+        monkeypatch.setattr(suite, "evaluator", several)
     found = generalized(suite, outcome, corruptions=FOG)
     assert list(found.corrupted.test) == ["fog", "contrast"] and found.corrupted.severity == 4
     for kind in FOG.names:

@@ -72,7 +72,7 @@ def planned(config: DictConfig, swept: str = "") -> Planned:
     if lacking := tuple(state for state in states if not state.here):
         return Planned(**about, images=images, lacking=lacking, pixels=pixels_of(config, tasks, ()))
     try:
-        cell = make_cell(config, chosen_devices(config.device)[0])
+        cell = make_cell(config, chosen_devices(config.device))
         if not config.overwrite and (found := find_finished(cell)):
             if not validates or found[1].validation is not None:
                 return Planned(**about, finished=found[0])

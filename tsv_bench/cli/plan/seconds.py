@@ -24,15 +24,15 @@ BACKWARD = 3.5  # forward passes that an image takes in training; a guess: backw
 
 
 class Seconds:
-    """Estimates for the cells of a plan on a device."""
+    """Estimates for the cells of a plan on some devices, over which evaluation is spread."""
 
-    def __init__(self, runs: Path, device: str) -> None:
-        self.device, self.folder = device, Path(runs)
+    def __init__(self, runs: Path, devices: Sequence[str]) -> None:
+        self.devices, self.folder = devices, Path(runs)
 
     @cached_property
     def earlier(self) -> list[Run]:
         """The Runs that were made on such a machine, oldest first."""
-        here = provenance.machine(self.device)
+        here = provenance.machine(",".join(self.devices))
         found = [run for _, run in read_runs(sorted(self.folder.glob("*/*/*-*.json")))]
         return sorted((run for run in found if run.machine == here), key=lambda run: run.created)
 
@@ -55,7 +55,8 @@ class Seconds:
             return cell.images / rate, "Runs of other methods (without merging)"
         if cell.lacking:
             return None, ""
-        return cell.images / self.rate(cell.config), "a measurement (without merging)"
+        rate = len(self.devices) * self.rate(cell.config)
+        return cell.images / rate, "a measurement (without merging)"
 
     def training(self, cell: Planned, path: Path) -> float | None:
         """Return the seconds of making a checkpoint, by others of the backbone if there are any."""
@@ -64,9 +65,9 @@ class Seconds:
         return BACKWARD * cell.trainings[path] / self.rate(cell.config)
 
     def rate(self, config: DictConfig) -> float:
-        """Return images a second through the backbone's image tower, measured here."""
+        """Return images a second through the backbone's image tower on one device, measured."""
         backbone = objects.make_backbone(config)
-        return measured_rate(backbone, self.device, config.evaluation.precision)
+        return measured_rate(backbone, self.devices[0], config.evaluation.precision)
 
 
 @cache
