@@ -29,7 +29,11 @@ def clock(monkeypatch):
         clock.now += seconds
         clock.then()
 
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep))
+    monkeypatch.setattr(
+        module,
+        "time",
+        SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep, time=lambda: clock.now),
+    )
     return clock
 
 
@@ -72,6 +76,29 @@ def test_an_owner_that_lives_is_waited_for_however_long(path, far, clock, caplog
         assert clock.now > 20 * PATIENCE
     [said] = caplog.messages
     assert said.startswith(f"waiting for process {os.getpid()} on ") and str(path) in said
+
+
+@pytest.mark.parametrize(
+    ("ahead", "said"), [(600, "10 minutes ahead of"), (-300, "5 minutes behi"), (50, None)]
+)
+def test_clocks_that_are_minutes_apart_are_said_once(
+    ahead, said, path, far, clock, caplog, monkeypatch
+):
+    monkeypatch.setattr(module, "_compared", set())
+    far._about["host"] = "node7"
+
+    def live():
+        with monkeypatch.context() as patch:
+            patch.setattr(module.time, "time", lambda: clock.now + ahead)
+            far._about["released"] = far._about["beats"] > 3
+            far._write()
+
+    clock.then = live
+    with leased(path):
+        pass
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == (said is not None)
+    assert said is None or warned[0].startswith(f"the clock of node7 is {said}")
 
 
 @pytest.mark.parametrize("content", ["", "7"])

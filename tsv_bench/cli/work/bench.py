@@ -23,10 +23,9 @@ from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.needs import check_fetched
 from tsv_bench.cli.config.normalizer import make_normalizer
 from tsv_bench.cli.config.tasks import make_corruptions, make_tasks, suite_name, without_unseen
-from tsv_bench.cli.launch import typed_command
 from tsv_bench.cli.printing import columns, show
 from tsv_bench.cli.sweep.asked import validation_is_asked
-from tsv_bench.cli.sweep.command import Made
+from tsv_bench.cli.sweep.command import Made, typed_command
 from tsv_bench.cli.sweep.comparison import tables_of
 from tsv_bench.cli.sweep.log_file import logged_to
 from tsv_bench.cli.work.machine import set_up_machine
