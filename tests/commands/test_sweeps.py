@@ -173,7 +173,8 @@ def test_what_gives_no_metric_is_found_before_the_first_trial(copy, plugins):
     result = tsv(copy, "bench", *line, *fixed, "evaluation.validate=false")
     assert result.code == 1 and "Runs of ties lack by evaluation.validate=false" in result.err
     assert plugins.ByResults.metrics is None
-    result = tsv(copy, "bench", *line, *fixed, "evaluation.validate=false,null")
+    more = ["evaluation.validate=false,null", "hydra/launcher=elsewhere"]
+    result = tsv(copy, "bench", *line, *fixed, *more)
     assert plugins.ByResults.metrics[0] == "it has no accuracy on validation"[:30]
     assert float(plugins.ByResults.metrics[1]) > 0
 

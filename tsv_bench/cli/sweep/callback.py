@@ -73,6 +73,7 @@ def shared(command: Command, configs: Sequence[DictConfig]) -> Iterator[Path]:
         with at_work_on(config) as settings:
             for key in command.shared:
                 yield Path(OmegaConf.select(settings, key)).expanduser()
+        OmegaConf.set_readonly(config.hydra, None)  # as it was before: Hydra sweeps from it
 
 
 def show_plan(command: Command, config: DictConfig, jobs: list[Job] | None) -> None:
