@@ -135,6 +135,14 @@ def merge_once():
     ConfigLoaderImpl._compose_config_from_defaults_list = merge
 
 
+def by_hydra(loader, **asked):
+    """What Hydra composes without the short cuts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config_loader_impl, "create_defaults_list", select_files)
+        patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merge_files)
+        return compose(loader, **asked)
+
+
 def contents(repo):
     """What is read: the folders of the package, and the files of a user's folders."""
     for source in repo.get_sources():
