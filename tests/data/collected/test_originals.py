@@ -62,6 +62,13 @@ def test_images_follow_from_task_split_seed_and_place(masks):
     assert first[0].shape == (30, 30, 3) and first[0].dtype == np.uint8
 
 
+def test_a_split_without_originals_and_an_unknown_camera_are_told(masks):
+    with pytest.raises(ValueError, match="icons has no train images.*Name other sets"):
+        draw({})
+    with pytest.raises(ValueError, match="no camera is 'foggy'; there are tilted"):
+        draw({0: {"one": [masks["A"]]}}, camera="foggy")
+
+
 def test_labels_are_balanced_over_those_that_a_split_has(masks):
     of = {1: {"one": [masks["A"]]}, 4: {"one": [masks["B"]]}}
     labels = [label for _, label in draw(of, num_images=10)]

@@ -78,8 +78,16 @@ def images(
     """Yield images, uint8 [30, 30, 3], and labels: balanced over the labels that there are.
 
     Every image follows from the task, the split, the seed and its place alone. Makers are equally
-    likely, however many masks of a picture they have.
+    likely, however many masks of a picture they have. Raises ValueError if there is no mask, or no
+    such camera.
     """
+    if not masks:
+        raise ValueError(
+            f"{task} has no {split} images: its makers have none of its pictures, or all look like "
+            f"those of an earlier split. Name other sets or typefaces for {split}."
+        )
+    if camera not in (None, *CAMERAS):
+        raise ValueError(f"no camera is {camera!r}; there are {', '.join(CAMERAS)}, and null.")
     present = np.array(sorted(masks))
     labels = present[np.arange(num_images) % len(present)]
     labels = image_rng("order", task, split, seed).permutation(labels)
