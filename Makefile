@@ -30,7 +30,7 @@ test: install ## lint, then all tests
 lint: install ## ruff only
 	@.venv/bin/ruff check .
 
-docs: ## build the documentation into site/; seconds, its tools go into .venv-docs
+docs: ## build the documentation into site/; a minute, its tools go into .venv-docs
 	@$(call with_python,.ci/docs.py)
 
 clean: ## remove .venv and tool caches; data, checkpoints and runs stay

@@ -32,7 +32,7 @@ from gpu_timing import Plan
 
 from tsv_bench import provenance
 
-SECONDS = 470  # of all sections together
+SECONDS = 480  # of all sections together
 ROW = "ROW "  # before each line of a table that a section prints
 NEEDED = 40e9  # bytes of checkpoints and what is merged of them
 GRACE = 5  # seconds that a section has beyond its own, to end by itself

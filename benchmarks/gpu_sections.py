@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import full_size
 import numpy as np
@@ -21,7 +22,9 @@ from gpu_timing import Plan, median, synchronize, timed
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from tsv_bench.benchmark.evaluator import Evaluation
 from tsv_bench.cli.config.search_path import CONF
+from tsv_bench.cli.work.machine import chosen_devices
 from tsv_bench.data import Split
 from tsv_bench.models import normalize
 from tsv_bench.models.accuracy import correct_images
@@ -29,6 +32,7 @@ from tsv_bench.models.devices import BATCH_SIZES
 from tsv_bench.models.finetuning import finetune
 
 ROOT = Path(__file__).resolve().parents[1]
+PRECISION = {True: "float32", False: "bfloat16"}  # in small sizes; else
 
 
 def marked_tests(plan: Plan) -> Iterator[dict]:
@@ -167,6 +171,42 @@ def evaluated(plan: Plan, name: str, visual, images, batch: int) -> Iterator[dic
             return
 
 
+def devices(plan: Plan) -> Iterator[dict]:
+    """The tasks of one cell over all GPUs. The largest task is a quarter of all images."""
+    names = ["cpu"] * 2 if plan.small else list(chosen_devices("cuda"))
+    if len(names) < 2:
+        yield {"problem": "was left out: there is one GPU"}
+        return
+    name, number = ("tiny", 40) if plan.small else ("vit_b32", 20000)
+    visual = full_size.clip(name, plan.device).visual.eval().requires_grad_(False).cpu()
+    pretrained = {layer: p.clone() for layer, p in visual.state_dict().items()}
+    backbone = SimpleNamespace(visual=visual, pretrained=pretrained)
+    shares = {f"task{i}": 0.25 if i == 0 else 0.75 / 15 for i in range(16)}
+    heads = {task: torch.randn(10, visual.output_dim) for task in shares}
+    vector = {layer: torch.zeros_like(p) for layer, p in pretrained.items()}
+    served, first, seconds = dict.fromkeys(shares, vector), None, []
+    with TemporaryDirectory(dir=plan.files) as folder:
+        images = images_in_file(
+            Path(folder) / "images.npy", number // 4, visual.image_size[0], plan.device
+        )
+        splits = {
+            task: Split(images[:count], torch.arange(count) % 10)
+            for task, share in shares.items()
+            if (count := round(share * number))
+        }
+        for count in (1, len(names)):
+            evaluation = Evaluation(tuple(names[:count]), None, PRECISION[plan.small], None)
+            run = partial(evaluation.evaluator(backbone, heads).correct, served, 1.0, splits)
+            found = run()  # kernels chosen, memory reserved
+            first = found if first is None else first
+            seconds.append(median(plan.device, run, 3))
+            yield {
+                "backbone": name, "devices": count, "images/s": number / seconds[-1],
+                "times as fast": seconds[0] / seconds[-1], "at most, by the largest task": 4,
+                "the same": str(all(np.array_equal(found[t], first[t]) for t in splits)),
+            }  # fmt: skip
+
+
 def finetuning(plan: Plan) -> Iterator[dict]:
     name, steps, number = ("tiny", 3, 20) if plan.small else ("vit_b32", 40, 1000)
     config = OmegaConf.load(CONF / "backbone" / "vit_b32.yaml").finetune
@@ -213,5 +253,6 @@ SECTIONS = {
         partial(merging, backbone="vit_l14", num_tasks=20, methods=("tsv_merge",)),
     ),
     "evaluation": Section("Evaluation from cached pixels", 60, evaluation),
+    "devices": Section("Evaluation on several devices", 15, devices),
     "finetuning": Section("Fine-tuning", 35, finetuning),
 }  # fmt: skip

@@ -50,8 +50,7 @@ from tsv_bench.models import quick_import  # noqa: E402
 
 # Before a test module imports open_clip, which would take all that it can use with it.
 quick_import.imported()
-composing.read_once()
-composing.compose_once()
+composing.shorten()
 torch.set_num_threads(1)
 
 

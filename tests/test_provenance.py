@@ -44,9 +44,12 @@ def test_installed_package_says_its_version(checkout, monkeypatch):
     assert provenance.commit() == "tsv_bench 0.1.0, no git checkout"
 
 
-def test_versions_machine_and_memory_are_there():
+def test_versions_machine_and_memory_are_there(monkeypatch):
     assert provenance.versions()["torch"] == torch.__version__.split("+")[0]
     assert {"python", "tsv_bench", "open_clip_torch", "datasets"} <= set(provenance.versions())
     assert provenance.machine("cpu").endswith(f", {torch.get_num_threads()} threads")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"the kind of {device}")
+    assert provenance.machine("cuda") == "the kind of cuda"
+    assert provenance.machine("cuda:1,cuda:0") == "2 x the kind of cuda:1"
     # In bytes on every system: torch alone takes over 100 MB.
     assert 1e8 < provenance.peak_memory() < 1e12

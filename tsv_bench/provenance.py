@@ -44,9 +44,14 @@ def versions() -> dict[str, str]:
 
 
 def machine(device: str) -> str:
-    """Return the kind of GPU, or of processor with its threads; the machine stays unnamed."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
+    """Return the kind of GPU, or of processor with its threads; the machine stays unnamed.
+
+    Of several GPUs, as in "cuda:0,cuda:1", also how many.
+    """
+    first, *others = device.split(",")
+    if first.startswith("cuda"):
+        count = f"{1 + len(others)} x " if others else ""
+        return count + torch.cuda.get_device_name(first)
     return f"{processor()}, {torch.get_num_threads()} threads"
 
 

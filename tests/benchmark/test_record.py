@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parents[2] / "results"
 
 
 def make(method="tsv_merge", *overrides):
-    return make_cell(composed("bench", "suite=mini8", f"method={method}", *overrides), "cpu")
+    return make_cell(composed("bench", "suite=mini8", f"method={method}", *overrides), ["cpu"])
 
 
 def file_of(cell, results="embedded"):
@@ -46,7 +46,7 @@ def test_only_what_may_change_a_result_changes_the_fingerprint():
     assert len({c.fingerprint for c in (cell, *changed)}) == 6
     same = [
         replace(cell, runs=Path("elsewhere")),
-        replace(cell, evaluation=replace(evaluation, device="cuda", batch_size=7)),
+        replace(cell, evaluation=replace(evaluation, devices=("cuda",), batch_size=7)),
     ]
     assert {c.fingerprint for c in same} == {cell.fingerprint}
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from made_up.small_suite import TASKS, SmallSuite
 
 from tsv_bench import methods
-from tsv_bench.benchmark.evaluator import Evaluator
+from tsv_bench.benchmark.evaluator import Evaluator, SeveralDevices
 from tsv_bench.benchmark.route import Routes, route_images, router_scores
 from tsv_bench.methods.forms import Routed
 from tsv_bench.methods.served import served_by
@@ -78,6 +78,8 @@ def test_images_are_classified_as_each_by_itself(suite, name):
     done = []
     evaluator = Evaluator(suite.backbone, suite.heads, "cpu", batch_size=4)
     routes = route_images(evaluator, served, suite.splits, lambda: done.append(1))
+    several = SeveralDevices(suite.backbone, suite.heads, ["cpu"] * 2, batch_size=4)
+    spread = route_images(several, served, suite.splits)
     alone = Evaluator(suite.backbone, suite.heads, "cpu").correct(
         {task: dict(served[task]) for task in TASKS}, 1.0, suite.splits
     )
@@ -87,6 +89,8 @@ def test_images_are_classified_as_each_by_itself(suite, name):
         assert routes.correct[task].tolist() == hits
         assert routes.found[task].tolist() == [chosen == task for _, chosen in pairs]
         assert np.array_equal(routes.oracle[task], alone[task])
+        assert np.array_equal(spread.correct[task], routes.correct[task])
+        assert np.array_equal(spread.oracle[task], routes.oracle[task])
     assert len(done) == len(TASKS)
     scores = router_scores(routes)
     both = routes.correct["a"] & routes.found["a"]

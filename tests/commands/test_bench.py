@@ -63,6 +63,15 @@ def test_a_comparison_prints_its_table_and_says_where_all_is(comparison):
         assert f"{bar}: 0/" in result.err
 
 
+def test_on_several_devices_a_run_is_the_same(comparison, copy):
+    """Two names of the CPU stand for two GPUs."""
+    line = ["method=tsv_merge", "device=cpu,cpu", "overwrite=true", *SMALL]
+    result = tsv(copy, "bench", *line)
+    assert result.code == 0, result.err
+    assert "TSV-M: test: 2/2" in result.err
+    assert numbers(copy, "tsv_merge") == numbers(comparison[0], "tsv_merge")
+
+
 def test_a_comparison_leaves_nothing_else(folder):
     assert {path.name for path in folder.iterdir()} == {"checkpoints", "data", "runs"}
     assert not [*folder.rglob("*.tmp"), *folder.rglob("*.resume")]

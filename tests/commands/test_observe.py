@@ -1,6 +1,9 @@
 """tsv-observe writes statistics, and tsv-merge merges by them: towers, and language models."""
 
+import re
+import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +22,9 @@ from tsv_bench.observation.observe_files import observe_images
 from tsv_bench.observation.statistics_file import StatisticsFile
 from tsv_bench.state_dicts.state_dict import open_state_dict
 from tsv_bench.task_vectors import TaskVector
+from tsv_bench.task_vectors.kinds import KINDS
 
+ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("signs", "shapes")
 SIGNS = ("task=signs", *small("task", ("signs",)))
 SHAPES = ("task=shapes", *small("task", ("shapes",)))
@@ -250,3 +255,19 @@ def test_mistakes_are_one_message(folder, arguments, message):
     done = observe(folder, *SIGNS, *(f"{k}={v}" for k, v in given.items() if v != "MISSING"))
     assert done.code == 1 and message in done.err and "Traceback" not in done.err, done.err
     assert not list(folder.glob("new*"))
+
+
+def test_the_page_of_statistics_names_the_methods_of_each_kind_and_its_commands_are_taken(tmp_path):
+    page = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
+    asking = {kind: [] for kind in KINDS}
+    for path in sorted((ROOT / "conf" / "method").glob("*.yaml")):
+        for needs in re.findall(r"^needs: \[(.*?)\]", path.read_text(encoding="utf-8"), re.M):
+            for kind in set(needs.split(", ")) & set(KINDS):
+                asking[kind].append(path.stem)
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([\w, ]+) \|$", page, re.M)
+    assert {kind: names.split(", ") for kind, names in rows} == asking
+    commands = re.findall(r"^    tsv-(observe|merge) (.*)$", page, re.M)
+    assert len(commands) == 6
+    for name, line in commands:
+        done = tsv(tmp_path, name, *shlex.split(line), "--cfg", "job")
+        assert done.code == 0, done.err

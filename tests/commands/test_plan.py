@@ -15,7 +15,7 @@ from tsv_bench.benchmark.runs import save_run
 from tsv_bench.cli.plan import seconds
 from tsv_bench.cli.plan.cells import images_of
 from tsv_bench.cli.plan.seconds import Seconds, images_of_run, readable
-from tsv_bench.methods.method import Method
+from tsv_bench.methods.method import Choice, Method
 
 METHODS = ("--multirun", "method=weight_average,task_arithmetic")
 
@@ -38,6 +38,13 @@ def test_unseen_tasks_and_corrupted_images_are_counted():
     method = Method(name="m", label="M", alphas=[0.5, 1.0], knobs={}, serve=dict)
     assert images_of(method, tasks, {}, 0) == 2 * 50 + 2 * 2 * 10
     assert images_of(method, tasks, {"c": tasks["a"]}, 3) == 4 * 2 * 50 + 50 + 2 * 2 * 10
+    fixed = replace(method, alphas=[1.0])
+    assert images_of(fixed, tasks, {}, 0) == 2 * 50
+    assert images_of(replace(fixed, name="individual"), tasks, {}, 0) == 2 * 50 + 2 * 10
+    choice = Choice(knob="k", candidates=[1, 2, 3], default=1, serve=dict)
+    opened = replace(fixed, knobs={"k": None}, choice=choice)
+    assert images_of(opened, tasks, {}, 0, validates=True) == 2 * 50 + 4 * 2 * 10
+    assert images_of(fixed, {"a": task("a")}, {}, 0) is None  # whose source does not tell
     run, _ = beyond(num_images=40)
     assert images_of_run(replace(run, alpha_curve=[])) == (1 + 2 + 2) * 40
 
@@ -64,9 +71,12 @@ def test_cells_are_listed_finished_ones_told_and_nothing_is_made(fine_tuned, tmp
     assert rows(again.out)["weight_average"] == ["0", "finished"]
     assert "2 cells, 1 of them finished" in again.out
     assert "by Runs of other methods (without merging)" in again.out
-    alone = tsv(folder, "bench", "method=weight_average", "plan=true", "overwrite=true", *SMALL)
+    more = ["plan=true", *SMALL]
+    alone = tsv(folder, "bench", "method=weight_average", "overwrite=true", *more)
     assert rows(alone.out)["weight_average"][1:3] == ["to", "run"]
     assert "1 cell, 0 of them finished" in alone.out and "by an earlier Run" in alone.out
+    validated = tsv(folder, "bench", "method=weight_average", "evaluation.validate=true", *more)
+    assert rows(validated.out)["weight_average"] == ["0", "to", "run", "40", "1", "s"]
 
 
 def test_what_is_made_first_is_told_once(tmp_path):
@@ -108,9 +118,29 @@ def test_an_earlier_run_is_scaled_by_images_and_tasks(tmp_path):
     method = SimpleNamespace(name="ties")
     cell = SimpleNamespace(backbone=run.backbone, method=method, num_tasks=4, lacking=())
     cell.images = 3 * images_of_run(run)
-    assert Seconds(tmp_path, "cpu").of(cell) == (3 * 10 + 2 * 4, "an earlier Run")
+    assert Seconds(tmp_path, ["cpu"]).of(cell) == (3 * 10 + 2 * 4, "an earlier Run")
     cell.images = None
-    assert Seconds(tmp_path, "cpu").of(cell) == (None, "")
+    assert Seconds(tmp_path, ["cpu"]).of(cell) == (None, "")
+
+
+def test_how_a_knob_was_chosen_is_not_counted_in_images(tmp_path):
+    """A Run does not say how many went through a network for it."""
+    run, correct = make_run("ties", tasks=("digits", "land"), alpha_curve=[])
+    run = replace(run, machine=provenance.machine("cpu"), seconds={"knobs": 8.0, "test": 2.0})
+    save_run(replace(run, task_knobs={"digits": {"density": 0.1}}), correct, tmp_path)
+    save_run(*slow_of_another_method(run.machine), tmp_path)
+    cell = SimpleNamespace(backbone=run.backbone, num_tasks=4, images=9999, lacking=())
+    cell.method = SimpleNamespace(name="ties")
+    assert Seconds(tmp_path, "cpu").of(cell) == (2 * 10, "an earlier Run")
+    cell.method, cell.images = SimpleNamespace(name="svc"), 800
+    taken, by = Seconds(tmp_path, "cpu").of(cell)
+    assert taken == 20 and by.startswith("Runs of other methods")
+
+
+def slow_of_another_method(machine):
+    """A Run that took ten seconds for 400 images."""
+    run, correct = make_run("weight_average", tasks=("digits", "land"))
+    return replace(run, machine=machine, seconds={"test": 10.0}), correct
 
 
 def test_seconds_are_written_as_people_do():

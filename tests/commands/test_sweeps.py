@@ -14,6 +14,7 @@ from stand_ins.commands import SMALL, begin_from, tsv
 
 from tsv_bench.benchmark import record
 from tsv_bench.cli.config.checkpoint_files import largest_fraction
+from tsv_bench.cli.sweep import callback, elsewhere
 from tsv_bench.cli.sweep.records import read_records, write_jobs
 
 DENSITIES = ["--multirun", "method=ties", "method.alphas=[1.0]"]
@@ -107,6 +108,21 @@ def test_jobs_in_other_processes_end_in_one_table_and_one_that_was_killed_is_nam
     assert "1 of 2 failed:\n  method.density=0.5: did not end. Its process may" in result.err
 
 
+def test_runs_that_another_machine_does_not_see_are_found_before_any_work(
+    copy, plugins, monkeypatch
+):
+    """It has folders of these names, but for that of Runs they are the command's."""
+    hydras_plugins.take_for_elsewhere(monkeypatch, host="login1")
+    monkeypatch.setattr(elsewhere, "APPEARS", 0)
+    monkeypatch.setattr(callback, "shared", lambda *args: [])  # so that no mark is in runs
+    line = [*DENSITIES, "method.density=0.2,0.9", "hydra/launcher=elsewhere", *SMALL]
+    result = tsv(copy, "bench", *line)
+    said = " of login1. paths.runs=runs has to be on a file system that all machines share."
+    assert result.code == 1 and "tsv-bench: 2 of 2 failed:" in result.err
+    assert result.err.count(said) == 4  # of both jobs, when it happens and at the end
+    assert not [*(copy / "runs").rglob(".sweep-*")] and not [*copy.rglob("*.tmp")]
+
+
 def test_jobs_with_other_folders_of_runs_are_found(copy):
     line = ["--multirun", "method=ties", "method.alphas=[1.0]", "paths.runs=one,two runs", *SMALL]
     result = tsv(copy, "bench", *line)
@@ -147,6 +163,20 @@ def test_a_job_that_fails_is_no_result_for_a_sweeper(copy, plugins):
     line = [*DENSITIES, "method.density=0.2,7", "hydra/sweeper=by_results", *SMALL]
     result = tsv(copy, "bench", *line)
     assert result.code == 1 and plugins.ByResults.metrics[1:] == ["density=7 is not in (0, 1]: it"]
+
+
+def test_what_gives_no_metric_is_found_before_the_first_trial(copy, plugins):
+    """Or, where only the trial shows it, said by the trial."""
+    line = ["--multirun", "method=ties", "hydra/sweeper=by_results", *SMALL]
+    fixed = ["method.alphas=[1.0]", "method.density=0.2"]
+    plugins.ByResults.metrics = None
+    result = tsv(copy, "bench", *line, *fixed, "evaluation.validate=false")
+    assert result.code == 1 and "Runs of ties lack by evaluation.validate=false" in result.err
+    assert plugins.ByResults.metrics is None
+    more = ["evaluation.validate=false,null", "hydra/launcher=elsewhere"]
+    result = tsv(copy, "bench", *line, *fixed, *more)
+    assert plugins.ByResults.metrics[0] == "it has no accuracy on validation"[:30]
+    assert float(plugins.ByResults.metrics[1]) > 0
 
 
 def test_a_job_knows_the_largest_fraction_of_all_wherever_it_runs(tmp_path, monkeypatch):

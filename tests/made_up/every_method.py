@@ -88,10 +88,7 @@ METHODS = {path.stem: by_default(path) for path in YAMLS} | {
         merge="ties",
         merge_knobs={"density": 0.5},
     ),
-    "merge3": seeing(methods.merge3, population=4, generations=2, anchors=5, dimensions=1),
-    "merge3_tsv": seeing(
-        methods.merge3, base="tsv_merge", population=4, generations=2, anchors=5, estimator="mean"
-    ),
+    "merge3": seeing(methods.merge3, population=4, generations=1, anchors=2, dimensions=1),
     "wudi": partial(methods.wudi, solver="adam", iterations=20, learning_rate=1e-5),
     "wudi_closed_form": partial(
         methods.wudi, solver="closed_form", iterations=1, learning_rate=1e-5
@@ -122,7 +119,7 @@ PASSES = {
 # Of each layer they first look for bounds of their own.
 BOUNDED = ["breadcrumbs", "ties_tensor"]
 # They read all layers, for each step of learning, when the first is wanted.
-LEARNING = ["ada_merging", "ada_merging_trimmed", "atm", "atm_ties", "merge3", "merge3_tsv"]
+LEARNING = ["ada_merging", "ada_merging_trimmed", "atm", "atm_ties", "merge3"]
 # They fine-tune the tasks themselves: what is served is not a function of task vectors alone.
 FINE_TUNING = ["atm", "atm_ties"]
 # They run the network: when the first matrix is wanted, they compute of all layers, and once.

@@ -29,6 +29,7 @@ def test_sections_yield_lines_with_what_they_measure(name, plan):
         "merging": {"s", "peak, GB"},
         "large": {"s", "peak, GB"},
         "evaluation": {"images/s from the cache", "images/s, bare loop", "share"},
+        "devices": {"images/s", "times as fast"},
         "finetuning": {"steps/s"},
     }[name]
     lines = [row for row in rows if measured <= set(row)]

@@ -9,6 +9,8 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal import config_loader_impl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
@@ -93,19 +95,28 @@ def test_both_parsers_of_yaml_read_the_same():
         assert yaml.load(text, yaml.loader.SafeLoader) == yaml.load(text, yaml.CSafeLoader), path
 
 
-def test_short_cuts_of_composing_make_no_difference():
+def test_short_cuts_of_composing_make_no_difference(monkeypatch):
     """Tests compose a command line once; what they get is what Hydra makes of it."""
+
+    def by_hydra(loader, **asked):
+        with monkeypatch.context() as patch:
+            patch.setattr(config_loader_impl, "create_defaults_list", composing.select_files)
+            merge = "_compose_config_from_defaults_list"
+            patch.setattr(ConfigLoaderImpl, merge, composing.merge_files)
+            return composing.compose(loader, **asked)
+
     still = "hydra.sweep.dir=."  # else it has the time in it
     lines = (["method=ties", "+more=1", still], ["method=ties,tsv_merge", still])
+    lines += (["method=ties", "suite=mini14", "method.density=0.3", still],)
     with initialize_config_dir(str(CONF), version_base="1.3", job_name="bench"):
         loader = GlobalHydra.instance().config_loader()
         for overrides, mode in itertools.product(lines, (RunMode.RUN, RunMode.MULTIRUN)):
-            asked = {"config_name": "merge", "overrides": overrides, "run_mode": mode}
+            asked = {"config_name": "bench", "overrides": overrides, "run_mode": mode}
             if mode == RunMode.RUN and "," in overrides[0]:
                 with pytest.raises(ConfigCompositionException, match="Ambiguous"):
                     loader.load_configuration(**asked)
                 continue
-            expected = composing.compose(loader, **asked)
+            expected = by_hydra(loader, **asked)
             assert loader.load_configuration(**asked) == expected
             assert loader.load_configuration(**asked) == expected  # from what was kept
 

@@ -17,8 +17,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 OF_USERS = PROJECT["dependencies"] + EXTRAS["bench"] + EXTRAS["wandb"]
 # What the tests are run with.
-TOOLS = {"build", "hatchling", "ipykernel", "pip", "pytest-benchmark", "pytest-xdist"}
-TOOLS |= {"pymoo", "ruff"}
+TOOLS = {"build", "hatchling", "pip", "pytest-benchmark", "pytest-xdist", "pymoo", "ruff"}
+TOOLS |= {"ipykernel", "nbclient"}  # and make docs
 PLUGINS = {"joblib", "optuna", "ray", "slurm"}  # extras with plugins of Hydra, which finds them
 TOOLS |= {"hydra-joblib-launcher", "hydra-optuna-sweeper", "hydra-submitit-launcher"}
 

@@ -1,24 +1,121 @@
-"""The notebooks run from top to bottom, and are committed without what they showed."""
+"""The notebooks run from top to bottom, and are committed without what they showed.
 
+Here their cells run in this process, one after the other, and fine-tune on few images. `make docs`
+runs them as a reader does, each in a kernel of its own, and fails if one fails or warns.
+"""
+
+import ast
+import contextlib
+import io
+import json
+import logging
+import os
+import shlex
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
-import nbformat
+import matplotlib.pyplot as plt
 import pytest
 from made_up.runs import make_run
-from nbclient import NotebookClient
+from matplotlib.figure import Figure
+from stand_ins.commands import tsv
 
-import tsv_bench
 from tsv_bench.benchmark.runs import save_run
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+FEWER = {
+    "{train: 200, val: 50, test: 100}": "{train: 20, val: 10, test: 20}",
+    "epochs=4": "epochs=1",
+}
+MAGIC = ("%matplotlib inline\n", "%%bash\n")  # all that is known of IPython here
 
 
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_no_outputs_are_committed(path):
-    notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)
-    for cell in notebook.cells:
-        assert not cell.get("outputs") and cell.get("execution_count") is None, cell.id
+def cells(name):
+    return json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
+def test_no_outputs_are_committed(name):
+    for cell in cells(name):
+        assert not cell.get("outputs") and cell.get("execution_count") is None, cell["id"]
+
+
+@dataclass
+class Shown:
+    """What a notebook showed: the last values of cells, how many figures, and what it printed."""
+
+    values: list = field(default_factory=list)
+    figures: int = 0
+    printed: str = ""
+
+
+def run(name, fewer=False, **variables):
+    """Run a notebook where a reader would, so that ../results is what it is for them.
+
+    ``fewer``: with the images and epochs of `FEWER`.
+    """
+    shown, names = Shown(), {"__name__": "__main__"}
+    logger = logging.getLogger("tsv_bench")
+    level = logger.level
+    try:
+        with (
+            contextlib.chdir(NOTEBOOKS),
+            mock.patch.dict(os.environ, variables),
+            warnings.catch_warnings(),
+        ):
+            sources = ["".join(c["source"]) for c in cells(name) if c["cell_type"] == "code"]
+            for found, taken in FEWER.items() if fewer else ():
+                assert sum(found in source for source in sources) == 1
+                sources = [source.replace(found, taken) for source in sources]
+            for source in sources:
+                run_cell(source, names, shown)
+    finally:
+        logger.setLevel(level)
+        plt.close("all")
+    return shown
+
+
+def run_cell(source, names, shown):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        if source.startswith(MAGIC[1]):
+            run_shell(source)
+        else:
+            value = run_python(source.removeprefix(MAGIC[0]), names)
+            if value is not None:
+                shown.values.append(value)
+                shown.figures += isinstance(value, Figure)
+        for number in plt.get_fignums():
+            plt.figure(number).draw_without_rendering()
+            shown.figures += 1
+        plt.close("all")
+    assert not err.getvalue(), "warnings or progress bars among the results"
+    shown.printed += out.getvalue()
+
+
+def run_python(source, names):
+    """Run a cell; return the value of its last expression, which a notebook shows."""
+    tree = ast.parse(source)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, "<cell>", "exec"), names)
+    if last is None:
+        return None
+    value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)
+    return None if source.rstrip().partition("#")[0].rstrip().endswith(";") else value
+
+
+def run_shell(source):
+    """Call the commands of a cell in this process."""
+    _, place, *lines = source.splitlines()
+    assert place == 'cd "$MODELS"'
+    for line in lines:
+        command, *arguments = shlex.split(line.removesuffix(" 2>&1"))
+        done = tsv(os.environ["MODELS"], command.removeprefix("tsv-"), *arguments)
+        assert done.code == 0, done.err
+        print(done.out + done.err)
 
 
 @pytest.fixture(scope="module")
@@ -27,78 +124,48 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("notebooks")
 
 
-@pytest.fixture(scope="module")
-def shown(folder):
-    """Name -> (what a notebook displayed, what it printed); one kernel runs them all in turn.
+@pytest.mark.slow
+def test_quickstart_shows_the_runs_that_are_committed():
+    shown = run("01_quickstart")
+    table, *_, pivot = [value for value in shown.values if not isinstance(value, Figure)]
+    assert "mini on mini8" in table.data and "| TSV-M |" in table.data
+    assert shown.figures == 4
+    assert "TSV-M" in pivot.index and ("std", "digits") in pivot.columns
+    assert shown.printed.startswith("TSV-M - Task Arithmetic: +")
 
-    A kernel of its own imports for five seconds, so names are forgotten in between instead.
-    """
+
+def test_quickstart_shows_ones_own_runs(folder):
     for method in ("zero_shot", "task_arithmetic", "tsv_merge", "individual"):
         for seed in (0, 1):
             save_run(*make_run(method, seed, tasks=("digits", "land")), folder / "runs")
-    parts = {
-        "01_quickstart": {},
-        "01_quickstart of one's own": {"TSV_BENCH_RUNS": str(folder / "runs")},
-        "02_rank_and_interference": {"TSV_BENCH_FOLDER": str(folder)},
-        "03_your_own_method": {"TSV_BENCH_FOLDER": str(folder)},
-    }
-    whole = nbformat.v4.new_notebook()
-    for name, variables in parts.items():
-        variables = {"TSV_BENCH_RUNS": "", "TSV_BENCH_FOLDER": ""} | variables
-        forget = f"%reset -f\nimport os\nfor name, value in {variables}.items():\n"
-        forget += "    os.environ.update({name: value}) if value else os.environ.pop(name, None)\n"
-        forget += "del name, value"
-        notebook = nbformat.read(NOTEBOOKS / f"{name.split()[0]}.ipynb", as_version=4)
-        whole.cells += [nbformat.v4.new_code_cell(forget, metadata={"part": name})]
-        whole.cells += notebook.cells
-    with pytest.MonkeyPatch.context() as patch:
-        # The kernel imports the package that is tested here, installed or not.
-        patch.setenv("PYTHONPATH", str(Path(tsv_bench.__file__).parents[1]))
-        # Nothing of a user's IPython and Jupyter settings.
-        patch.setenv("IPYTHONDIR", str(folder / "ipython"))
-        # Where a reader's would run, so that ../results is what it is for them.
-        resources = {"metadata": {"path": str(NOTEBOOKS)}}
-        NotebookClient(whole, timeout=300, resources=resources).execute()
-    found = {}
-    for cell in whole.cells:
-        name = cell.metadata.get("part", name)
-        found.setdefault(name, []).extend(cell.get("outputs", []))
-    return {name: read(outputs) for name, outputs in found.items()}
+    shown = run("01_quickstart", TSV_BENCH_RUNS=str(folder / "runs"))
+    assert "2 tasks" in shown.values[0].data and "| TIES |" not in shown.values[0].data
+    assert shown.figures == 4
 
 
-def read(outputs):
-    errors = [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr"]
-    assert not errors, "warnings or progress bars among the results"
-    printed = "".join(o.text for o in outputs if o.output_type == "stream")
-    return [output.data for output in outputs if "data" in output], printed
+def test_rank_and_interference_are_measured(folder):
+    shown = run("02_rank_and_interference", fewer=True, TSV_BENCH_FOLDER=str(folder))
+    assert shown.figures == 4
+    assert "at most 0.0000" in shown.printed
 
 
-@pytest.mark.slow
-def test_quickstart_shows_the_runs_that_are_committed(shown):
-    shown, printed = shown["01_quickstart"]
-    assert "mini on mini8" in shown[0]["text/markdown"] and "| TSV-M |" in shown[0]["text/markdown"]
-    assert sum("image/png" in data for data in shown) == 4
-    assert any("TSV-M" in data["text/plain"] and "std" in data["text/plain"] for data in shown)
-    assert printed.startswith("TSV-M - Task Arithmetic: +")
-
-
-def test_quickstart_shows_ones_own_runs(shown):
-    shown, _ = shown["01_quickstart of one's own"]
-    assert "2 tasks" in shown[0]["text/markdown"] and "| TIES |" not in shown[0]["text/markdown"]
-    assert sum("image/png" in data for data in shown) == 4
-
-
-def test_rank_and_interference_are_measured(shown):
-    shown, printed = shown["02_rank_and_interference"]
-    assert sum("image/png" in data for data in shown) == 4
-    assert "at most 0.0000" in printed
-
-
-def test_a_method_of_ones_own_is_compared_and_merges_files(shown, folder):
-    shown, printed = shown["03_your_own_method"]
-    lines = [line for line in printed.splitlines() if "normalized" in line]
+def test_a_method_of_ones_own_is_compared_and_merges_files(folder):
+    shown = run("03_your_own_method", fewer=True, TSV_BENCH_FOLDER=str(folder))
+    lines = [line for line in shown.printed.splitlines() if "normalized" in line]
     labels = ("Zero-shot", "Task Arithmetic", "Agreement", "TSV-M")
     assert [line.startswith(label) for label, line in zip(labels, lines, strict=True)] == 4 * [True]
-    assert sum("image/png" in data for data in shown) == 1
-    assert "'method': 'agreement'" in shown[-1]["text/plain"]
+    assert shown.figures == 1
+    assert shown.values[-1]["method"] == "agreement"
     assert (folder / "checkpoints" / "agreement.safetensors").exists()
+
+
+def test_language_models_and_an_adapter_are_merged(folder):
+    shown = run("04_language_models", TSV_BENCH_FOLDER=str(folder))
+    assert "TSV-M of 3 tasks -> merged" in shown.printed
+    *_, difference, loss = shown.values
+    assert difference < 1e-5  # float32: the command and tsv_bench.merge are one method
+    own = ["digits", "latin", "greek"]
+    assert all(loss.loc[name, name] < 0.3 for name in own)
+    assert all(0.9 < loss.loc["base", name] < 1.3 for name in own)  # a guess among three: log 3
+    assert loss.loc["TSV-M", "mean"] < loss.loc[own, "mean"].min()
+    assert shown.figures == 1

@@ -8,8 +8,10 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import torch
+from PIL import Image
 from stand_ins.processes import Started
 
 from tsv_bench.benchmark.runs import find_runs, load_correct
@@ -17,6 +19,7 @@ from tsv_bench.cli import analyze, bench, fetch, finetune, merge, observe, repor
 from tsv_bench.cli.config import objects
 from tsv_bench.data import cache
 from tsv_bench.models import head
+from tsv_bench.report.plots import style
 
 COMMANDS = {
     "analyze": analyze,
@@ -57,8 +60,12 @@ class Result:
     err: str
 
 
-def tsv(folder, command, *arguments):
-    """Call a command in ``folder`` as a process of its own would find it: nothing remembered."""
+def tsv(folder, command, *arguments, drawn=False):
+    """Call a command in ``folder`` as a process of its own would find it: nothing remembered.
+
+    Figures are made, but written as empty pictures unless they are to be ``drawn``: that takes
+    longer than a small command does.
+    """
     cache._opened.clear()
     head._built.clear()
     objects._load_backbone.cache_clear()
@@ -69,6 +76,7 @@ def tsv(folder, command, *arguments):
     sys.argv = [f"tsv-{command}", *arguments]
     try:
         with (
+            contextlib.nullcontext() if drawn else mock.patch.object(style, "_write", blank),
             contextlib.chdir(folder),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
@@ -84,6 +92,13 @@ def tsv(folder, command, *arguments):
                 del sys.modules[name]
         torch.set_num_threads(threads)
     return Result(code, out.getvalue(), err.getvalue())
+
+
+def blank(figure, file, *, format, **how):
+    if format == "svg":
+        file.write(b'<svg xmlns="http://www.w3.org/2000/svg"/>')
+    else:
+        Image.new("RGB", (4, 3)).save(file, format)
 
 
 # For a new interpreter. Shells start background jobs with SIGINT ignored; children inherit it.

@@ -3,6 +3,7 @@
 import copy
 import os
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -11,6 +12,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+
+from tsv_bench.cli.sweep.elsewhere import Home
 
 MODULE = "hydra_plugins.made_up"  # Hydra takes no plugin from elsewhere
 
@@ -34,6 +37,10 @@ class Forking(BasicLauncher):
             finally:
                 os._exit(0)
         return done
+
+
+class Elsewhere(BasicLauncher):
+    """Each job in this process, which takes itself for another one (`register`)."""
 
 
 class Failing(BasicLauncher):
@@ -70,6 +77,7 @@ def register(monkeypatch):
     known, store = Plugins.instance().class_name_to_class, ConfigStore.instance()
     monkeypatch.setattr(store, "repo", copy.deepcopy(store.repo))
     for group, name, plugin in (
+        ("launcher", "elsewhere", Elsewhere),
         ("launcher", "forking", Forking),
         ("launcher", "failing", Failing),
         ("sweeper", "by_results", ByResults),
@@ -79,3 +87,9 @@ def register(monkeypatch):
         more = {"max_batch_size": None, "params": None} if group == "sweeper" else {}
         store.store(group=f"hydra/{group}", name=name, node={"_target_": target, **more})
     return SimpleNamespace(Forking=Forking, ByResults=ByResults)
+
+
+def take_for_elsewhere(monkeypatch, **of_home):
+    """Let jobs take the command for one of another process, of which they know what it sent."""
+    here = Home.here
+    monkeypatch.setattr(Home, "here", lambda *typed: replace(here(*typed), process=0, **of_home))

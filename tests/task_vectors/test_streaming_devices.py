@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from stand_ins.pretended_gpu import pretended_gpu
 
 from tsv_bench.task_vectors import lazy
 from tsv_bench.task_vectors.merge import mean, merge_entries, merge_layers
@@ -51,3 +52,13 @@ def test_parts_go_round_the_devices(merge, monkeypatch):
     ordered = [device for _, _, device in sorted(used)]
     assert ordered == ["cpu", "cpu:0"] * (len(used) // 2)
     assert vector._device == "cpu"  # outside of parts the first
+
+
+def test_a_layer_whose_parts_were_on_several_devices_is_on_the_first():
+    """The CPU stands for a second GPU: torch joins no tensors of two devices."""
+    with pretended_gpu():
+        rows = [("w", 0, torch.ones(2, 3).cuda()), ("w", 2, torch.ones(4, 3))]
+        with pytest.raises(RuntimeError, match="same device"):
+            torch.cat([part for _, _, part in rows])
+        [whole] = gather(rows).values()
+        assert whole.is_cuda and whole.shape == (6, 3)

@@ -1,7 +1,8 @@
 """Top-1 accuracy of served vectors, image by image."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from tsv_bench.models.devices import (
     with_smaller_batches,
 )
 from tsv_bench.models.forward.linear_layers import features_by
+from tsv_bench.models.spread import Spread
 from tsv_bench.task_vectors import task_vector
 
 
@@ -48,6 +50,7 @@ class Evaluator:
         self._pretrained = state_on_device(backbone.pretrained, device)
         self._layers: Mapping[str, Tensor] | None = None  # the vector that was loaded last
         self._moved: Mapping[str, Tensor] = {}  # its copy on the device
+        self._computing: AbstractContextManager = nullcontext()  # of what a task is served
 
     def correct(
         self,
@@ -79,17 +82,7 @@ class Evaluator:
         """
         served, loaded = as_served(served), None
         for task, split in splits:
-            vector = served[task]
-            if vector is not loaded:  # one vector served to all is loaded once
-                self._load(served, task, alpha)
-                loaded = vector
-            adapter = served.adapter(task)
-            run = partial(
-                correct_in_batches, self._visual, self._heads[task], split, self._device,
-                self._cast, adapt=adapter and adapter.to(self._device),
-            )  # fmt: skip
-            hits, size = with_smaller_batches(run, self._sizes, self._device)
-            self._sizes = self._sizes[self._sizes.index(size) :]
+            hits, loaded = self._correct(served, alpha, task, split, loaded)
             yield task, hits
 
     def load(self, layers: Mapping[str, Tensor]) -> None:
@@ -135,22 +128,122 @@ class Evaluator:
                 self._visual, weights, normalize(images, self._visual), linear
             ).float()
 
+    def _correct(
+        self, served: Served, alpha: float, task: str, split: Split, loaded: Mapping | None
+    ) -> tuple[np.ndarray, Mapping]:
+        """Return which images are classified correctly, and the vector that is loaded now.
+
+        ``loaded``: the one that was loaded before with this alpha.
+        """
+        vector = served[task]
+        if vector is not loaded:  # one vector served to all is loaded once
+            self._load(served, task, alpha)
+        with self._computing:
+            adapter = served.adapter(task)
+        run = partial(
+            correct_in_batches, self._visual, self._heads[task], split, self._device,
+            self._cast, adapt=adapter and adapter.to(self._device),
+        )  # fmt: skip
+        hits, size = with_smaller_batches(run, self._sizes, self._device)
+        self._sizes = self._sizes[self._sizes.index(size) :]
+        return hits, vector
+
     def _load(self, served: Served, task: str, alpha: float) -> None:
-        layers = served.layers(task)
+        with self._computing:
+            layers = served.layers(task)
         if layers is not self._layers:  # thirty alphas need only one copy to the device
             self._moved = {}
             self._moved, self._layers = state_on_device(layers, self._device), layers
         self._visual.load_state_dict(task_vector.apply(self._pretrained, self._moved, alpha))
 
 
+class SeveralDevices(Evaluator):
+    """An evaluator that spreads tasks over devices, each with a working copy of its own.
+
+    Accuracies are those of one device of the kind: a task's images go through it in the same
+    batches. What is not by task, as the choices of a router, the first device does alone.
+    """
+
+    def __init__(
+        self, backbone: Backbone, heads: Mapping[str, Tensor], devices: Sequence[str], **how: Any
+    ) -> None:
+        super().__init__(backbone, heads, devices[0], **how)
+        others = [Evaluator(backbone, heads, device, **how) for device in devices[1:]]
+        self._each, self._spread = [self, *others], Spread(devices)
+        for one in self._each:
+            one._computing = self._spread.alone
+            one._cast = partial(self._checked, one._cast)
+
+    def correct(
+        self,
+        served: Mapping[str, Mapping],
+        alpha: float,
+        splits: Mapping[str, Split],
+        done: Callable[[], object] = lambda: None,
+    ) -> dict[str, np.ndarray]:
+        """As `Evaluator.correct`; the longest tasks begin first, so that none is late alone."""
+        order = sorted(splits.items(), key=lambda item: -len(item[1]))
+        correct = {}
+        for number, hits in self._run(served, alpha, order):
+            correct[order[number][0]] = hits
+            done()
+        return {task: correct[task] for task in splits}
+
+    def correct_in_turn(
+        self,
+        served: Mapping[str, Mapping],
+        alpha: float,
+        splits: Iterable[tuple[str, Split]],
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """As `Evaluator.correct_in_turn`; splits are taken ahead, as many as there are devices."""
+        tasks: list[str] = []
+
+        def taken() -> Iterator[tuple[str, Split]]:
+            for task, split in splits:
+                tasks.append(task)
+                yield task, split
+
+        ended, following = {}, 0
+        for number, hits in self._run(served, alpha, taken()):
+            ended[number] = hits
+            while following in ended:
+                yield tasks[following], ended.pop(following)
+                following += 1
+
+    def _run(
+        self,
+        served: Mapping[str, Mapping],
+        alpha: float,
+        splits: Iterable[tuple[str, Split]],
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        served, loaded = as_served(served), dict[int, Mapping]()
+
+        def work(device: int, piece: tuple[str, Split]) -> np.ndarray:
+            hits, loaded[device] = self._each[device]._correct(
+                served, alpha, *piece, loaded.get(device)
+            )
+            return hits
+
+        return self._spread.run(work, splits, name=lambda piece: piece[0])
+
+    def _checked(self, cast: Callable[[], AbstractContextManager]) -> AbstractContextManager:
+        self._spread.check()
+        return cast()
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """How images are evaluated and alpha is searched; the values of conf's ``evaluation``."""
 
-    device: str
+    devices: tuple[str, ...]
     batch_size: int | None
     precision: str
     patience: int | None
+
+    @property
+    def device(self) -> str:
+        """The one for what is not spread."""
+        return self.devices[0]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -158,6 +251,8 @@ class Evaluation:
         return {"precision": self.precision, "patience": self.patience}
 
     def evaluator(self, backbone: Backbone, heads: Mapping[str, Tensor]) -> Evaluator:
-        return Evaluator(
-            backbone, heads, self.device, batch_size=self.batch_size, precision=self.precision
-        )
+        how = {"batch_size": self.batch_size, "precision": self.precision}
+        used = self.devices[: max(1, len(heads))]
+        if len(used) == 1:
+            return Evaluator(backbone, heads, *used, **how)
+        return SeveralDevices(backbone, heads, used, **how)

@@ -179,7 +179,7 @@ class Cell:
             fingerprint=self.fingerprint,
             versions=provenance.versions(),
             commit=provenance.commit(),
-            machine=provenance.machine(self.evaluation.device),
+            machine=provenance.machine(",".join(self.evaluation.devices)),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
@@ -202,7 +202,7 @@ def make_run(
     decoded and raises if data are missing. ``make_heads`` returns task -> head.
     ``find_normalizer`` gets the checkpoints and returns the normalizer (see `evaluate_method`) and
     where it is from. ``merged_on``: devices of a method that sees weights alone, if there are
-    several; a network has one. ``validates``: on validation, too, if alpha is fixed. ``finished``:
+    several. ``validates``: on validation, too, if alpha is fixed. ``finished``:
     the cell's Run and its file: it is evaluated on validation alone, and nothing else is changed.
     """
     provenance.forget_peak_memory()

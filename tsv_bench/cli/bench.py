@@ -13,7 +13,7 @@ from tsv_bench.cli.config.normalizer import check_normalizer
 from tsv_bench.cli.config.tasks import check_seed, make_corruptions, make_tasks, without_unseen
 from tsv_bench.cli.launch import command
 from tsv_bench.cli.own.backbone import check_backbone
-from tsv_bench.cli.sweep.asked import check_validate
+from tsv_bench.cli.sweep.asked import check_metric, check_validate
 from tsv_bench.cli.sweep.command import Made
 from tsv_bench.cli.sweep.comparison import show_comparison
 from tsv_bench.methods.knobs import check_switch
@@ -61,7 +61,7 @@ def check_here(config: DictConfig) -> str:
     from tsv_bench.cli.work.bench import make_cell
     from tsv_bench.cli.work.machine import chosen_devices
 
-    return make_cell(config, chosen_devices(config.device)[0]).fingerprint
+    return make_cell(config, chosen_devices(config.device)).fingerprint
 
 
 def show_plan(configs: Sequence[DictConfig], swept: Sequence[str]) -> None:
@@ -84,6 +84,8 @@ def places(config: DictConfig) -> list[Path]:
     places=places,
     conclude=show_comparison,
     plan=show_plan,
+    shared=["paths.runs"],
+    check_metric=check_metric,
 )
 def main(config: DictConfig) -> Made:
     """Check the settings, then make one Run or find it finished."""

@@ -31,7 +31,14 @@ def check_here(config: DictConfig) -> None:
     check_fetched(config)
 
 
-@command("finetune", check, check_all=check_all, check_here=check_here)
+@command(
+    "finetune",
+    check,
+    check_all=check_all,
+    check_here=check_here,
+    shared=["paths.checkpoints"],
+    check_metric=lambda config: None,  # always there
+)
 def main(config: DictConfig) -> Made:
     """Check the settings, then make a checkpoint of each task."""
     check(config)

@@ -8,9 +8,8 @@ import resource
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from contextvars import ContextVar
 from typing import Any
 
 import hydra
@@ -25,8 +24,8 @@ from tsv_bench.cli.config.search_path import CONF, names_own_folder
 from tsv_bench.cli.config.void_settings import warn_of_void_settings
 from tsv_bench.cli.help.answers import answer
 from tsv_bench.cli.printing import show
-from tsv_bench.cli.sweep.command import Check, Command, Made, current
-from tsv_bench.cli.sweep.elsewhere import Home, at_home
+from tsv_bench.cli.sweep.command import Check, Command, Made, current, typed_command
+from tsv_bench.cli.sweep.elsewhere import Home, at_home, check_alike
 from tsv_bench.cli.sweep.ending import end
 from tsv_bench.cli.sweep.job import recorded
 from tsv_bench.cli.typed.mistakes import NUM_FILES, with_messages
@@ -48,9 +47,6 @@ RARELY = 20_000, 20, 20
 # Commands that need the extra bench; the others work on checkpoint files alone.
 NEED_BENCH = ("bench", "fetch", "finetune", "observe", "pretrain", "report")
 
-# The command as its user has typed it, for model cards.
-typed_command: ContextVar[str | None] = ContextVar("typed_command", default=None)
-
 
 def command(
     config_name: str, check: Check, **parts: Any
@@ -64,6 +60,7 @@ def command(
     def decorate(run: Callable[[DictConfig], Any]) -> Callable[[], None]:
         program = f"tsv-{config_name}"
         homes: list[Home] = []  # the one process in which this command was started
+        shared = parts.get("shared", ())
 
         def prepared(config: DictConfig) -> None:
             if config_name in NEED_BENCH:
@@ -77,12 +74,16 @@ def command(
 
         @functools.wraps(run)
         def guarded(config: DictConfig) -> Any:
-            def warn_and_run() -> Any:
+            def warn_and_run(arguments: Sequence[str] = sys.argv[1:]) -> Any:
                 prepared(config)
                 warn_of_void_settings(config)
                 shown = bars.showing(config.get("progress", True))
-                with shown, repeating(of_job(sys.argv[1:])):
+                with shown, repeating(of_job(arguments)):
                     return run(config)
+
+            def run_elsewhere(home: Home) -> Any:
+                check_alike(home, {key: OmegaConf.select(config, key) for key in shared})
+                return warn_and_run(home.arguments)
 
             with logging_redirect_tqdm():  # prints messages above the progress bars
                 hydra_config = HydraConfig.get()
@@ -92,7 +93,7 @@ def command(
                     raise_file_limit()
                     target = hydra_config.launcher._target_
                     with at_home(homes[0], hydra_config.runtime.output_dir, target):
-                        return recorded(program, warn_and_run)
+                        return recorded(program, lambda: run_elsewhere(homes[0]))
                 made = with_messages(program, warn_and_run)
                 return made.metric if isinstance(made, Made) else made
 
@@ -100,8 +101,8 @@ def command(
             # The command as typed, or by its path if the shell would not find it, as under make.
             found = shutil.which(program) is not None
             typed = shlex.join([program if found else sys.argv[0], *sys.argv[1:]])
-            typed_command.set(shlex.join([program, *sys.argv[1:]]))
-            homes[:] = [Home.here()]
+            homes[:] = [Home.here(program, sys.argv[1:])]
+            typed_command.set(homes[0].typed)
 
             def compose_and_run() -> None:
                 if (text := answer(config_name, sys.argv[1:])) is not None:
@@ -119,7 +120,13 @@ def command(
                 if config_name == "fetch":
                     sys.argv[1:] = first_of_several(config_name, sys.argv[1:])
                 current.set(
-                    Command(program=program, arguments=sys.argv[1:], check=check_job, **parts)
+                    Command(
+                        program=program,
+                        arguments=sys.argv[1:],
+                        check=check_job,
+                        mark=homes[0].mark,
+                        **parts,
+                    )
                 )
                 start = hydra.main(str(CONF), config_name, version_base="1.3")(guarded)
                 with repeating(sys.argv[1:]):

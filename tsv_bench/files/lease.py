@@ -31,7 +31,11 @@ BEAT = 5.0  # seconds between two signs of life
 PATIENCE = 60.0  # seconds without one; what keeps Python's lock for so long looks dead
 SHORTEST, LONGEST = 0.02, 1.0  # seconds between two looks at another's lease
 NOTICE = 3.0  # seconds of waiting before it is said
+CLOCKS = 120.0  # seconds that clocks may be apart; a file server may show a sign of life late
 WIDTH = 400  # bytes of a lease: all have as many, so that a rewritten one is never half a one
+
+
+_compared: set[str] = set()  # machines whose clocks were found to be wrong
 
 
 class LeaseLost(OSError):
@@ -56,7 +60,7 @@ class Lease:
 
     def _write(self) -> None:
         """Say that the owner is alive. Raises FileNotFoundError if another has taken over."""
-        self._about["beats"] += 1
+        self._about |= {"beats": self._about["beats"] + 1, "clock": round(time.time(), 1)}
         descriptor = os.open(self._file, os.O_WRONLY)
         try:
             os.pwrite(descriptor, json.dumps(self._about).ljust(WIDTH).encode(), 0)
@@ -136,6 +140,8 @@ def _wait(path: Path, beat: float, patience: float) -> Lease:
         number, content = _newest(path)
         about, now = _read(content), time.monotonic()
         if (number, content) != seen:
+            if seen is not None:  # a sign of life that was given just now
+                compare_clocks(about)
             seen, since = (number, content), now
         silent = now - since > patience
         if not number or about.get("released") or silent or _is_gone(about):
@@ -150,6 +156,21 @@ def _wait(path: Path, beat: float, patience: float) -> Lease:
             )
         time.sleep(pause)
         pause = min(2 * pause, LONGEST, beat)
+
+
+def compare_clocks(about: dict[str, Any]) -> None:
+    """Warn, once for each machine, if a sign of life that was just given has another time."""
+    host, clock = about.get("host"), about.get("clock")
+    if not isinstance(clock, int | float) or host in _compared:
+        return
+    ahead = clock - time.time()
+    if abs(ahead) > CLOCKS:
+        _compared.add(host)
+        log.warning(
+            f"the clock of {host} is {abs(ahead) / 60:.0f} minutes "
+            f"{'ahead of' if ahead > 0 else 'behind'} that of {socket.gethostname()}. Leases do "
+            f"not go by clocks, but times in Runs, logs and caches do: set both by NTP."
+        )
 
 
 def _create(path: Path, number: int) -> Lease | None:

@@ -16,7 +16,7 @@ from types import ModuleType
 
 import torch
 from jaxtyping import Float
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 BLOCK = 64  # columns that LAPACK's blocked routines work on together
@@ -198,8 +198,14 @@ def lower_squares(a: Float[Tensor, "m n"]) -> Float[Tensor, "n n"]:
 
 def one_thread() -> AbstractContextManager:
     """Return a context within which this module's LAPACK starts no threads of its own."""
+    return _controller().limit(limits=1, user_api="blas")
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    """Find the libraries' threads once: that goes through all that the process has loaded."""
     _libraries()  # loaded first: what is not yet loaded cannot be limited
-    return threadpool_limits(1, user_api="blas")
+    return ThreadpoolController()
 
 
 def call(routine: str, *arguments: bytes | int | Tensor) -> None:

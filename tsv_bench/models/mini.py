@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -33,10 +34,16 @@ def build_mini(architecture: str, num_tokens: int) -> nn.Module:
     return open_clip.CLIP(**settings)
 
 
+@cache
+def _tokenizer(architecture: str) -> "open_clip.SimpleTokenizer":
+    """Read the tokenizer where a head is built, and once: it is packed in a file of a megabyte."""
+    return open_clip.get_tokenizer(architecture)
+
+
 def compact_tokens(architecture: str, texts: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the sorted ids of the texts' tokens, and each text as indices of these [context]."""
     texts = list(dict.fromkeys(texts))
-    table = open_clip.get_tokenizer(architecture)(texts)
+    table = _tokenizer(architecture)(texts)
     ids = table.unique()
     return ids, dict(zip(texts, torch.searchsorted(ids, table), strict=True))
 
@@ -78,9 +85,9 @@ def load_mini(*, name: str, label: str, architecture: str, weights: str, sha256:
     except RuntimeError as error:  # its second line names the first parameter that does not fit
         raise ValueError(f"{path} does not fit architecture {architecture!r}: {error}") from error
     model.eval().requires_grad_(False)
-    tokenizer = open_clip.get_tokenizer(architecture)
 
     def encode_text(prompts: list[str]) -> Tensor:
+        tokenizer = _tokenizer(architecture)
         tokens = tokenizer(prompts)
         unseen = ~torch.isin(tokens, ids)
         if unseen.any():

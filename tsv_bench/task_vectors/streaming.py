@@ -126,8 +126,9 @@ def side_by_side(function: Callable[[Any], Any], items: Iterable) -> Iterator:
 
 
 def gather(rows: Iterable[tuple[str, int, Tensor]]) -> dict[str, Tensor]:
-    """Return the whole vector whose rows `stream` yields."""
+    """Return the whole vector whose rows `stream` yields; a layer is where its first rows are."""
     found: dict[str, list[Tensor]] = {}
     for name, _, tensor in rows:
-        found.setdefault(name, []).append(tensor)
+        parts = found.setdefault(name, [])
+        parts.append(tensor.to(parts[0].device) if parts else tensor)
     return {n: parts[0] if len(parts) == 1 else torch.cat(parts) for n, parts in found.items()}

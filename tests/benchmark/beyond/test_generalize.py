@@ -15,17 +15,18 @@ from tsv_bench.benchmark.beyond.generalize import generalize
 from tsv_bench.benchmark.beyond.records import Corrupted
 from tsv_bench.benchmark.beyond.unseen import check_shared, check_unseen
 from tsv_bench.benchmark.evaluate import Method, evaluate_method
-from tsv_bench.benchmark.evaluator import Evaluator
+from tsv_bench.benchmark.evaluator import Evaluator, SeveralDevices
 from tsv_bench.benchmark.given.image_bench import ImageBench
 from tsv_bench.benchmark.route import route_images
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.data import Split
 from tsv_bench.data.corruptions.corrupted import Corruptions, corrupt, in_parts
+from tsv_bench.methods.needs import Needs
 from tsv_bench.methods.served import served_by
 
 MERGED = {name: task(name) for name in "ab"}
-UNSEEN = {"new": task("new", label="New task")}
-OWN = {"val": {"a": 0.5, "b": 0.5}, "test": {"a": 0.5, "b": 0.5, "new": 0.5}}
+UNSEEN = {"new": task("new", label="New task"), "newer": task("newer")}
+OWN = {"val": {"a": 0.5, "b": 0.5}, "test": {"a": 0.5, "b": 0.5, "new": 0.5, "newer": 0.25}}
 FOG = Corruptions(["fog", "contrast"], 4)
 
 
@@ -37,9 +38,10 @@ def method(serve=methods.weight_average, name="weight_average"):
 def suite(tmp_path_factory):
     suite = SmallSuite(tmp_path_factory.mktemp("suite"), images=7)
     drawn = torch.Generator().manual_seed(4)
-    suite.heads["new"] = torch.randn(CLASSES, DIM, generator=drawn)
     first = suite.splits["a"]
-    suite.splits["new"] = Split(first.images.flip(-1), first.labels.flip(0))
+    for side, name in enumerate(UNSEEN, start=2):
+        suite.heads[name] = torch.randn(CLASSES, DIM, generator=drawn)
+        suite.splits[name] = Split(first.images.flip(side), first.labels.flip(0))
     suite.evaluator = Evaluator(suite.backbone, suite.heads, "cpu")
     return suite
 
@@ -60,22 +62,29 @@ def generalized(suite, outcome, unseen=(), corruptions=None, normalizer=OWN["tes
     return generalize(
         outcome, suite.evaluator, partial(load, suite), tasks=MERGED,
         unseen={name: UNSEEN[name] for name in unseen}, corruptions=corruptions,
-        checkpoints={"new": Checkpoint(path=None, sha256="5", generation="made up", scores=None)},
+        checkpoints={
+            t: Checkpoint(path=None, sha256=t, generation="made up", scores=None) for t in UNSEEN
+        },
         normalizer=normalizer, own=own,
     )  # fmt: skip
 
 
 def test_unseen_tasks_are_served_what_all_are(suite):
     outcome = outcome_of(suite)
-    found = generalized(suite, outcome, ["new"])
+    found = generalized(suite, outcome, UNSEEN)
     mean = {name: sum(v[name] for v in suite.vectors.values()) / 2 for name in suite.vectors["a"]}
-    expected = suite.evaluator.correct({"new": mean}, 0.7, {"new": suite.splits["new"]})["new"]
-    assert np.array_equal(found.bits["new"], expected) and list(found.bits) == ["new"]
-    accuracy = expected.mean()
-    assert found.unseen.absolute == found.unseen.test["new"].accuracy == accuracy
-    assert found.unseen.normalized == accuracy / 0.5
-    assert found.unseen.normalizer == {"new": 0.5} and found.unseen.tasks == {"new": "New task"}
-    assert found.unseen.checkpoints == {"new": {"sha256": "5", "generation": "made up"}}
+    splits = {name: suite.splits[name] for name in UNSEEN}
+    expected = suite.evaluator.correct(dict.fromkeys(UNSEEN, mean), 0.7, splits)
+    assert list(found.bits) == list(UNSEEN)
+    for name, hits in expected.items():
+        assert np.array_equal(found.bits[name], hits)
+    new, newer = (found.unseen.test[name].accuracy for name in UNSEEN)
+    assert new == expected["new"].mean() and newer == expected["newer"].mean() > 0
+    assert found.unseen.absolute == (new + newer) / 2
+    assert found.unseen.normalized == (new / 0.5 + newer / 0.25) / 2
+    assert found.unseen.normalizer == {"new": 0.5, "newer": 0.25}
+    assert found.unseen.tasks == {"new": "New task", "newer": "Newer"}
+    assert found.unseen.checkpoints["new"] == {"sha256": "new", "generation": "made up"}
     assert outcome.seconds["unseen"] >= 0 and found.corrupted is None
 
 
@@ -97,11 +106,15 @@ def corrupted_split(suite, name, kind):
     return Split(torch.from_numpy(pixels), split.labels)
 
 
+@pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("serve", [methods.weight_average, methods.individual])
-def test_corrupted_images_are_classified_by_what_is_served(suite, serve, monkeypatch):
+def test_corrupted_images_are_classified_by_what_is_served(suite, serve, devices, monkeypatch):
     # Parts of images, whose last one is shorter, are put together again.
     monkeypatch.setattr(corrupted, "in_parts", partial(in_parts, part=3))
     outcome = outcome_of(suite, serve)
+    if devices == 2:
+        several = SeveralDevices(suite.backbone, suite.heads, ["cpu"] * 2)
+        monkeypatch.setattr(suite, "evaluator", several)
     found = generalized(suite, outcome, corruptions=FOG)
     assert list(found.corrupted.test) == ["fog", "contrast"] and found.corrupted.severity == 4
     for kind in FOG.names:
@@ -127,12 +140,15 @@ def test_corrupted_images_go_through_a_router_too(suite):
         assert np.array_equal(found.bits[Corrupted.key("fog", name)], hits)
     with pytest.raises(ValueError, match="which sends images to experts of the merged tasks"):
         check_shared(served, UNSEEN)
+    # What a method that sees data serves is not known before.
+    needs = Needs(arguments=("bench",), images=None)
+    check_unseen(replace(method(serve), needs=needs), MERGED, UNSEEN)
 
 
 @pytest.mark.parametrize("serve", [methods.individual, methods.tsv_compress, methods.emr])
 def test_a_method_without_one_model_for_all_is_refused_before_any_work(serve):
     refused = method(serve, "mine")
-    said = r"unseen=\[new\] with method=mine, which has a model for each of the merged tasks"
+    said = r"unseen=\[new,newer\] with method=mine, which has a model for each of the merged tasks"
     with pytest.raises(ValueError, match=said):
         check_unseen(refused, MERGED, UNSEEN)
     check_unseen(refused, MERGED, {})

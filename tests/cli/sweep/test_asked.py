@@ -6,7 +6,13 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from stand_ins.configurations import composed
 
-from tsv_bench.cli.sweep.asked import check_validate, validation_is_asked
+from tsv_bench.cli.sweep.asked import (
+    check_goes_by,
+    check_metric,
+    check_validate,
+    validation_is_asked,
+)
+from tsv_bench.cli.sweep.command import Command
 
 HYDRAS = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
@@ -40,3 +46,42 @@ def test_it_is_true_false_or_null():
         check_validate(composed("bench", f"evaluation.validate={value}"))
     with pytest.raises(ValueError, match="evaluation.validate='often' is neither true nor false"):
         check_validate(composed("bench", "evaluation.validate=often"))
+
+
+@pytest.mark.parametrize("method", ["ties", "tsv_merge", "tall_mask_ta", "individual"])
+def test_a_run_without_validation_has_no_metric(method):
+    check_metric(composed("bench", f"method={method}"))
+    fixed = composed(
+        "bench", f"method={method}", "method.alphas=[1.0]", "evaluation.validate=false"
+    )
+    if method in ("tall_mask_ta", "individual"):  # a knob is searched; its own models are validated
+        check_metric(fixed)
+    else:
+        with pytest.raises(ValueError, match=f"Runs of {method} lack by evaluation.validate=false"):
+            check_metric(fixed)
+
+
+def command(program="tsv-bench", check_metric=lambda config: None):
+    return Command(program=program, arguments=[], check=lambda c: None, check_metric=check_metric)
+
+
+def sweeping(**sweeper):
+    runtime = {"choices": {"hydra/sweeper": "optuna"}}
+    return OmegaConf.create({"hydra": {"sweeper": sweeper, "runtime": runtime}})
+
+
+def test_a_command_without_a_metric_is_no_work_for_a_sweeper_that_goes_by_one():
+    with pytest.raises(
+        ValueError, match="^hydra/sweeper=optuna goes by results, and tsv-merge has"
+    ):
+        check_goes_by(command("tsv-merge", check_metric=None), sweeping())
+
+
+@pytest.mark.parametrize("direction", ["minimize", ["maximize", "minimize"]])
+def test_a_metric_is_to_be_maximized(direction):
+    shown = r"\[maximize,minimize]" if isinstance(direction, list) else direction
+    said = f"hydra.sweeper.direction={shown}: tsv-bench gives the sweeper one number"
+    with pytest.raises(ValueError, match=said):
+        check_goes_by(command(), sweeping(direction=direction))
+    for good in ({}, {"direction": "maximize"}, {"direction": ["maximize"]}):
+        check_goes_by(command(), sweeping(**good))

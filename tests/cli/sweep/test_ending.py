@@ -1,5 +1,7 @@
 """The end of a sweep, from its records alone."""
 
+from contextlib import nullcontext
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -57,6 +59,29 @@ def test_what_failed_and_what_did_not_end_are_listed_below_the_rest(sweep, capsy
         "  seed=2: did not end. Its process may have been killed, or be still at work elsewhere\n"
         "    again by: tsv-bench --config-dir 'my conf' method=ties seed=2\n"
     )
+
+
+def test_another_machine_is_named_beside_what_failed_there(sweep, capsys):
+    """As one that lacks a package: the message is of that machine."""
+    sweep, _ = sweep
+    for number in (0, 2):
+        ended(sweep, number, host="node3")
+    ended(sweep, 1, host="node7", error="No module named 'my_backbone'")
+    with pytest.raises(SystemExit):
+        end()
+    assert "\n  seed=1 on node7: No module named 'my_backbone'\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number_ended", [2, 3])
+def test_marks_stay_for_jobs_that_may_come_yet(number_ended, sweep):
+    sweep, _ = sweep
+    sweep.marks = [sweep.folder / "mark"]
+    sweep.marks[0].touch()
+    for number in range(number_ended):
+        ended(sweep, number)
+    with pytest.raises(SystemExit) if number_ended < 3 else nullcontext():
+        end()
+    assert sweep.marks[0].exists() == (number_ended < 3)
 
 
 def test_if_none_finished_nothing_is_shown(sweep, capsys):

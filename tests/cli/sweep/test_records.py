@@ -42,6 +42,14 @@ def test_jobs_are_there_before_the_first_record(tmp_path):
     assert read_records(tmp_path) == []
 
 
+def test_records_of_an_earlier_sweep_in_the_folder_go_and_nothing_else(tmp_path):
+    """hydra.sweep.dir= may name it twice."""
+    write_record(tmp_path, record(0))
+    (tmp_path / "1.yaml").write_text("a user's: file")
+    write_jobs(tmp_path, [("seed=5",)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.yaml", "jobs.yaml"]
+
+
 def test_a_job_is_named_by_what_not_all_have():
     jobs = [["task@suite.tasks=[a]", "seed=0"], ["task@suite.tasks=[b]", "seed=0"]]
     assert varying(jobs[0], jobs) == "suite.tasks=[a]"

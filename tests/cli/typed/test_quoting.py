@@ -37,6 +37,14 @@ def test_a_comma_is_a_sweep_only_in_a_multirun():
     assert readable(["method.density=1,2"]) == ["method.density=1,2"]
 
 
+def test_devices_are_several_for_one_run():
+    for flags in ([], ["-m"]):
+        assert readable(["device=cuda:0,cuda:1"], flags) == ["device='cuda:0,cuda:1'"]
+        assert readable(["device=cuda:1"], flags) == ["device=cuda:1"]
+    quoted = "device='cuda:0,cuda:1'"
+    assert readable([quoted]) == [quoted] and value("device=cpu,cpu") == "cpu,cpu"
+
+
 @pytest.mark.parametrize(
     ("text", "advice"),
     [

@@ -6,7 +6,7 @@ from made_up.merges import merge, pretrained, same, write_checkpoints
 from made_up.state_dicts import save_sharded
 from stand_ins.commands import tsv
 
-from tsv_bench.cli.typed.recipe import with_recipe
+from tsv_bench.cli.typed.recipe import settings, with_recipe
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
 RECIPE = """
@@ -48,6 +48,12 @@ def test_the_command_line_counts_more(tmp_path):
         "pretrained", "finetuned", "weights", "alpha", "cache.folder", "recipe", "method", "output",
     ]  # fmt: skip
     assert with_recipe(["method=ties", "recipe=null"]) == ["method=ties", "recipe=null"]
+
+
+def test_numbers_are_those_of_other_yamls(tmp_path):
+    """To plain YAML, 1e-3 is a text."""
+    found = dict(settings(write(tmp_path, "a: 1e-3\nb: 2.5E3\nc: 1e\nd: 1e3x\ne: 0.5")))
+    assert found == {"a": 1e-3, "b": 2500.0, "c": "1e", "d": "1e3x", "e": 0.5}
 
 
 @pytest.mark.parametrize(

@@ -73,3 +73,9 @@ def test_within_a_command_suggestions_are_complete_and_from_python_plain():
     with repeating(["suite=mini2", "method=ties"]):
         assert suggested.command(*INDIVIDUAL) == "tsv-bench method=individual suite=mini2"
     assert suggested.command("tsv-fetch") == "tsv-fetch"
+
+
+@pytest.mark.parametrize("flags", [["--config-dir", "my conf"], ["-cd=my conf"]])
+def test_a_folder_of_own_yamls_is_repeated_however_it_was_given(flags):
+    told = repeated([*flags, "suite=mini2"], "tsv-bench", ["method=mine"])
+    assert shlex.split(" ".join(told)) == [*flags, "method=mine", "suite=mini2"]

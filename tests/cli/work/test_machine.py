@@ -58,7 +58,7 @@ def test_all_gpus_or_those_named(monkeypatch):
     assert chosen_devices(None) == chosen_devices("cuda") == ("cuda",)
 
 
-def test_networks_run_on_the_first_device_and_merges_on_all():
+def test_one_network_runs_on_the_first_device_and_merges_on_all():
     several = Machine(("cuda:1", "cuda:0"), named=True)
     assert (several.device, several.all_devices) == ("cuda:1", "cuda:1,cuda:0")
     with pytest.raises(ValueError, match="device=cuda:1,cuda:0 names 2 devices, and this command"):

@@ -1,10 +1,12 @@
 """Corrupted images are the same every time, and further from what they were the more severe."""
 
+from zlib import crc32
+
 import numpy as np
 import pytest
 
 from tsv_bench.data.corruptions.corrupted import Corruptions, corrupt, in_parts
-from tsv_bench.data.corruptions.definitions import CORRUPTIONS, SEVERITIES
+from tsv_bench.data.corruptions.definitions import CORRUPTIONS, SEVERITIES, VERSION
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,7 @@ def test_images_keep_their_form_and_change_more_with_each_severity(images, name)
     found = [corrupt(images, name, severity) for severity in (0, *SEVERITIES)]
     assert np.array_equal(images, before), "what was given has changed"
     assert all(x.shape == images.shape and x.dtype == np.uint8 for x in found)
-    assert np.array_equal(found[0], images)
+    assert np.array_equal(found[0], images) and not np.shares_memory(found[0], images)
     away = [np.abs(x.astype(int) - images).mean() for x in found]
     if name == "pixelate":  # which pixels a box takes depends on how sizes fit
         assert away[-1] == max(away) > 0
@@ -44,11 +46,26 @@ def test_each_image_has_chance_of_its_own(images, name):
     assert not np.array_equal(first, second)
 
 
+def test_what_chance_decides_goes_by_name_and_place(images):
+    """As said where Runs are compared: the numbers of any other version would be others."""
+    rngs = [np.random.default_rng([crc32(b"gaussian_noise"), place]) for place in (5, 6)]
+    noise = np.stack([rng.standard_normal((30, 30, 3)) for rng in rngs])
+    for severity, scale in ((1, 0.04), (5, 0.1)):
+        noisy = np.clip(np.moveaxis(images[:2], 1, -1) / 255 + scale * noise, 0, 1)
+        found = np.moveaxis(corrupt(images[:2], "gaussian_noise", severity, start=5), 1, -1)
+        np.testing.assert_array_equal(found, np.floor(noisy * 255 + 1e-6))
+
+
 def test_whole_bytes_are_not_lowered_by_rounding():
     """A gray image has no contrast to lose; k / 255 * 255 lies below k for some k."""
     gray = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1) * np.ones((1, 3, 2, 2), np.uint8)
     for name in ("contrast", "zoom_blur", "defocus_blur", "motion_blur", "pixelate"):
         assert np.array_equal(corrupt(gray, name, 3), gray), name
+
+
+def test_settings_tell_all_that_changes_the_images():
+    found = Corruptions(("fog", "contrast"), 2).settings
+    assert found == {"names": ["fog", "contrast"], "severity": 2, "version": VERSION}
 
 
 @pytest.mark.parametrize(

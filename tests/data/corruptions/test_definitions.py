@@ -180,24 +180,35 @@ def test_pixelate_and_jpeg(size):
 
 
 def test_severities_go_by_the_size_of_images():
-    """Numbers of make_cifar_c.py and make_imagenet_c.py at the ends of their scales."""
+    """All numbers of make_cifar_c.py and of make_imagenet_c.py."""
     expected = {
-        "gaussian_noise": (0.04, 0.1, 0.08, 0.38),
-        "shot_noise": (500, 50, 60, 3),
-        "impulse_noise": (0.01, 0.07, 0.03, 0.27),
-        "defocus_blur": ((0.3, 0.4), (1.5, 0.1), (3, 0.1), (10, 0.5)),
-        "motion_blur": ((6, 1), (9, 2.5), (10, 3), (20, 15)),
-        "zoom_blur": ((1.06, 0.01), (1.26, 0.01), (1.11, 0.01), (1.31, 0.03)),
-        "fog": ((0.2, 3), (1.5, 1.75), (1.5, 2), (3, 1.4)),
-        "brightness": (0.05, 0.3, 0.1, 0.5),
-        "contrast": (0.75, 0.15, 0.4, 0.05),
-        "pixelate": (0.95, 0.65, 0.6, 0.25),
-        "jpeg_compression": (80, 40, 25, 7),
+        "gaussian_noise": ([0.04, 0.06, 0.08, 0.09, 0.1], [0.08, 0.12, 0.18, 0.26, 0.38]),
+        "shot_noise": ([500, 250, 100, 75, 50], [60, 25, 12, 5, 3]),
+        "impulse_noise": ([0.01, 0.02, 0.03, 0.05, 0.07], [0.03, 0.06, 0.09, 0.17, 0.27]),
+        "defocus_blur": (
+            [(0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)],
+            [(3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)],
+        ),
+        "motion_blur": (
+            [(6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)],
+            [(10, 3), (15, 5), (15, 8), (15, 12), (20, 15)],
+        ),
+        "zoom_blur": (
+            [(1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)],
+            [(1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)],
+        ),
+        "fog": (
+            [(0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)],
+            [(1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)],
+        ),
+        "brightness": ([0.05, 0.1, 0.15, 0.2, 0.3], [0.1, 0.2, 0.3, 0.4, 0.5]),
+        "contrast": ([0.75, 0.5, 0.4, 0.3, 0.15], [0.4, 0.3, 0.2, 0.1, 0.05]),
+        "pixelate": ([0.95, 0.9, 0.85, 0.75, 0.65], [0.6, 0.5, 0.4, 0.3, 0.25]),
+        "jpeg_compression": ([80, 65, 58, 50, 40], [25, 18, 15, 10, 7]),
     }
     sizes = (LARGEST_SMALL, LARGEST_SMALL + 1)
     found = {
-        name: tuple(of.numbers(size, severity) for size in sizes for severity in (1, 5))
+        name: tuple([of.numbers(size, severity) for severity in SEVERITIES] for size in sizes)
         for name, of in CORRUPTIONS.items()
     }
     assert found == expected
-    assert all(len(of.small) == len(of.large) == 5 for of in CORRUPTIONS.values())

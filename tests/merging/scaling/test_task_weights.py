@@ -61,6 +61,18 @@ def test_a_mean_of_ties_is_divided_by_the_weights_of_what_agrees(rule):
     torch.testing.assert_close(found, by_hand(vectors, by_weight), **EXACT)
 
 
+def test_a_mean_of_knots_is_divided_by_the_weights_of_what_agrees():
+    """Of diagonal matrices the shared directions are those of the rows."""
+    values = {"a": [4.0, -1.0, 2.0], "b": [1.0, 3.0, -5.0], "c": [2.0, 2.0, 0.0]}
+    vectors = {t: {"w": torch.diag(torch.tensor(v).double())} for t, v in values.items()}
+    found = served("knots", vectors, "scale", density=1)["w"]
+    second = (0.7 * 3 + 1.1 * 2) / (0.7 + 1.1)  # where b and c agree
+    expected = [(0.3 * 4 + 0.7 * 1 + 1.1 * 2) / 2.1, second, -5.0]
+    torch.testing.assert_close(
+        found, torch.diag(torch.tensor(expected, dtype=torch.float64)), **EXACT
+    )
+
+
 def test_weights_of_tsv_merge_are_shares():
     """Of one task alone that counts, twice its own vector is kept in half of its directions."""
     vectors = dict(list(vectors_abc().items())[:2])

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from made_up.merges import files, merge, pretrained, write_checkpoints
 from made_up.state_dicts import save_sharded
+from stand_ins import hydras_plugins
 from stand_ins.commands import tsv
 
 from tsv_bench.merging.told.card import Card, hub_id, is_own
@@ -46,6 +47,18 @@ def test_a_merged_folder_says_how_it_was_made(folder):
         assert f"| {task} | {path} | {path} | `{digest}` |" in text
     assert "density: 0.3" in text and "tsv-merge" in text.split("```sh\n")[1]
     assert "# The base" not in text
+
+
+def test_that_of_a_job_in_another_process_has_the_command_line_too(folder, monkeypatch):
+    """The process knows it from what it was sent alone."""
+    hydras_plugins.register(monkeypatch)
+    hydras_plugins.take_for_elsewhere(monkeypatch, program="tsv-merge", arguments=("as typed",))
+    swept = ["hydra/launcher=elsewhere", "--multirun", "method=weight_average,task_arithmetic"]
+    merge(folder, "${method.name}", *swept, base="base")
+    for name in ("weight_average", "task_arithmetic"):
+        text = front(folder / name / "README.md")[1]
+        assert text.split("```sh\n")[1].startswith("tsv-merge 'as typed'\n")
+    assert not [*folder.rglob(".sweep-*")]
 
 
 def test_each_tasks_folder_has_its_own(folder):

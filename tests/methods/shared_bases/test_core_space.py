@@ -1,6 +1,7 @@
 """Core Space is its authors' definition, and without loss."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -87,6 +88,7 @@ CASES = {
     "sum": ({"rule": "sum"}, sum, (1, 3, 2)),
     "sum, isotropic": ({"rule": "sum", "isotropic": True}, isotropic(sum), (1, 3, 2)),
     "ties": ({"rule": "ties"}, ties, (1, 3, 2)),
+    "ties, dense": ({"rule": "ties", "density": 0.6}, partial(ties, density=0.6), (1, 3, 2)),
 }
 
 

@@ -1,5 +1,6 @@
 """Tests on corrupted images of the merged tasks."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -50,7 +51,7 @@ def _correct(
         for name, task, split in parts:
             yield name, task, route_images(evaluator, served, {task: split}).correct[task]
         return
-    names: list[str] = []
+    names: deque[str] = deque()  # of those that were taken; several devices take some ahead
 
     def shown() -> Iterator[tuple[str, Split]]:
         for name, task, split in parts:
@@ -58,4 +59,4 @@ def _correct(
             yield task, split
 
     for task, hits in evaluator.correct_in_turn(served, alpha, shown()):
-        yield names[-1], task, hits
+        yield names.popleft(), task, hits

@@ -98,14 +98,15 @@ def make_heads(
     return given | zero_shot_heads(backbone, rest, Path(config.paths.heads))
 
 
-def make_evaluation(config: DictConfig, device: str) -> Evaluation:
+def make_evaluation(config: DictConfig, devices: Sequence[str]) -> Evaluation:
     """Return the evaluation's settings. Raises ValueError if one is out of range."""
     batch_size, precision, patience = (
         config.evaluation[name] for name in ("batch_size", "precision", "patience")
     )
-    batch_sizes(batch_size, device)
+    batch_sizes(batch_size, devices[0])
     check_patience(patience)
-    return Evaluation(device, batch_size, chosen_precision(precision, device), patience)
+    precision = chosen_precision(precision, devices[0])
+    return Evaluation(tuple(devices), batch_size, precision, patience)
 
 
 def make_loader(config: DictConfig, backbone: Backbone) -> Callable[[Task, str], Split]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -14,8 +15,9 @@ from tsv_bench.cli.config import objects
 from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.needs import needs_of
 from tsv_bench.cli.config.tasks import make_tasks, suite_name, without_unseen
+from tsv_bench.cli.sweep.asked import validation_is_asked
 from tsv_bench.cli.typed.mistakes import message_of
-from tsv_bench.cli.work.bench import make_cell
+from tsv_bench.cli.work.bench import find_finished, make_cell
 from tsv_bench.cli.work.fetch import image_size
 from tsv_bench.cli.work.machine import chosen_devices
 from tsv_bench.data import SPLITS, Task, bytes_to_write
@@ -64,14 +66,17 @@ def planned(config: DictConfig, swept: str = "") -> Planned:
         "suite": suite_name(config),
         "num_tasks": len(merged),
     }
-    images = images_of(method, merged, unseen, len(config.evaluation.corruptions))
+    validates, num_corruptions = validation_is_asked(config), len(config.evaluation.corruptions)
+    images = images_of(method, merged, unseen, num_corruptions, validates)
     states = [hub.state(need) for need in needs_of(config)]
     if lacking := tuple(state for state in states if not state.here):
         return Planned(**about, images=images, lacking=lacking, pixels=pixels_of(config, tasks, ()))
     try:
-        cell = make_cell(config, chosen_devices(config.device)[0])
-        if not config.overwrite and (path := cell.finished()):
-            return Planned(**about, finished=path)
+        cell = make_cell(config, chosen_devices(config.device))
+        if not config.overwrite and (found := find_finished(cell)):
+            if not validates or found[1].validation is not None:
+                return Planned(**about, finished=found[0])
+            images = total([num_images(task, "val") for task in merged.values()])
         trained = trainings_of(cell, objects.make_finetuning(config))
     except (ValueError, OSError) as error:  # as a folder without the checkpoints
         return Planned(**about, problem=message_of(error))
@@ -85,23 +90,30 @@ def planned(config: DictConfig, swept: str = "") -> Planned:
 
 
 def images_of(
-    method: Method, tasks: Mapping[str, Task], unseen: Mapping[str, Task], num_corruptions: int
+    method: Method,
+    tasks: Mapping[str, Task],
+    unseen: Mapping[str, Task],
+    num_corruptions: int,
+    validates: bool = False,
 ) -> int | None:
     """Return how many images go through a network: validation for each candidate, and test.
 
-    That of ``unseen`` tasks once, that of ``tasks`` once and under each corruption.
+    That of ``unseen`` tasks once, that of ``tasks`` once and under each corruption. ``validates``:
+    a fixed alpha is evaluated on validation, too.
     """
     counts = {split: [num_images(task, split) for task in tasks.values()] for split in SPLITS}
     others = [num_images(task, "test") for task in unseen.values()]
-    searched = len(method.alphas) if len(method.alphas) > 1 else 0
+    fixed = int(validates or method.name == "individual")
+    searched = len(method.alphas) if len(method.alphas) > 1 else fixed
     if method.knob_is_open:
         searched += len(method.choice.candidates)
-    if method.name == "individual":
-        searched = max(searched, 1)
-    if None in (*counts["val"], *counts["test"], *others):
-        return None
-    tested = (1 + num_corruptions) * sum(counts["test"]) + sum(others)
-    return tested + searched * sum(counts["val"])
+    often = [counts["val"]] * searched + [counts["test"]] * (1 + num_corruptions)
+    return total([*chain.from_iterable(often), *others])
+
+
+def total(counts: Sequence[int | None]) -> int | None:
+    """Return the sum; None if one is not known."""
+    return None if None in counts else sum(counts)
 
 
 def num_images(task: Task, split: str) -> int | None:

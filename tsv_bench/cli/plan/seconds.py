@@ -24,15 +24,15 @@ BACKWARD = 3.5  # forward passes that an image takes in training; a guess: backw
 
 
 class Seconds:
-    """Estimates for the cells of a plan on a device."""
+    """Estimates for the cells of a plan on some devices, over which evaluation is spread."""
 
-    def __init__(self, runs: Path, device: str) -> None:
-        self.device, self.folder = device, Path(runs)
+    def __init__(self, runs: Path, devices: Sequence[str]) -> None:
+        self.devices, self.folder = devices, Path(runs)
 
     @cached_property
     def earlier(self) -> list[Run]:
         """The Runs that were made on such a machine, oldest first."""
-        here = provenance.machine(self.device)
+        here = provenance.machine(",".join(self.devices))
         found = [run for _, run in read_runs(sorted(self.folder.glob("*/*/*-*.json")))]
         return sorted((run for run in found if run.machine == here), key=lambda run: run.created)
 
@@ -46,14 +46,17 @@ class Seconds:
             run = min(reversed(own), key=lambda run: abs(len(run.tasks) - cell.num_tasks))
             by_images = sum(run.seconds.get(stage, 0) for stage in BY_IMAGES)
             rest = sum(s for n, s in run.seconds.items() if n not in (*BY_IMAGES, *NOT_AGAIN))
-            scaled = by_images * cell.images / max(images_of_run(run), 1)
-            return scaled + rest * cell.num_tasks / len(run.tasks), "an earlier Run"
-        if same:
-            rate = sum(map(images_of_run, same)) / max(sum(map(evaluating, same)), 1e-9)
+            tasks = cell.num_tasks / len(run.tasks)
+            # A Run does not say on how many images the value of a knob was chosen.
+            images = tasks if run.task_knobs else cell.images / max(images_of_run(run), 1)
+            return by_images * images + rest * tasks, "an earlier Run"
+        if counted := [run for run in same if not run.task_knobs]:
+            rate = sum(map(images_of_run, counted)) / max(sum(map(evaluating, counted)), 1e-9)
             return cell.images / rate, "Runs of other methods (without merging)"
         if cell.lacking:
             return None, ""
-        return cell.images / self.rate(cell.config), "a measurement (without merging)"
+        rate = len(self.devices) * self.rate(cell.config)
+        return cell.images / rate, "a measurement (without merging)"
 
     def training(self, cell: Planned, path: Path) -> float | None:
         """Return the seconds of making a checkpoint, by others of the backbone if there are any."""
@@ -62,9 +65,9 @@ class Seconds:
         return BACKWARD * cell.trainings[path] / self.rate(cell.config)
 
     def rate(self, config: DictConfig) -> float:
-        """Return images a second through the backbone's image tower, measured here."""
+        """Return images a second through the backbone's image tower on one device, measured."""
         backbone = objects.make_backbone(config)
-        return measured_rate(backbone, self.device, config.evaluation.precision)
+        return measured_rate(backbone, self.devices[0], config.evaluation.precision)
 
 
 @cache

@@ -20,9 +20,9 @@ def show_plan(configs: Sequence[DictConfig], swept: Sequence[str] = ("",)) -> No
 
     Raises ValueError if a cell cannot run, after the plan is printed.
     """
-    device = set_up_machine(configs[0]).device
+    devices = set_up_machine(configs[0]).devices
     cells = [planned(config, own) for config, own in zip(configs, swept, strict=True)]
-    show(render(cells, Seconds(configs[0].paths.runs, device), device))
+    show(render(cells, Seconds(configs[0].paths.runs, devices), ",".join(devices)))
     if wrong := [f"{name_of(cell)}: {cell.problem}" for cell in cells if cell.problem]:
         raise ValueError("\n".join([f"{len(wrong)} of {len(cells)} cannot run:", *wrong]))
 

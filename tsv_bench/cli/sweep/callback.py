@@ -1,15 +1,18 @@
 """The beginning and the end of a sweep, in the process that was started."""
 
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncherConf
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from tsv_bench.cli.launch import expand_home
+from tsv_bench.cli.sweep.asked import check_goes_by
 from tsv_bench.cli.sweep.command import Command, current
+from tsv_bench.cli.sweep.elsewhere import set_marks
 from tsv_bench.cli.sweep.ending import Sweep, end
 from tsv_bench.cli.sweep.jobs import (
     Job,
@@ -51,6 +54,8 @@ def begin(command: Command, config: DictConfig) -> None:
         show_plan(command, config, jobs)
         sys.exit(0)  # nothing is run
     here = config.hydra.launcher._target_ == BasicLauncherConf._target_
+    if jobs is None:
+        check_goes_by(command, config)
     found = None if jobs is None else check(command, config, jobs, here)
     folder = pinned(config)
     if jobs is not None and here:
@@ -58,7 +63,17 @@ def begin(command: Command, config: DictConfig) -> None:
     for place in (folder, *(command.places(config) if command.places else ())):
         check_room(place, ROOM, SETTINGS)
     write_jobs(folder, [job.overrides for job in jobs or ()])
-    Sweep.begun = Sweep(command, config, folder, jobs)
+    marks = [] if here else set_marks(command.mark, [folder, *shared(command, found or [config])])
+    Sweep.begun = Sweep(command, config, folder, jobs, marks)
+
+
+def shared(command: Command, configs: Sequence[DictConfig]) -> Iterator[Path]:
+    """Yield the folders that these jobs must see, wherever they run."""
+    for config in configs:
+        with at_work_on(config) as settings:
+            for key in command.shared:
+                yield Path(OmegaConf.select(settings, key)).expanduser()
+        OmegaConf.set_readonly(config.hydra, None)  # as it was before: Hydra sweeps from it
 
 
 def show_plan(command: Command, config: DictConfig, jobs: list[Job] | None) -> None:
@@ -74,7 +89,8 @@ def show_plan(command: Command, config: DictConfig, jobs: list[Job] | None) -> N
         with at_work_on(made) as found:
             expand_home(found)
             settings.append(found)
-    command.plan(settings, [job.swept for job in jobs])
+    with at_work_on(composed[0]):  # a cell asks whether something goes by validation
+        command.plan(settings, [job.swept for job in jobs])
 
 
 def pinned(config: DictConfig) -> Path:

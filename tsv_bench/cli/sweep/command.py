@@ -24,10 +24,16 @@ class Command:
     places: Callable[[DictConfig], Sequence[Path]] | None = None  # that are written at the end
     plan: Callable[[Sequence[DictConfig], Sequence[str]], None] | None = None  # of plan=true
     conclude: Callable[[DictConfig, Sequence[Path]], None] | None = None  # shows what jobs made
+    shared: Sequence[str] = ()  # settings of folders that all machines must see
+    mark: str = ""  # name of the files by which they are told
+    check_metric: Check | None = None  # whether jobs give a sweeper one to go by; None: they do not
 
 
 # The one that this process was started as.
 current: ContextVar[Command | None] = ContextVar("current", default=None)
+
+# The command as its user has typed it, for model cards and logs; in its jobs elsewhere, too.
+typed_command: ContextVar[str | None] = ContextVar("typed_command", default=None)
 
 
 @dataclass(frozen=True, kw_only=True)

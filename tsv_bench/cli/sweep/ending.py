@@ -1,6 +1,7 @@
 """The end of a sweep: what its jobs made, and what failed."""
 
 import shlex
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ class Sweep:
     config: DictConfig  # that Hydra sweeps from
     folder: Path  # of the records
     jobs: list[Job] | None  # None: a sweeper makes them up as it goes
+    marks: Sequence[Path] = ()  # that jobs elsewhere look for
 
     begun: ClassVar[Optional["Sweep"]] = None  # the one that this process is in
 
@@ -46,7 +48,10 @@ def conclude(sweep: Sweep) -> None:
     finished = [record for record in records if record.error is None]
     if sweep.command.conclude and (files := [Path(f) for r in finished for f in r.files]):
         sweep.command.conclude(sweep.config, files)
-    ended = [*records, *unfinished(sweep, records)]
+    missing = [*unfinished(sweep, records)]
+    ended = [*records, *missing]
+    for mark in () if missing else sweep.marks:  # a job that is still queued looks for them
+        mark.unlink(missing_ok=True)
     failed = [record for record in ended if record.error is not None]
     if failed:
         print(f"{sweep.command.program}: {len(failed)} of {len(ended)} failed:", file=sys.stderr)
@@ -68,10 +73,14 @@ def unfinished(sweep: Sweep, records: Sequence[Record]) -> Iterator[Record]:
 def lines_of(
     sweep: Sweep, failed: Sequence[Record], of_all: Sequence[Sequence[str]]
 ) -> Iterator[str]:
-    """Yield what failed, by the overrides that vary, with its message and how to run it again."""
+    """Yield what failed, by the overrides that vary, with its message and how to run it again.
+
+    The machine is named where it is another one.
+    """
     for record in failed:
         message = record.error.replace("\n", "\n    ")
-        yield f"  {varying(record.overrides, of_all)}: {message}"
+        where = f" on {record.host}" if record.host not in ("", socket.gethostname()) else ""
+        yield f"  {varying(record.overrides, of_all)}{where}: {message}"
         yield f"    again by: {again(sweep.command, record)}"
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.core.hydra_config import HydraConfig
 
+from tsv_bench.cli.sweep.asked import goes_by_results
 from tsv_bench.cli.sweep.command import Made
 from tsv_bench.cli.sweep.elsewhere import is_queued_again
 from tsv_bench.cli.sweep.jobs import task_overrides
@@ -18,6 +18,10 @@ from tsv_bench.cli.sweep.log_file import logged_to
 from tsv_bench.cli.sweep.records import Record, read_jobs, varying, write_record
 from tsv_bench.cli.typed.mistakes import full_errors, message_of
 from tsv_bench.process.signals import said_of
+
+NO_METRIC = (
+    "it has no accuracy on validation, which the sweeper goes by. Leave evaluation.validate null."
+)
 
 
 class JobFailed(Exception):
@@ -37,6 +41,8 @@ def recorded(program: str, work: Callable[[], Any]) -> float | None:
     try:
         with logged_to(folder / f"{hydra.job.num}.log", " ".join([program, *overrides])):
             made = work() or made
+            if made.metric is None and goes_by_results(hydra):
+                raise ValueError(NO_METRIC)
     except KeyboardInterrupt as raised:
         stop, error = raised, f"{said_of(raised)}. What was finished is kept"
     except (Exception, SystemExit) as raised:
@@ -63,6 +69,6 @@ def recorded(program: str, work: Callable[[], Any]) -> float | None:
         raise stop
     if error is None:
         return made.metric
-    if hydra.sweeper._target_ != BasicSweeperConf._target_:
+    if goes_by_results(hydra):
         raise JobFailed(error)
     return float("nan")

@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from tsv_bench.cli.sweep.asked import goes_by_results
 from tsv_bench.cli.sweep.records import varying
 from tsv_bench.cli.typed.mistakes import message_of
 
@@ -33,7 +34,7 @@ def jobs_of(config: DictConfig) -> list[Job] | None:
 
     None where another sweeper than Hydra's own goes by results.
     """
-    if config.hydra.sweeper._target_ != BasicSweeperConf._target_:
+    if goes_by_results(config.hydra):
         return None
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())

@@ -33,7 +33,12 @@ class Record:
 
 
 def write_jobs(folder: Path, jobs: Sequence[Sequence[str]]) -> None:
-    """Write the overrides of all jobs, before the first starts."""
+    """Write the overrides of all jobs, before the first starts.
+
+    Records of an earlier sweep in the folder are removed: they tell of other jobs.
+    """
+    for path, _ in _records(folder):
+        path.unlink(missing_ok=True)
     replace_text(folder / JOBS, yaml.safe_dump([list(overrides) for overrides in jobs]))
 
 
@@ -65,13 +70,17 @@ def read_records(folder: Path) -> list[Record]:
 
     A file that is damaged is skipped with a warning.
     """
+    return sorted((record for _, record in _records(folder)), key=lambda record: record.number)
+
+
+def _records(folder: Path) -> list[tuple[Path, Record]]:
     found = []
     for path in Path(folder).glob("[0-9]*.yaml"):
         try:
-            found.append(_record(yaml.safe_load(path.read_text(encoding="utf-8"))))
+            found.append((path, _record(yaml.safe_load(path.read_text(encoding="utf-8")))))
         except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
             log.warning("skipped: %s is no record of a job: %s", path, error)
-    return sorted(found, key=lambda record: record.number)
+    return found
 
 
 def _record(content: Mapping[str, Any]) -> Record:

@@ -42,7 +42,8 @@ def _is_path(key: str) -> bool:
 
 def _readable(text: str, swept: bool) -> str:
     key = text.partition("=")[0].lstrip("+")
-    if key == "score":
+    names_several = key == "device" and "," in text and "=[" not in text
+    if key == "score" or names_several:  # a sweep over devices would give the same numbers
         return as_text(text)
     found = _parsed(text)
     if found is not None:

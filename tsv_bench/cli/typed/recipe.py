@@ -89,6 +89,14 @@ class OnceEach(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# As in Hydra's yamls: 1e-3 is a number. To yaml it is one with a dot and a sign alone, as 1.0e-3.
+OnceEach.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
 def text(value: Any) -> str:
     """Return a value as Hydra reads it on a command line."""
     if value is None or isinstance(value, bool):

@@ -97,6 +97,6 @@ def _folders(given: Sequence[str]) -> list[str]:
     for place, argument in enumerate(given):
         if argument in ("--config-dir", "-cd"):
             return list(given[place : place + 2])
-        if argument.startswith("--config-dir="):
+        if argument.startswith(("--config-dir=", "-cd=")):
             return [argument]
     return []

@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -22,10 +23,9 @@ from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.needs import check_fetched
 from tsv_bench.cli.config.normalizer import make_normalizer
 from tsv_bench.cli.config.tasks import make_corruptions, make_tasks, suite_name, without_unseen
-from tsv_bench.cli.launch import typed_command
 from tsv_bench.cli.printing import columns, show
 from tsv_bench.cli.sweep.asked import validation_is_asked
-from tsv_bench.cli.sweep.command import Made
+from tsv_bench.cli.sweep.command import Made, typed_command
 from tsv_bench.cli.sweep.comparison import tables_of
 from tsv_bench.cli.sweep.log_file import logged_to
 from tsv_bench.cli.work.machine import set_up_machine
@@ -44,7 +44,7 @@ def bench(config: DictConfig) -> Made:
     factors = make_cache(config)
     validates = validation_is_asked(config)
     tracker.check()
-    cell = make_cell(config, machine.device)
+    cell = make_cell(config, machine.devices)
     check_room(cell.runs, 10_000_000)
     finished = None if config.overwrite else find_finished(cell)
     there = finished is not None and not (validates and finished[1].validation is None)
@@ -114,13 +114,13 @@ def validated(run: Run) -> str:
     return f", {100 * run.validation:.1f}% on validation" if run.validation is not None else ""
 
 
-def make_cell(config: DictConfig, device: str) -> Cell:
+def make_cell(config: DictConfig, devices: Sequence[str]) -> Cell:
     """Return what is to be evaluated. Raises ValueError or OSError for a wrong configuration."""
     method = make_method(config)
     tasks, unseen = without_unseen(make_tasks(config.suite.tasks), config.unseen)
     method.check_tasks(tasks)
     check_unseen(method, tasks, unseen)
-    evaluation = objects.make_evaluation(config, device)
+    evaluation = objects.make_evaluation(config, devices)
     check_fetched(config)
     fine_tunes = method.needs is not None and method.needs.fine_tunes
     return Cell(
@@ -128,7 +128,7 @@ def make_cell(config: DictConfig, device: str) -> Cell:
         suite=suite_name(config),
         tasks=tasks,
         method=method,
-        source=objects.make_source(config, device),
+        source=objects.make_source(config, devices[0]),
         seed=config.seed,
         normalizer=config.normalizer,
         evaluation=evaluation,

@@ -50,7 +50,8 @@ def evaluate(
     ``alpha`` it is a vector, layer -> delta, and pretrained + alpha * model is evaluated; that of a
     `TaskVector`, or of what a method serves, is 1. ``suite`` is a name of conf/suite, or a list of
     tasks. ``settings`` are further ones of tsv-bench as they are typed, such as
-    "paths.data=FOLDER". Images are decoded once and kept in paths.data, by default ./data.
+    "paths.data=FOLDER". Images are decoded once and kept in paths.data, by default ./data. Tasks
+    are spread over the devices if ``device`` names several, as "cuda:0,cuda:1".
 
     Raises ValueError for names, settings or parameters that do not fit, and OSError for files.
     """
@@ -64,7 +65,8 @@ def evaluate(
         raise ValueError(f"alpha={alpha!r} is not a finite number.")
     config = composed("bench", checked("bench", _lines(suite, backbone, settings)))
     tasks = make_tasks(config.suite.tasks)
-    evaluation = objects.make_evaluation(config, device)
+    devices = [name.strip() for name in device.split(",")]
+    evaluation = objects.make_evaluation(config, devices)
     check_fetched(config)
     network = objects.make_backbone(config)
     served = _served(model, tasks, network, alpha)
@@ -72,7 +74,7 @@ def evaluate(
         objects.check_data(config, network, tasks, dict.fromkeys(tasks, (split,)))
         load = objects.make_loader(config, network)
         images = {name: load(task, split) for name, task in tasks.items()}
-        heads = objects.make_heads(config, network, tasks, objects.make_source(config, device))
+        heads = objects.make_heads(config, network, tasks, objects.make_source(config, devices[0]))
         evaluator = evaluation.evaluator(network, heads)
         with bars.bar(total=len(tasks), desc=f"evaluating: {split}", unit="task") as bar:
             found = evaluator.correct(served, 1.0 if alpha is None else alpha, images, bar.update)

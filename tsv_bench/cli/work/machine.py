@@ -19,14 +19,14 @@ NEVER = 2**31 - 1  # the largest int: freed memory at the end of the heap is nev
 
 @dataclass(frozen=True)
 class Machine:
-    """The devices that a command computes on."""
+    """The devices that a command computes on. tsv-bench evaluates tasks on all of them."""
 
     devices: tuple[str, ...]
     named: bool = False  # whether the user named several
 
     @property
     def device(self) -> str:
-        """The one that runs networks."""
+        """The one that runs any other network."""
         return self.devices[0]
 
     @property

@@ -11,8 +11,9 @@ from tsv_bench.cli.config.checkpoint_files import make_cache
 from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.method_yaml import described
 from tsv_bench.cli.config.scales import chosen_alpha, mapping
-from tsv_bench.cli.launch import plain, typed_command
+from tsv_bench.cli.launch import plain
 from tsv_bench.cli.printing import show
+from tsv_bench.cli.sweep.command import typed_command
 from tsv_bench.cli.work.machine import set_up_machine
 from tsv_bench.merging import merge_files
 from tsv_bench.merging.as_matrices import AsMatrices
