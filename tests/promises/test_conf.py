@@ -52,15 +52,8 @@ EXTRA["open_clip"] = [
 ABLATIONS = ["tsv_interference_only", "tsv_low_rank"]
 # Alphas of the paper's protocol: k / 10 where the merged vector is of one task's size, else k / 30.
 TENTHS = [
-    "tsv_merge",
-    "dc_merge",
-    "fr_merging",
-    "iso_c",
-    "iso_cts",
-    "knots",
-    "core_space",
-    *ABLATIONS,
-]
+    "tsv_merge", "dc_merge", "fr_merging", "iso_c", "iso_cts", "knots", "core_space", *ABLATIONS,
+]  # fmt: skip
 THIRTIETHS = [
     "task_arithmetic", "ties", "breadcrumbs", "consensus_ta", "consensus_ties", "dare_ta",
     "dare_ties", "lata", "subspace_boosting",
