@@ -26,7 +26,7 @@ from tsv_bench.data.task import SPLITS
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "task"
 EVERY = {path.stem: OmegaConf.load(path)[path.stem] for path in sorted(CONF.glob("*.yaml"))}
-TASKS = {name: task for name, task in EVERY.items() if ".sources." in task.source._target_}
+TASKS = {name: task for name, task in EVERY.items() if "data.sources." in task.source._target_}
 DRAWN = sorted(name for name, task in TASKS.items() if task.source._target_.endswith(".drawn"))
 CAMERA = "tilted"  # any would do
 SETTINGS = {

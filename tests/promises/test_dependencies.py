@@ -51,10 +51,10 @@ def imported(*folders):
 def test_dependencies_are_what_the_package_imports():
     # mergekit is run by benchmarks and docs by make, in environments of their own, lm-eval by
     # users' own code; all and dev are of other extras.
-    others = ("all", "dev", "docs", "lm", "mergekit", *PLUGINS)
+    others = ("all", "dev", "docs", "lm", "mergekit", "pictures", *PLUGINS)
     optional = [name for extra in EXTRAS if extra not in others for name in EXTRAS[extra]]
     assert set(map(canonical, PROJECT["dependencies"] + optional)) == imported("tsv_bench")
-    assert EXTRAS["all"] == ["tsv_bench[bench,evolve,language,wandb]"]
+    assert EXTRAS["all"] == ["tsv_bench[bench,evolve,language,pictures,wandb]"]
     # These two are imported by one module, which says what to install.
     only_in = {"transformers": "language.py", "pymoo": "search.py"}
     assert set(only_in) == {canonical(EXTRAS[extra][0]) for extra in ("language", "evolve")}

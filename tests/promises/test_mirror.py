@@ -33,6 +33,8 @@ TESTED_IN = {
     "commands/test_observe.py": "cli.observe cli.work.observe observation.observe_files "
     "task_vectors.kinds",
     "commands/test_plan.py": "cli.plan.cells cli.plan.seconds cli.plan.text",
+    "data/collected/test_sources.py": "data.collected.icon_sets data.collected.scans "
+    "data.collected.typefaces",
     "data/test_embedded.py": "data.sources data.embedded.cameras data.embedded.canvas "
     "data.embedded.figures data.embedded.glyphs data.embedded.land data.embedded.textures",
     "data/test_hub.py": "data.folders data.task",

@@ -62,6 +62,7 @@ def test_results_are_rendered_from_the_runs(table):
         ("rank_sweep", "runs"),
         ("unseen", "runs"),
         ("corrupted", "runs"),
+        ("mini20", "runs"),
     ],
 )
 def test_other_results_are_rendered_from_their_runs(name, layout):
@@ -91,6 +92,23 @@ def test_what_is_tested_beyond_the_suite_is_whole(name):
     there = {(run.method, run.seed): run.test for run in of_readme.runs}
     assert len(here.keys() & there.keys()) == 18
     assert all(here[key] == there[key] for key in here.keys() & there.keys())
+
+
+def test_mini20_is_whole_and_of_one_clean_commit():
+    [table] = tables_of("mini20")
+    assert table.suite == "mini20" and len(table.rows) == 7
+    [commit] = {run.commit for run in table.runs}
+    shown = (ROOT / "results" / "mini20" / "README.md").read_text(encoding="utf-8")
+    assert f"`{commit}`" in shown and "dirty" not in commit
+    assert "\n".join(lines(render_markdown([table]), "|")) in shown
+    # Its fourteen earlier tasks are those of mini14, to the image.
+    for method in ("zero_shot", "individual"):
+        here, there = (
+            load_correct(next((ROOT / "results" / place).glob(f"{method}-*.json")))
+            for place in ("mini20/runs/mini/mini20", "embedded/runs/mini/mini14")
+        )
+        assert len(there) == 14
+        assert all((here[task] == there[task]).all() for task in there)
 
 
 def test_the_leaderboard_is_whole():

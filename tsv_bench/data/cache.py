@@ -98,11 +98,16 @@ def check_source(
     """Check the number, classes and labels of images that `load_split` will decode.
 
     No image is decoded, and splits that are decoded already are skipped. Raises ValueError if
-    something differs from what the task says, OSError if files are missing or damaged.
+    something differs from what the task says, or if packages with its pictures are not installed,
+    OSError if files are missing or damaged.
     """
     new = [s for s in splits if not pixel_path(task, s, folder, image_size, geometry).exists()]
-    if new and in_files(task):
+    if not new:
+        return
+    if in_files(task):
         task.source.check(new)
+    elif check := getattr(getattr(task.source, "func", task.source), "check", None):
+        check()
 
 
 def bytes_per_image(image_size: int) -> int:

@@ -114,5 +114,10 @@ def describe(source: Source) -> Any:
     return {
         "function": f"{function.__module__}.{function.__qualname__}",
         "version": getattr(function, "version", 0),
-        "settings": json.loads(json.dumps(settings, default=dict)),
+        "settings": json.loads(json.dumps(settings, default=_plain)),
     }
+
+
+def _plain(value: Mapping | Sequence) -> dict | list:
+    """Return the configuration's own kind of mapping or list as json knows it."""
+    return dict(value) if isinstance(value, Mapping) else list(value)

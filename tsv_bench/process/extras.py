@@ -9,6 +9,12 @@ EXTRAS = {
         "PIL", "datasets", "fontTools", "httpx2", "huggingface_hub", "matplotlib",
         "open_clip", "pyarrow", "sklearn", "torchvision",
     ),
+    "pictures": (
+        "fontpkg_caveat", "fontpkg_dancing_script", "fontpkg_delius", "fontpkg_great_vibes",
+        "fontpkg_indie_flower", "fontpkg_kalam", "fontpkg_pacifico", "fontpkg_permanent_marker",
+        "fontpkg_satisfy", "fontpkg_shadows_into_light", "iconipy", "mlxtend", "qtawesome",
+        "tkinter_icons_bs",
+    ),
     "wandb": ("wandb",),
 }  # fmt: skip
 

@@ -54,13 +54,17 @@ def _suite(content: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     return str(len(tasks)), ",\n".join(lines)
 
 
+# Where the images of our own sources are from.
+OURS = {"tsv_bench.data.sources": "embedded", "tsv_bench.data.collected.sources": "packages"}
+
+
 def _task(content: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     task = next((value for value in content.values() if isinstance(value, dict)), {})
     source = task.get("source") or {}
     sizes = task.get("sizes") or source.get("num_images") or {}
     images = " / ".join(str(sizes[split]) for split in ("train", "val", "test") if split in sizes)
-    kept = str(source.get("_target_", "")).startswith("tsv_bench.data.sources.")
-    where = source.get("repo") or source.get("folder") or ("embedded" if kept else "")
+    module = str(source.get("_target_", "")).rpartition(".")[0]
+    where = source.get("repo") or source.get("folder") or OURS.get(module, "")
     return task.get("label", ""), str(len(task.get("class_names") or ()) or ""), images, where
 
 

@@ -105,7 +105,11 @@ def draw_glyph(rng: Rng, character: str, style: Style, fonts: tuple[str, ...]) -
     """Draw a character; ``fonts`` are those of task style."""
     pool = fonts if style == "task" else PRETRAIN_FONTS
     names = fonts_of(character, pool)
-    mask = glyph_mask(character, names[rng.integers(len(names))])
+    return painted(rng, glyph_mask(character, names[rng.integers(len(names))]), style)
+
+
+def painted(rng: Rng, mask: Image.Image, style: Style) -> np.ndarray:
+    """Warp a mask and paint it in one color on a background of another."""
     front, back = two_colors(rng)
     if style == "plain":
         mask, noise, blur = warp(rng, mask, 7, 0.05, (0.75, 1.1), 0.06), rng.uniform(2, 10), 0
