@@ -1,96 +1,116 @@
-"""Files are hashed ahead while a command imports, and that is used."""
+"""Files are hashed ahead, by other processes, while a command imports, and that is used."""
 
 import os
-import threading
 
 import pytest
 import torch
-from made_up.merges import TASKS, files, write_checkpoints
 from made_up.state_dicts import save
 
 from tsv_bench.files import ahead, content
+from tsv_bench.files.ahead import Hasher, hashed_ahead
 from tsv_bench.state_dicts import integrity
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_known(monkeypatch):
-    monkeypatch.setattr(ahead, "_begun", {})
+def hashers(monkeypatch):
+    hashers = {}
+    monkeypatch.setattr(ahead, "_hashers", hashers)
     monkeypatch.setattr(integrity, "_checked", {})
-    monkeypatch.setattr(ahead, "num_cores", lambda: 2)
+    yield hashers
+    for hasher in hashers.values():
+        while hasher._read():
+            pass
 
 
-def hash_ahead(paths, monkeypatch, pieces):
-    """Hash so many pieces of the files ahead, however the threads take turns."""
-    stopped, done = threading.Event(), 0
-
-    def is_set():
-        nonlocal done
-        done += 1
-        return done > pieces
-
-    monkeypatch.setattr(stopped, "is_set", is_set)
-    ahead._hash_all(paths, stopped)
-
-
-@pytest.mark.parametrize("piece", [7, 64, 1000])
-@pytest.mark.parametrize("pieces", [1, 3, 8])
-def test_a_hash_that_was_begun_ahead_is_the_files(piece, pieces, tmp_path, monkeypatch):
-    """By both readings: before a merge and during it, with integers between that nobody reads."""
+@pytest.fixture
+def path(tmp_path):
     tensors = {f"layer{i}": torch.randn(6, 4) for i in range(9)} | {"a": torch.arange(20)}
-    path = save(tensors, tmp_path / "a.safetensors")
-    monkeypatch.setattr(ahead, "PIECE", piece)
-    hash_ahead([path], monkeypatch, pieces)
-    assert ahead.begun_sha256(path, content.stamp(path))[1] == min(
-        pieces * piece, path.stat().st_size
-    )
+    return save(tensors, tmp_path / "a.safetensors")
 
+
+def test_each_file_is_hashed_and_bad_ones_are_passed_over(path, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "empty").touch()
+    hasher = Hasher([tmp_path, tmp_path / "pipe", tmp_path / "none", path, tmp_path / "empty"])
+    for each in (path, tmp_path / "empty"):
+        assert hasher.sha256(each, content.stamp(each)) == content.sha256(each)
+    for each in (tmp_path, tmp_path / "pipe"):
+        assert hasher.sha256(each, content.stamp(each)) is None
+    assert hasher.sha256(tmp_path / "none", content.stamp(path)) is None
+    assert hasher.begun()[3:] == [path, tmp_path / "empty"]
+    assert hasher._process.returncode == 0
+
+
+def test_what_was_begun_is_finished_and_no_other_file_is_begun(path, tmp_path):
+    long, other = tmp_path / "long", tmp_path / "other"
+    long.write_bytes(b"")
+    os.truncate(long, 2**26)  # takes a thirtieth of a second
+    other.touch()
+    hasher = Hasher([long, other])
+    hasher._read()  # long is begun
+    assert hasher.begun() == [long]
+    assert hasher.sha256(long, content.stamp(long)) == content.sha256(long)
+    assert hasher.sha256(other, content.stamp(other)) is None  # which waits for the end
+
+
+def test_a_process_ends_with_the_one_that_asked(tmp_path):
+    endless = tmp_path / "endless"
+    endless.touch()
+    os.truncate(endless, 2**40)
+    hasher = Hasher([endless])
+    hasher._process.stdin.close()
+    assert hasher._process.wait() == 0
+    hasher._process.stdout.close()
+
+
+@pytest.mark.parametrize("reads", ["before", "during"])
+def test_a_hash_from_ahead_is_the_files(reads, path, hashers, monkeypatch):
+    """By both readings: before a merge and during it."""
+    expected = {path.name: content.sha256(path)}
+    hashers[path.resolve()] = Hasher([path.resolve()])
     state = open_state_dict(path)
-    assert integrity.checked_hashes(state) == {path.name: content.sha256(path)}
-    integrity._checked.clear()
-    reading = integrity.HashedReading({"a": state})
-    for name in tensors:
-        if name != "a":
-            state.rows(name, 3, 6), state.rows(name, 0, 3)
-    assert reading.finish() == {"a": {path.name: content.sha256(path)}}
+    monkeypatch.setattr(integrity, "remembered_sha256", None)
+    if reads == "before":
+        assert integrity.checked_hashes(state) == expected
+    else:
+        reading = integrity.HashedReading({"a": state})
+        assert not reading._hashes and reading.finish() == {"a": expected}
 
 
-def test_integers_beyond_a_piece_are_hashed_when_their_turn_comes(tmp_path, monkeypatch):
-    monkeypatch.setattr(integrity, "MOST_BYTES", 64)
-    path = save({"a": torch.arange(100), "b": torch.ones(3)}, tmp_path / "a.safetensors")
-    reading = integrity.HashedReading({"a": open_state_dict(path)})
-    [own] = reading._hashes.values()
-    assert own._hashed.position == path.stat().st_size - 12  # all but b
-    assert reading.finish() == {"a": {path.name: content.sha256(path)}}
-
-
-def test_a_file_that_changed_since_is_hashed_anew(tmp_path, monkeypatch):
-    path = save({"a": torch.ones(3)}, tmp_path / "a.safetensors")
-    hash_ahead([path], monkeypatch, 9)
+def test_a_file_that_changed_since_is_hashed_anew(path, hashers):
+    hasher = hashers[path.resolve()] = Hasher([path.resolve()])
+    assert hasher.sha256(path.resolve(), content.stamp(path))
     save({"a": torch.zeros(3)}, path)
     os.utime(path, ns=(1, 1))
     assert integrity.checked_hashes(open_state_dict(path)) == {path.name: content.sha256(path)}
 
 
-def test_the_block_ends_the_thread_and_bad_files_are_passed_over(tmp_path):
-    write_checkpoints(tmp_path)
-    os.mkfifo(tmp_path / "pipe.safetensors")
-    good = [tmp_path / name for name in files().values()]
-    before = threading.active_count()
-    with ahead.hashed_ahead([tmp_path, tmp_path / "none", tmp_path / "pipe.safetensors", *good]):
-        for _ in range(1000):
-            if len(ahead._begun) == len(TASKS):
-                break
-            threading.Event().wait(0.01)
-    assert threading.active_count() == before
-    for path in good:
-        digest, num_bytes = ahead.begun_sha256(path, content.stamp(path))
-        assert digest.hexdigest() == content.sha256(path) and num_bytes == path.stat().st_size
+@pytest.mark.parametrize(
+    ("num_cores", "torch_is_there", "shares"),
+    [
+        (1, False, []),
+        (2, True, []),
+        (2, False, ["abc"]),
+        (3, False, ["ac", "b"]),
+        (9, False, [*"abc"]),
+    ],
+)
+def test_cores_that_are_free_share_the_files(
+    num_cores, torch_is_there, shares, tmp_path, monkeypatch
+):
+    asked = []
 
+    class Asked:
+        def __init__(self, paths):
+            asked.append("".join(path.name for path in paths))
 
-def test_one_core_is_left_to_the_command(tmp_path, monkeypatch):
-    monkeypatch.setattr(ahead, "num_cores", lambda: 1)
-    path = save({"a": torch.ones(3)}, tmp_path / "a.safetensors")
-    with ahead.hashed_ahead([path]):
+        def begun(self):
+            return []
+
+    monkeypatch.setattr(ahead, "num_cores", lambda: num_cores)
+    monkeypatch.setattr(ahead, "torch_is_there", lambda: torch_is_there)
+    monkeypatch.setattr(ahead, "Hasher", Asked)
+    with hashed_ahead([tmp_path / name for name in "abca"]):
         pass
-    assert not ahead._begun
+    assert asked == shares

@@ -88,7 +88,7 @@ def main(config: DictConfig) -> None:
     checked = check(config)
     base = () if config.base is None else (config.base,)
     checkpoints = (config.pretrained, *base, *checked.finetuned.values())
-    with hashed_ahead(safetensors_files(checkpoints)):  # importing torch takes a core a second
+    with hashed_ahead(safetensors_files(checkpoints)):  # importing torch takes one core a second
         from tsv_bench.cli.work.merge import merge
 
     merge(config, *checked)

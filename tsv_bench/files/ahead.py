@@ -1,70 +1,101 @@
-"""Hash files ahead, on a core that is idle while a command imports what it needs."""
+"""Hash files ahead, on cores that are idle while a command imports what it needs.
 
-import hashlib
+By other processes: importing keeps Python's lock, so that a thread got half of its time.
+"""
+
 import os
-import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from tsv_bench.files import hash_process
 from tsv_bench.files.content import Stamp
 from tsv_bench.process.cores import num_cores
 
-if TYPE_CHECKING:
-    from hashlib import _Hash
-
-# Bytes that are read and hashed at once. Between two pieces a thread waits some milliseconds for
-# Python's lock, so pieces take longer than that.
-PIECE = 2**25
-
-_begun: dict[tuple[Path, Stamp], "tuple[_Hash, int]"] = {}
+_hashers: dict[Path, "Hasher"] = {}  # resolved path -> who hashes it, or has hashed it
 
 
 @contextmanager
 def hashed_ahead(paths: Iterable[Path]) -> Iterator[None]:
-    """Hash files, one after the other, for as long as the block runs and if a core is free.
+    """Hash files while the block runs, if cores are free and torch is still to be imported.
 
-    What is wrong with a file is no matter here: who opens it says so.
+    A file that is begun at its end is finished meanwhile. What is wrong with a file is no matter
+    here: who opens it says so.
     """
-    stopped = threading.Event()
-    thread = threading.Thread(target=_hash_all, args=(list(paths), stopped), daemon=True)
-    if num_cores() > 1:
-        thread.start()
+    paths = list(dict.fromkeys(path.resolve() for path in paths))
+    count = 0 if torch_is_there() else min(num_cores() - 1, len(paths))
+    hashers = [Hasher(paths[i::count]) for i in range(count)]
     try:
         yield
     finally:
-        stopped.set()
-        if thread.ident is not None:
-            thread.join()
+        for hasher in hashers:
+            _hashers.update(dict.fromkeys(hasher.begun(), hasher))
 
 
-def begun_sha256(path: Path, stamp: Stamp) -> "tuple[_Hash, int]":
-    """Return the sha256 of a file's first bytes and their number, which may be 0."""
-    digest, position = _begun.get((path.resolve(), stamp), (hashlib.sha256(), 0))
-    return digest.copy(), position
+def torch_is_there() -> bool:
+    """Return whether torch is imported already, so that there is nothing to wait for."""
+    return "torch" in sys.modules
 
 
-def _hash_all(paths: list[Path], stopped: threading.Event) -> None:
-    piece = bytearray(PIECE)
-    for path in paths:
-        try:
-            with open(path, "rb", buffering=0, opener=_without_waiting) as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    continue
-                key = path.resolve(), Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
-                digest, position = hashlib.sha256(), 0
-                while not stopped.is_set() and (count := file.readinto(piece)):
-                    digest.update(memoryview(piece)[:count])
-                    position += count
-                _begun[key] = digest, position
-        except OSError:
-            continue
-        if stopped.is_set():
-            return
+def is_hashed_ahead(path: Path) -> bool:
+    """Return whether another process hashes the file, or has hashed it."""
+    return path.resolve() in _hashers
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would be waited for
+def sha256_ahead(path: Path, stamp: Stamp) -> str | None:
+    """Return the sha256 of a file that `is_hashed_ahead`, waiting for it.
+
+    None if the file could not be read or had another stamp.
+    """
+    path = path.resolve()
+    return _hashers[path].sha256(path, stamp)
+
+
+class Hasher:
+    """A process that hashes files, one after the other."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._paths, self._begun, self._found = paths, [], {}
+        self._lock = threading.Lock()
+        # Without site-packages: it is there in a fiftieth of a second.
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", hash_process.__file__, *paths],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def begun(self) -> list[Path]:
+        """Let it begin no other file; return those that it has begun."""
+        with suppress(OSError, ValueError):  # where it has ended
+            os.write(self._process.stdin.fileno(), b".")
+        with self._lock:
+            while self._read() not in ("last", ""):
+                pass
+            return list(self._begun)
+
+    def sha256(self, path: Path, stamp: Stamp) -> str | None:
+        """Return the sha256 of a file, or None if it has none with this stamp."""
+        with self._lock:
+            while path not in self._found and self._read():
+                pass
+        of_what, digest = self._found.get(path, (None, None))
+        return digest if of_what == stamp else None
+
+    def _read(self) -> str:
+        """Take in a line of its output and return it; "": it has ended."""
+        if self._process.stdout.closed:
+            return ""
+        line = self._process.stdout.readline().decode()
+        match line.split():
+            case [number, "begun"]:
+                self._begun.append(self._paths[int(number)])
+            case [number, inode, num_bytes, changed, digest]:
+                found = Stamp(int(inode), int(num_bytes), int(changed)), digest
+                self._found[self._paths[int(number)]] = found
+            case []:
+                self._process.stdin.close()
+                self._process.stdout.close()
+                self._process.wait()
+        return line.strip()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tsv_bench.files import Stamp, remembered_sha256, stamp
-from tsv_bench.files.ahead import begun_sha256
+from tsv_bench.files.ahead import is_hashed_ahead, sha256_ahead
 from tsv_bench.linalg.precision import all_finite
 from tsv_bench.state_dicts.safetensors_file import SafetensorsFile, changed
 from tsv_bench.state_dicts.state_dict import StateDict
@@ -82,10 +82,10 @@ _checked: dict[tuple[Path, Stamp], str] = {}
 
 def _check_and_hash(state: StateDict, path: Path, alike: Alike) -> str:
     header = state.headers[path.name]
-    if header is None:
+    if header is None or is_hashed_ahead(path):
         _check_shard(state, path.name, lambda rows: None, alike)
         return _hash_by_path(path, state.stamps[path.name])
-    hashed = _Hashed(path, state.stamps[path.name], header)
+    hashed = _Hashed(header)
     offset = len(header)
 
     def see(rows: Tensor) -> None:
@@ -99,12 +99,10 @@ def _check_and_hash(state: StateDict, path: Path, alike: Alike) -> str:
 
 
 class _Hashed:
-    """The sha256 of a file's bytes up to a `position`, some of them hashed ahead."""
+    """The sha256 of a file's bytes up to a `position`."""
 
-    def __init__(self, path: Path, stamp: Stamp, header: bytes) -> None:
-        self._digest, self.position = begun_sha256(path, stamp)
-        if self.position < len(header):
-            self._digest, self.position = hashlib.sha256(header), len(header)
+    def __init__(self, header: bytes) -> None:
+        self._digest, self.position = hashlib.sha256(header), len(header)
 
     def add(self, offset: int, content: memoryview | bytes) -> None:
         """Hash what is new of ``content``, which starts at the position or before it."""
@@ -117,7 +115,8 @@ class _Hashed:
 
 
 def _hash_by_path(path: Path, stamp_when_opened: Stamp) -> str:
-    found = remembered_sha256(path)
+    ahead = sha256_ahead(path, stamp_when_opened) if is_hashed_ahead(path) else None
+    found = ahead or remembered_sha256(path)
     if stamp(path) != stamp_when_opened:
         raise changed(path)
     return found
@@ -159,7 +158,7 @@ class ReadHash:
 
     def __init__(self, file: SafetensorsFile) -> None:
         self._file = file
-        self._hashed = _Hashed(file.path, file.stamp, file.header)
+        self._hashed = _Hashed(file.header)
         self._early: dict[int, bytes] = {}
         self._lock, self._busy = threading.Lock(), False
         # No task vector has a delta of integers, so nobody reads them: first and end byte.
@@ -233,7 +232,9 @@ class HashedReading:
         self._hashes = {
             key: ReadHash(file)
             for key, file in self._files.items()
-            if isinstance(file, SafetensorsFile) and key not in _checked
+            if isinstance(file, SafetensorsFile)
+            and key not in _checked
+            and not is_hashed_ahead(file.path)
         }
 
     def unknown(self) -> dict[str, Hashes]:
