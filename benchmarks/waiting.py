@@ -2,8 +2,9 @@
 
 .venv/bin/python benchmarks/waiting.py [--busy]
 
-Trains and evaluates a small network by two threads, in processes with another GOMP_SPINCOUNT each,
-alone or beside a process that keeps one of two cores busy. Prints wall and CPU seconds.
+Trains and evaluates a small network by two threads, then evaluates it by a thread a batch, in
+processes with another GOMP_SPINCOUNT each, alone or beside a process that keeps one of two cores
+busy. Prints wall and CPU seconds.
 """
 
 import argparse
@@ -14,13 +15,15 @@ import time
 
 from plain_merges import busy_core
 
-SPINS = ("0", "200", "500", "1000", "10000", None)  # None: libgomp's default
+SPINS = ("0", "200", "300", "400", "500", "1000", None)  # None: libgomp's default
 
 
 def work(threads):
     """Train 20 steps and evaluate 60 batches of a transformer as small as the embedded backbone."""
     import torch
     from torch import nn
+
+    from tsv_bench.models.devices import side_by_side
 
     torch.set_num_threads(threads)
     layers = [nn.TransformerEncoderLayer(64, 4, 256, batch_first=True) for _ in range(4)]
@@ -42,8 +45,9 @@ def work(threads):
         )
 
     timed("training", 20, step)
-    with torch.no_grad():
-        timed("evaluating", 60, lambda: network(images))
+    network.requires_grad_(False)  # as a working copy is; which is known in every thread
+    timed("evaluating", 60, lambda: network(images))
+    timed("evaluating side by side", 1, lambda: side_by_side(network, "cpu", [images] * 60))
 
 
 def main():

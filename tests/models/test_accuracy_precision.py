@@ -99,3 +99,23 @@ def test_precision_is_that_of_the_device_unless_chosen():
     assert chosen_precision("float16", "cpu") == "float16"
     with pytest.raises(ValueError, match="evaluation.precision='half' is not one of float32, bf"):
         chosen_precision("half", "cpu")
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(30, [15, 15]), (41, [11, 11, 11, 8]), (1, [1])])
+def test_batches_are_evaluated_side_by_side_by_one_thread_each(count, sizes, monkeypatch):
+    visual, seen = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), []
+    visual.register_forward_hook(
+        lambda module, args, out: seen.append((len(out), torch.get_num_threads()))
+    )
+    images = torch.randint(0, 256, (count, 3, 2, 2), dtype=torch.uint8)
+    split, head = Split(images, torch.randint(0, 5, (count,))), torch.randn(5, 4)
+    alone = correct_images(visual, head, split, "cpu")
+    assert seen.pop() == (count, 1)
+    torch.set_num_threads(2)
+    try:
+        found = correct_images(visual, head, split, "cpu", batch_size=20)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert (found == alone).all()
+    assert sorted(seen, reverse=True) == [(size, 1) for size in sizes]

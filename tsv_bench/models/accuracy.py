@@ -16,6 +16,8 @@ from tsv_bench.models.devices import (
     batch_sizes,
     copy_async,
     device_batches,
+    even_batch_size,
+    side_by_side,
     with_smaller_batches,
 )
 
@@ -44,7 +46,6 @@ def correct_images(
     return with_smaller_batches(run, sizes, device)[0]
 
 
-@torch.inference_mode()
 def correct_in_batches(
     visual: nn.Module,
     head: Tensor,
@@ -56,22 +57,26 @@ def correct_in_batches(
 ) -> np.ndarray:
     """Compute `correct_images` with this batch size and the autocast context that ``cast`` makes.
 
+    On a CPU as many batches are computed side by side as torch has threads, each by one.
+
     ``adapt`` changes the features, in float32, before they are normalized. Raises
     torch.OutOfMemoryError if the batch is too large for the device.
     """
     if len(split) == 0:
         raise ValueError("no images to evaluate: the split is empty.")
     head, labels = head.to(device).float(), copy_async(split.labels, device)
-    correct = []
-    # Nothing waits for the device inside the loop: results stay there until the split is done.
-    batches = zip(
-        device_batches(split.images, batch_size, device), labels.split(batch_size), strict=True
-    )
+
+    @torch.inference_mode()
+    def correct(images: Tensor, wanted: Tensor) -> Tensor:
+        with cast():
+            features = visual(normalize(images, visual))
+        features = features.float() if adapt is None else adapt(features.float())
+        logits = F.normalize(features, dim=-1) @ head.T
+        return logits.argmax(dim=-1) == wanted
+
+    # Nothing waits for a GPU here: results stay there until the split is done.
+    size = even_batch_size(len(split), batch_size, device)
+    images = device_batches(split.images, size, device)
     with class_token_only(visual):
-        for images, wanted in batches:
-            with cast():
-                features = visual(normalize(images, visual))
-            features = features.float() if adapt is None else adapt(features.float())
-            logits = F.normalize(features, dim=-1) @ head.T
-            correct.append(logits.argmax(dim=-1) == wanted)
-    return torch.cat(correct).cpu().numpy()
+        found = side_by_side(correct, device, images, labels.split(size))
+    return torch.cat(found).cpu().numpy()

@@ -1,11 +1,12 @@
 """Devices: copies to them, precision, and batch sizes that fit their memory."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,32 @@ def device_batches(images: Tensor, batch_size: int, device: str) -> Iterator[Ten
             if following is not None:
                 ahead = reader.submit(following.pin_memory)
             yield ready.to(device, non_blocking=True)
+
+
+def side_by_side(run: Callable[..., Result], device: str, *batches: Iterable[Any]) -> list[Result]:
+    """Return what ``run`` gives of each batch, in order.
+
+    On a CPU each is computed by one thread, as many at a time as torch has. Threads within a batch
+    wait for each other after every operation, twice as long if another process has one's core.
+    """
+    threads = torch.get_num_threads()
+    if torch.device(device).type != "cpu" or threads == 1:
+        return list(map(run, *batches))
+    pool = ThreadPoolExecutor(threads, "batch", torch.set_num_threads, (1,))
+    try:
+        return list(pool.map(run, *batches))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def even_batch_size(count: int, batch_size: int, device: str) -> int:
+    """Return the size, at most ``batch_size``, of batches that occupy all of `side_by_side`."""
+    threads = torch.get_num_threads()
+    if torch.device(device).type != "cpu" or threads == 1:
+        return batch_size
+    rounds = math.ceil(count / (threads * batch_size))
+    return math.ceil(count / (threads * rounds))
 
 
 def copy_async(tensor: Tensor, device: str) -> Tensor:
