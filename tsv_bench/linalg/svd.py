@@ -193,13 +193,13 @@ def times_in_float64(
     if a.shape[-1] > 1 and a.stride(-1) > a.stride(-2):
         # Where both lie by columns, some BLAS take four times as long; so their transposes do not.
         rows = basis.new_empty(*a.shape[:-2], basis.shape[-1], a.shape[-2])
-        for i in range(0, a.shape[-2], 512):
-            part = a.mT[..., i : i + 512].double()
-            torch.matmul(basis.mT, part, out=rows[..., i : i + 512])
+        for i in range(0, a.shape[-2], 256):
+            part = a.mT[..., i : i + 256].double()
+            torch.matmul(basis.mT, part, out=rows[..., i : i + 256])
         return rows.mT
     product = basis.new_empty(*a.shape[:-1], basis.shape[-1])
-    for i in range(0, a.shape[-2], 512):
-        torch.matmul(a[..., i : i + 512, :].double(), basis, out=product[..., i : i + 512, :])
+    for i in range(0, a.shape[-2], 256):
+        torch.matmul(a[..., i : i + 256, :].double(), basis, out=product[..., i : i + 256, :])
     return product
 
 
