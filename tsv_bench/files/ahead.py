@@ -59,7 +59,7 @@ class Hasher:
 
     def __init__(self, paths: list[Path]) -> None:
         self._paths, self._begun, self._found = paths, [], {}
-        self._lock = threading.Lock()
+        self._lock, self._stopped = threading.Lock(), False
         # Without site-packages: it is there in a fiftieth of a second.
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", hash_process.__file__, *paths],
@@ -68,6 +68,7 @@ class Hasher:
 
     def begun(self) -> list[Path]:
         """Let it begin no other file; return those that it has begun."""
+        self._stopped = True
         with suppress(OSError, ValueError):  # where it has ended
             os.write(self._process.stdin.fileno(), b".")
         with self._lock:
@@ -80,6 +81,8 @@ class Hasher:
         with self._lock:
             while path not in self._found and self._read():
                 pass
+            while self._stopped and path == self._begun[-1] and self._read():
+                pass  # it ends
         of_what, digest = self._found.get(path, (None, None))
         return digest if of_what == stamp else None
 
