@@ -7,7 +7,7 @@ import torch
 from made_up.state_dicts import save
 
 from tsv_bench.files import ahead, content
-from tsv_bench.files.ahead import Hasher, hashed_ahead
+from tsv_bench.files.ahead import Hasher, begin_hashing, hashed_ahead
 from tsv_bench.state_dicts import integrity
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
@@ -16,6 +16,7 @@ from tsv_bench.state_dicts.state_dict import open_state_dict
 def hashers(monkeypatch):
     hashers = {}
     monkeypatch.setattr(ahead, "_hashers", hashers)
+    monkeypatch.setattr(ahead, "_at_work", [])
     monkeypatch.setattr(integrity, "_checked", {})
     yield hashers
     for hasher in hashers.values():
@@ -103,7 +104,8 @@ def test_cores_that_are_free_share_the_files(
 
     class Asked:
         def __init__(self, paths):
-            asked.append("".join(path.name for path in paths))
+            self.paths = paths
+            asked.append("".join(path.stem for path in paths))
 
         def begun(self):
             return []
@@ -111,6 +113,10 @@ def test_cores_that_are_free_share_the_files(
     monkeypatch.setattr(ahead, "num_cores", lambda: num_cores)
     monkeypatch.setattr(ahead, "torch_is_there", lambda: torch_is_there)
     monkeypatch.setattr(ahead, "Hasher", Asked)
-    with hashed_ahead([tmp_path / name for name in "abca"]):
-        pass
-    assert asked == shares
+    for name in "abc":
+        save({"a": torch.ones(3)}, tmp_path / f"{name}.safetensors")
+    b, c = tmp_path / "b.safetensors", tmp_path / "c.safetensors"
+    begin_hashing([tmp_path, tmp_path / "none", c])
+    with hashed_ahead([b, c]):
+        assert len(ahead._at_work) == len(shares)
+    assert asked == shares and not ahead._at_work

@@ -30,10 +30,11 @@ from tsv_bench.cli.sweep.ending import end
 from tsv_bench.cli.sweep.job import recorded
 from tsv_bench.cli.typed.mistakes import NUM_FILES, with_messages
 from tsv_bench.cli.typed.plain_path import with_folder
-from tsv_bench.cli.typed.recipe import with_recipe
+from tsv_bench.cli.typed.recipe import named_paths, with_recipe
 from tsv_bench.cli.typed.repeated import of_job, repeating
 from tsv_bench.cli.typed.several import first_of_several
 from tsv_bench.cli.work.machine import check_threads
+from tsv_bench.files.ahead import begin_hashing
 from tsv_bench.methods.knobs import check_switch
 from tsv_bench.process.extras import check_installed
 from tsv_bench.process.signals import ended_by_signals, said_of, signal_of
@@ -114,6 +115,8 @@ def command(
                 arguments = sys.argv[1:]
                 if config_name == "merge":
                     arguments = with_recipe(arguments)
+                    if not {"-m", "--multirun"} & set(arguments):  # jobs may run elsewhere
+                        begin_hashing(named_paths(arguments))
                 if config_name == "task":
                     arguments = with_folder(arguments)
                 sys.argv[1:] = checked(config_name, arguments)

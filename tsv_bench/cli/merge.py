@@ -10,7 +10,6 @@ from tsv_bench.cli.config.checkpoint_files import (
     check_cache,
     check_there,
     checkpoint_paths,
-    safetensors_files,
 )
 from tsv_bench.cli.config.method_yaml import Described, described
 from tsv_bench.cli.config.scales import check_scales
@@ -88,7 +87,7 @@ def main(config: DictConfig) -> None:
     checked = check(config)
     base = () if config.base is None else (config.base,)
     checkpoints = (config.pretrained, *base, *checked.finetuned.values())
-    with hashed_ahead(safetensors_files(checkpoints)):  # importing torch takes one core a second
+    with hashed_ahead(map(Path, checkpoints)):  # importing torch takes one core a second
         from tsv_bench.cli.work.merge import merge
 
     merge(config, *checked)

@@ -15,23 +15,37 @@ from tsv_bench.files import hash_process
 from tsv_bench.files.content import Stamp
 from tsv_bench.process.cores import num_cores
 
+SUFFIX = ".safetensors"
+
 _hashers: dict[Path, "Hasher"] = {}  # resolved path -> who hashes it, or has hashed it
+_at_work: list["Hasher"] = []  # those that may begin more files
+
+
+def begin_hashing(paths: Iterable[Path]) -> None:
+    """Hash safetensors files from now on, if cores are free and torch is still to be imported.
+
+    Of a path that is a folder, those in it. What is wrong with a file is no matter here: who opens
+    it says so.
+    """
+    if torch_is_there():
+        return
+    asked = {path for hasher in _at_work for path in hasher.paths}
+    files = [f for path in paths for f in (sorted(path.glob(f"*{SUFFIX}")) or [path])]
+    files = [f.resolve() for f in files if f.suffix == SUFFIX and f.is_file()]
+    files = [f for f in dict.fromkeys(files) if f not in asked]
+    count = min(num_cores() - 1 - len(_at_work), len(files))
+    _at_work.extend([Hasher(files[i::count]) for i in range(count)])
 
 
 @contextmanager
 def hashed_ahead(paths: Iterable[Path]) -> Iterator[None]:
-    """Hash files while the block runs, if cores are free and torch is still to be imported.
-
-    A file that is begun at its end is finished meanwhile. What is wrong with a file is no matter
-    here: who opens it says so.
-    """
-    paths = list(dict.fromkeys(path.resolve() for path in paths))
-    count = 0 if torch_is_there() else min(num_cores() - 1, len(paths))
-    hashers = [Hasher(paths[i::count]) for i in range(count)]
+    """Hash files until the end of the block; a file that is begun there is finished meanwhile."""
+    begin_hashing(paths)
     try:
         yield
     finally:
-        for hasher in hashers:
+        while _at_work:
+            hasher = _at_work.pop()
             _hashers.update(dict.fromkeys(hasher.begun(), hasher))
 
 
@@ -58,7 +72,7 @@ class Hasher:
     """A process that hashes files, one after the other."""
 
     def __init__(self, paths: list[Path]) -> None:
-        self._paths, self._begun, self._found = paths, [], {}
+        self.paths, self._begun, self._found = paths, [], {}
         self._lock, self._stopped = threading.Lock(), False
         # Without site-packages: it is there in a fiftieth of a second.
         self._process = subprocess.Popen(
@@ -93,10 +107,10 @@ class Hasher:
         line = self._process.stdout.readline().decode()
         match line.split():
             case [number, "begun"]:
-                self._begun.append(self._paths[int(number)])
+                self._begun.append(self.paths[int(number)])
             case [number, inode, num_bytes, changed, digest]:
                 found = Stamp(int(inode), int(num_bytes), int(changed)), digest
-                self._found[self._paths[int(number)]] = found
+                self._found[self.paths[int(number)]] = found
             case []:
                 self._process.stdin.close()
                 self._process.stdout.close()

@@ -6,7 +6,7 @@ from made_up.merges import merge, pretrained, same, write_checkpoints
 from made_up.state_dicts import save_sharded
 from stand_ins.commands import tsv
 
-from tsv_bench.cli.typed.recipe import settings, with_recipe
+from tsv_bench.cli.typed.recipe import named_paths, settings, with_recipe
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
 RECIPE = """
@@ -91,3 +91,10 @@ def test_the_recipe_of_a_card_makes_the_same_files(tmp_path):
     result = tsv(tmp_path, "merge", "recipe=again.yaml", "output=again", "cache.folder=null")
     assert result.code == 0, result.err
     same(dict(open_state_dict(tmp_path / "again")), dict(open_state_dict(tmp_path / "out")))
+
+
+def test_paths_are_named_before_a_command_line_is_composed():
+    line = ["method=ties", "pretrained=base/", "finetuned={a: x/a.safetensors,b:'b'}", "base='c'"]
+    assert [str(path) for path in named_paths([*line, "finetuned.d=e"])] == [
+        "base", "a", "x/a.safetensors", "b", "b", "c", "e",
+    ]  # fmt: skip

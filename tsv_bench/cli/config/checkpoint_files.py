@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -111,15 +111,3 @@ def check_there(paths: Mapping[str, str], what: str = "checkpoint") -> None:
                 f"{name}: no {what} at {path}. Paths are taken from the current folder, "
                 f"{Path.cwd()}."
             )
-
-
-def safetensors_files(checkpoints: Iterable[str]) -> list[Path]:
-    """Return the safetensors files that checkpoints are or, where they are folders, hold."""
-    paths = [Path(checkpoint) for checkpoint in checkpoints]
-    return [
-        file
-        for path in paths
-        for file in (
-            [path] if path.suffix == ".safetensors" else sorted(path.glob("*.safetensors"))
-        )
-    ]

@@ -41,6 +41,19 @@ def with_recipe(arguments: list[str]) -> list[str]:
     return [*lines, *arguments]
 
 
+def named_paths(arguments: list[str]) -> list[Path]:
+    """Return what may be checkpoints' paths on a command line that is not yet composed.
+
+    Names of tasks are among them, and paths with spaces in pieces.
+    """
+    found = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key.partition(".")[0] in ("pretrained", "base", "finetuned"):
+            found += re.findall(r"[^][{}\s,:'\"]+", value)
+    return [Path(word).expanduser() for word in found]
+
+
 def settings(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield the settings of a recipe, as keys of the command line and values."""
     try:
