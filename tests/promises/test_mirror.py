@@ -38,6 +38,7 @@ TESTED_IN = {
     "data/test_embedded.py": "data.sources data.embedded.cameras data.embedded.canvas "
     "data.embedded.figures data.embedded.glyphs data.embedded.land data.embedded.textures",
     "data/test_hub.py": "data.folders data.task",
+    "files/test_ahead.py": "files.hash_process",
     "linalg/test_svd.py": "linalg.precision",
     "merging/test_low_rank_writer.py": "state_dicts.low_rank",
     "merging/test_masked_writer.py": "state_dicts.masked",
