@@ -1,5 +1,6 @@
 """Unseen tasks and corrupted images are tested by what was merged without them."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -28,10 +29,11 @@ MERGED = {name: task(name) for name in "ab"}
 UNSEEN = {"new": task("new", label="New task"), "newer": task("newer")}
 OWN = {"val": {"a": 0.5, "b": 0.5}, "test": {"a": 0.5, "b": 0.5, "new": 0.5, "newer": 0.25}}
 FOG = Corruptions(["fog", "contrast"], 4)
+ALPHA = 0.7
 
 
 def method(serve=methods.weight_average, name="weight_average"):
-    return Method(name=name, label=name, alphas=[0.7], knobs={}, serve=serve)
+    return Method(name=name, label=name, alphas=[ALPHA], knobs={}, serve=serve)
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +71,31 @@ def generalized(suite, outcome, unseen=(), corruptions=None, normalizer=OWN["tes
     )  # fmt: skip
 
 
+@contextmanager
+def told(suite, name):
+    """Yield a list of (alpha, splits in turn) that the evaluator is asked for meanwhile."""
+    work, asked = getattr(suite.evaluator, name), []
+
+    def spy(served, alpha, splits, *more):
+        shown = []
+        asked.append((alpha, shown))
+        if not isinstance(splits, dict):  # one by one, as they come
+            splits = map(lambda pair: shown.append(pair) or pair, splits)
+        return work(served, alpha, splits, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suite.evaluator, name, spy)
+        yield asked
+
+
 def test_unseen_tasks_are_served_what_all_are(suite):
     outcome = outcome_of(suite)
-    found = generalized(suite, outcome, UNSEEN)
+    with told(suite, "correct") as asked:
+        found = generalized(suite, outcome, UNSEEN)
+    assert [alpha for alpha, _ in asked] == [ALPHA]
     mean = {name: sum(v[name] for v in suite.vectors.values()) / 2 for name in suite.vectors["a"]}
     splits = {name: suite.splits[name] for name in UNSEEN}
-    expected = suite.evaluator.correct(dict.fromkeys(UNSEEN, mean), 0.7, splits)
+    expected = suite.evaluator.correct(dict.fromkeys(UNSEEN, mean), ALPHA, splits)
     assert list(found.bits) == list(UNSEEN)
     for name, hits in expected.items():
         assert np.array_equal(found.bits[name], hits)
@@ -94,7 +115,7 @@ def test_unseen_tasks_of_individual_models_are_served_their_own(suite):
     found = generalized(
         suite, outcome_of(suite, methods.individual), ["new"], normalizer=None, own=served
     )
-    expected = suite.evaluator.correct(own, 0.7, {"new": suite.splits["new"]})["new"]
+    expected = suite.evaluator.correct(own, ALPHA, {"new": suite.splits["new"]})["new"]
     assert np.array_equal(found.bits["new"], expected)
     assert found.unseen.normalized == 1
     assert found.unseen.normalizer == {"new": expected.mean()}
@@ -115,15 +136,23 @@ def test_corrupted_images_are_classified_by_what_is_served(suite, serve, devices
     if devices == 2:
         several = SeveralDevices(suite.backbone, suite.heads, ["cpu"] * 2)
         monkeypatch.setattr(suite, "evaluator", several)
-    found = generalized(suite, outcome, corruptions=FOG)
+    with told(suite, "correct_in_turn") as asked:
+        found = generalized(suite, outcome, corruptions=FOG)
+    [(alpha, shown)] = asked
+    assert alpha == ALPHA
+    for name in MERGED:  # a small network answers alike, whatever it is shown
+        images = torch.cat([split.images for task, split in shown if task == name])
+        both = [corrupted_split(suite, name, kind).images for kind in FOG.names]
+        assert torch.equal(images, torch.cat(both))
     assert list(found.corrupted.test) == ["fog", "contrast"] and found.corrupted.severity == 4
     for kind in FOG.names:
         splits = {name: corrupted_split(suite, name, kind) for name in MERGED}
-        expected = suite.evaluator.correct(outcome.served, 0.7, splits)
+        expected = suite.evaluator.correct(outcome.served, ALPHA, splits)
         for name, hits in expected.items():
             assert np.array_equal(found.bits[Corrupted.key(kind, name)], hits)
             assert found.corrupted.test[kind][name].correct == hits.sum()
     assert len(found.bits) == 4 and found.unseen is None
+    assert found.corrupted.absolute == pytest.approx(np.mean([*found.bits.values()]), abs=1e-15)
 
 
 def test_corrupted_images_go_through_a_router_too(suite):

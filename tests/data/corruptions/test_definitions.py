@@ -13,6 +13,7 @@ from tsv_bench.data.corruptions.definitions import (
     CORRUPTIONS,
     LARGEST_SMALL,
     SEVERITIES,
+    disk,
     plasma,
     zoomed,
 )
@@ -90,6 +91,12 @@ def test_defocus_blur(severity):
     close(found[0], expected)
 
 
+def test_the_edge_of_a_large_lens_is_smoothed_further():
+    places = range(-10, 11)
+    sharp = np.array([[float(i**2 + j**2 <= 100) for i in places] for j in places])
+    close(disk(10, 0.5), gaussian_edge(sharp / sharp.sum(), 0.5, 2))
+
+
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_motion_blur(severity):
     """MotionBlurImage of ImageMagick."""
@@ -108,6 +115,7 @@ def test_motion_blur(severity):
                 expected[row, column] += weight / sum(weights) * x[0][there]
     # It gives bytes.
     np.testing.assert_allclose(found[0], expected, rtol=0, atol=0.5001 / 255)
+    close(found * 255, np.rint(found * 255))
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
