@@ -115,6 +115,10 @@ def test_an_earlier_run_is_scaled_by_images_and_tasks(tmp_path):
     taken = {"data": 100.0, "checkpoints": 100.0, "merge": 4.0, "alpha": 8.0, "test": 2.0}
     run = replace(run, machine=provenance.machine("cpu"), seconds=taken)
     save_run(run, correct, tmp_path)
+    of_others = {"machine": "another"}, {"backbone": "other"}, {"method": "svc"}
+    for number, other in enumerate(of_others):
+        newer = {"created": "2031-01-01", "fingerprint": f"{number:012x}", "seconds": {"test": 9e9}}
+        save_run(replace(run, **newer | other), correct, tmp_path)
     method = SimpleNamespace(name="ties")
     cell = SimpleNamespace(backbone=run.backbone, method=method, num_tasks=4, lacking=())
     cell.images = 3 * images_of_run(run)
@@ -126,12 +130,12 @@ def test_an_earlier_run_is_scaled_by_images_and_tasks(tmp_path):
 def test_how_a_knob_was_chosen_is_not_counted_in_images(tmp_path):
     """A Run does not say how many went through a network for it."""
     run, correct = make_run("ties", tasks=("digits", "land"), alpha_curve=[])
-    run = replace(run, machine=provenance.machine("cpu"), seconds={"knobs": 8.0, "test": 2.0})
+    run = replace(run, machine=provenance.machine("cpu"), seconds={"knobs": 28.0, "test": 2.0})
     save_run(replace(run, task_knobs={"digits": {"density": 0.1}}), correct, tmp_path)
     save_run(*slow_of_another_method(run.machine), tmp_path)
     cell = SimpleNamespace(backbone=run.backbone, num_tasks=4, images=9999, lacking=())
     cell.method = SimpleNamespace(name="ties")
-    assert Seconds(tmp_path, "cpu").of(cell) == (2 * 10, "an earlier Run")
+    assert Seconds(tmp_path, "cpu").of(cell) == (2 * 30, "an earlier Run")
     cell.method, cell.images = SimpleNamespace(name="svc"), 800
     taken, by = Seconds(tmp_path, "cpu").of(cell)
     assert taken == 20 and by.startswith("Runs of other methods")

@@ -54,7 +54,7 @@ def by_definition(factors, merge):
 
 def tsv(cores):
     """Each task keeps 1 / tasks of its triplets; polar factors by SVD of what they have."""
-    kept = len(cores[0]) // len(cores)
+    kept = min(cores[0].shape) // len(cores)
     u, s, vh = zip(*map(torch.linalg.svd, cores), strict=True)
     polar = []
     for side in ([x[:, :kept] for x in u], [x[:kept].mT for x in vh]):
@@ -84,6 +84,7 @@ def isotropic(rule):
 # Where ranks differ, the authors' TSV takes arbitrary singular vectors of zeros. We do not.
 CASES = {
     "tsv": ({"rule": "tsv"}, tsv, (2, 2, 2)),
+    "tsv, of more than there is room for": ({"rule": "tsv"}, tsv, (5, 5, 5)),
     "tsv, isotropic": ({"rule": "tsv", "isotropic": True}, isotropic(tsv), (2, 2, 2)),
     "sum": ({"rule": "sum"}, sum, (1, 3, 2)),
     "sum, isotropic": ({"rule": "sum", "isotropic": True}, isotropic(sum), (1, 3, 2)),
@@ -132,6 +133,15 @@ def test_a_whole_checkpoint_is_its_own_factors():
         vh = torch.linalg.svd(torch.cat(deltas), full_matrices=False).Vh
         merged = ties([u.mT @ delta @ vh.mT for delta in deltas], 0.3)
         torch.testing.assert_close(served[name], u @ merged @ vh, **close)
+
+
+def test_fused_projections_are_one_matrix_unless_split():
+    vectors = adapters()
+    served = methods.core_space(vectors, rule="ties", split_qkv=True)["task0"]
+    for index, part in enumerate(served["attn.qkv"].chunk(3)):
+        both = [vector.factors("attn.qkv") for vector in vectors.values()]
+        factors = [(left.chunk(3)[index], right) for left, right in both]
+        torch.testing.assert_close(part, by_definition(factors, ties), **close)
 
 
 def test_a_task_without_an_adapter_of_a_matrix_does_not_count_for_it():

@@ -76,6 +76,12 @@ def test_of_adapters_only_what_they_span_is_counted():
     torch.testing.assert_close(served, expected, **close)
 
 
+def test_directions_count_down_to_a_hundred_thousandth_of_the_largest():
+    for smallest, expected in ((2e-5, 3), (5e-6, 2)):
+        sizes = torch.diag(torch.tensor([1.0, smallest, 0.1], dtype=torch.float64))
+        assert shared_basis(torch.stack([sizes, sizes])).shape == (3, expected)
+
+
 @pytest.mark.parametrize("make", [adapters, lambda: random_vectors(3)], ids=["low rank", "full"])
 def test_summed_along_shared_directions_it_is_task_arithmetic(make):
     vectors = make()

@@ -13,7 +13,7 @@ import tsv_bench
 from tsv_bench.files import sha256
 from tsv_bench.merging import merge_files
 from tsv_bench.methods import tsv_merge, weight_average
-from tsv_bench.state_dicts.adapters.adapted import open_checkpoint
+from tsv_bench.state_dicts.adapters.adapted import base_and_adapter, open_checkpoint
 from tsv_bench.state_dicts.entries.choices import Choices
 from tsv_bench.state_dicts.inputs import open_inputs
 
@@ -131,6 +131,12 @@ def test_with_choices_that_change_nothing_adapters_keep_their_factors(folder):
     choices = Choices(shared_only=True, embeddings="truncate")
     vectors = open_inputs("base.safetensors", {"a": "a", "b": "b"}, choices=choices).vectors
     assert all(vector.factor_rank(WEIGHT) == 2 for vector in vectors.values())
+
+
+def test_a_plus_may_be_a_letter_of_a_name(folder):
+    assert base_and_adapter("b+a") == ("b", "a")
+    (folder / "b+a").mkdir()
+    assert base_and_adapter("b+a") is None and base_and_adapter("a+none") is None
 
 
 def test_what_is_no_base_or_no_adapter_is_refused(folder):
