@@ -17,6 +17,7 @@ from tsv_bench.benchmark.evaluator import Evaluator
 from tsv_bench.benchmark.validate import validate
 from tsv_bench.checkpoints.checkpoint import Checkpoint, sha256
 from tsv_bench.data import Split
+from tsv_bench.methods.method import Choice
 from tsv_bench.models import zero_shot_head, zero_shot_heads
 from tsv_bench.models.accuracy import correct_images
 
@@ -130,6 +131,27 @@ def test_a_fixed_alpha_is_validated_where_that_is_asked(checkpoints):
         np.testing.assert_array_equal(fixed.val[name], searched.val[name])
         np.testing.assert_array_equal(fixed.val[name], hits[name])
         np.testing.assert_array_equal(fixed.test[name], searched.test[name])
+
+
+def test_what_was_chosen_before_is_validated_on_images_that_were_not_seen(checkpoints):
+    vectors = open_task_vectors(backbone(), checkpoints)
+    network = Evaluator(backbone(), zero_shot_heads(backbone(), TASKS), "cpu")
+
+    def validated(method, seen_rows=None, knobs=()):
+        about = (network, Loader(), None, seen_rows, 1.0, dict(knobs))
+        return validate(TASKS, method, vectors, *about)
+
+    fixed = method("ties")
+    hits, normalized = validated(fixed)
+    assert normalized == 1.0  # by nothing but themselves
+    some, _ = validated(fixed, {"tints": np.arange(3)})
+    np.testing.assert_array_equal(some["tints"], hits["tints"][3:])
+    np.testing.assert_array_equal(some["moods"], hits["moods"])
+    serve = partial(methods.ties, merge="mean")
+    choice = Choice(knob="density", by="suite", candidates=[0.1, 0.5], default=0.1, serve=serve)
+    opened = replace(fixed, knobs={"density": None}, choice=choice, serve=serve)
+    same, _ = validated(opened, knobs=dict.fromkeys(TASKS, 0.5))
+    np.testing.assert_equal(same, hits)
 
 
 def test_no_images_left_to_validate_on_is_a_message():

@@ -47,6 +47,9 @@ def test_unseen_tasks_and_corrupted_images_are_counted():
     assert images_of(fixed, {"a": task("a")}, {}, 0) is None  # whose source does not tell
     run, _ = beyond(num_images=40)
     assert images_of_run(replace(run, alpha_curve=[])) == (1 + 2 + 2) * 40
+    searched = [{"alpha": alpha, "normalized": 0.5} for alpha in (0.5, 1.0, 1.5)]
+    validated = replace(run, alpha_curve=searched, val=run.test)
+    assert images_of_run(validated) == (1 + 2 + 2 + 3) * 40
 
 
 def everything(folder):
@@ -119,6 +122,8 @@ def test_an_earlier_run_is_scaled_by_images_and_tasks(tmp_path):
     for number, other in enumerate(of_others):
         newer = {"created": "2031-01-01", "fingerprint": f"{number:012x}", "seconds": {"test": 9e9}}
         save_run(replace(run, **newer | other), correct, tmp_path)
+    of_fewer, correct = make_run("ties", tasks=("digits",), created="2020-01-01")
+    save_run(replace(of_fewer, machine=run.machine, fingerprint="5" * 12), correct, tmp_path)
     method = SimpleNamespace(name="ties")
     cell = SimpleNamespace(backbone=run.backbone, method=method, num_tasks=4, lacking=())
     cell.images = 3 * images_of_run(run)

@@ -48,12 +48,16 @@ def test_samples_become_answers_in_the_order_of_the_examples():
     assert found.data == lm_eval_answers(results({"piqa": samples[::-1]})).data
     fewer = lm_eval_answers(results({"piqa": samples[1:]}))
     assert found.data != fewer.data
+    otherwise = [{**one, "prompt_hash": "of five examples"} for one in samples]
+    assert found.data != lm_eval_answers(results({"piqa": otherwise})).data
 
 
 def test_of_several_filters_one_is_named():
     samples = [sample(0, "strict", exact_match=0), sample(0, "flexible", exact_match=1)]
     with pytest.raises(ValueError, match="'gsm8k' has the filters strict, flexible: .*not None"):
         lm_eval_answers(results({"gsm8k": samples}), "exact_match")
+    with pytest.raises(ValueError, match="strict, flexible: choose one by filter_name=, not 'lax'"):
+        lm_eval_answers(results({"gsm8k": samples}), "exact_match", "lax")
     found = lm_eval_answers(results({"gsm8k": samples}), "exact_match", "flexible")
     assert found.correct["gsm8k"].tolist() == [True]
     assert found.variants == {"gsm8k": "exact_match, filter flexible"}
@@ -65,6 +69,7 @@ def test_of_several_filters_one_is_named():
         ({}, "acc", "log_samples=True"),
         (results({"t": [sample(0, acc_norm=1)]}), "acc", "no 'acc', but acc_norm"),
         (results({"t": [sample(0, ppl=7.5)]}), "ppl", "not all 0 or 1, first 7.5"),
+        (results({"t": [sample(0, acc=2)]}), "acc", "not all 0 or 1, first 2"),
         (results({"t": [sample(0, pair=(1, 2))]}), "pair", "of shape (1, 2)"),
     ],
 )
@@ -74,9 +79,10 @@ def test_what_is_not_right_or_wrong_is_refused(given, metric, said):
 
 
 def test_answers_of_several_models_are_joined():
-    first, second = Answers(correct={"a": [1, 0]}, data={"a": "v1"}), Answers(correct={"b": [True]})
-    both = first | second
+    first = Answers(correct={"a": [1, 0]}, data={"a": "v1"}, variants={"a": "acc"})
+    both = first | Answers(correct={"b": [True]}, variants={"b": "5-shot"})
     assert list(both.correct) == ["a", "b"] and both.data == {"a": "v1"}
+    assert both.variants == {"a": "acc", "b": "5-shot"}
     with pytest.raises(ValueError, match="'a' is in both"):
         both | first
     with pytest.raises(ValueError, match="not evaluated alike"):
@@ -84,8 +90,9 @@ def test_answers_of_several_models_are_joined():
     for wrong in ({}, {"a": []}, {"a": ["yes"]}):
         with pytest.raises(ValueError):
             Answers(correct=wrong)
-    with pytest.raises(ValueError, match="data of 'c', which has no answers"):
-        Answers(correct={"a": np.ones(3, bool)}, data={"c": "v1"})
+    for name in ("data", "variants"):
+        with pytest.raises(ValueError, match=f"{name} of 'c', which has no answers"):
+            Answers(correct={"a": np.ones(3, bool)}, **{name: {"c": "v1"}})
 
 
 @pytest.mark.slow

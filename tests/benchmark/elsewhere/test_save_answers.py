@@ -45,7 +45,9 @@ def test_a_merge_says_itself_how_it_was_made(saved):
     runs = {run.alpha: run for _, run in find_runs(saved, method="ties")}
     assert set(runs) == {0.5, 1}
     [(_, individual)] = find_runs(saved, method="individual")
+    assert individual.task_known and individual.label == "Individual"
     for alpha, run in runs.items():
+        assert not run.task_known and run.tasks == {"a": "Task A", "b": "b"}
         assert run.knobs["alpha"] == alpha and run.knobs["density"] == 0.2
         # tsv-merge and save_answers have the same hashes of the same files.
         assert run.checkpoints == individual.checkpoints
@@ -93,6 +95,9 @@ def test_without_individual_models_nothing_is_normalized(tmp_path):
     run = save_answers(answers(0, 0.5), runs=tmp_path, method="mine", **RUN)
     again = save_answers(answers(1, 0.5), runs=tmp_path, method="mine", **RUN)
     assert run.fingerprint == again.fingerprint  # the same settings: replaced
+    for change in ({"seed": 1}, {"alpha": 0.5}):
+        other = save_answers(answers(0, 0.5), runs=tmp_path / "x", method="mine", **RUN, **change)
+        assert other.fingerprint != run.fingerprint
     evaluated = read_evaluated(tmp_path)
     [table] = build_tables(evaluated)
     assert len(table.rows) == 1 and np.isnan(table.rows[0].normalized.value)
@@ -106,7 +111,8 @@ def test_without_individual_models_nothing_is_normalized(tmp_path):
     ("change", "said"),
     [
         ({"method": None}, "merged=FOLDER of tsv-merge, or method="),
-        ({"merged": "x", "knobs": None}, "leave method= out"),
+        ({"merged": "x"}, "leave method= out"),
+        ({"merged": "x", "method": None, "knobs": {}}, "leave knobs= out"),
         ({"alpha": -1.0}, "alpha is -1.0"),
         ({"suite": "a/b"}, "its suite"),
         ({"checkpoints": {"pretrained": "nowhere"}}, "nowhere"),
@@ -123,6 +129,11 @@ def test_models_that_answered_something_else_normalize_nothing(tmp_path):
     own = save_answers(answers(0, 0.9, data={"a": "v1"}), method="individual", **given)
     with pytest.raises(ValueError, match=r"'a' on other examples \(v1, here v2\)"):
         save_answers(answers(1, 0.5, data={"a": "v2"}), method="mine", individual=own, **given)
+    fewer = Answers(correct={"b": np.ones(39, bool)})
+    with pytest.raises(
+        ValueError, match=r"'b' .* \(40 examples, here 39 examples\)"
+    ):
+        save_answers(fewer, method="mine", individual=own, **given)
 
 
 def test_a_file_of_no_merge_is_refused(tmp_path):

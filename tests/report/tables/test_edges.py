@@ -85,6 +85,17 @@ def test_knobs_chosen_at_their_edge():
     assert edges["digits"] == ["mask_lambda"] and edges["signs"] == []
 
 
+def test_choices_and_candidates_of_all_seeds_are_counted():
+    """Candidates are those of seeds at an edge."""
+    first, second = ({task: {"k": value} for task in TASKS} for value in (0.2, 0.3))
+    other, correct = with_knobs(second, candidates=[0.1, 0.3, 0.9])
+    evaluated = [with_knobs(first), (replace(other, seed=1, fingerprint="1" * 12), correct)]
+    notes = build_tables(evaluated)[0].notes
+    assert "TSV-C (k of 0.2 to 0.6, 8 of 16 choices)" in " ".join(notes)
+    grids = [with_alpha(0, 1.0, [0.8, 0.9, 1.0]), with_alpha(1, 0.5, [0.5, 0.7])]
+    assert "TIES (1, 0.5 of 0.5 to 1, 2 of 2 seeds)" in " ".join(build_tables(grids)[0].notes)
+
+
 def test_a_knob_of_the_suite_is_counted_in_seeds():
     chosen = {task: {"beta": 0.6} for task in TASKS}
     notes = build_tables([with_knobs(chosen, by="suite")])[0].notes
