@@ -36,7 +36,10 @@ CASES = {
     "t5": ("t5", {"target_modules": ["q", "v", "wo"]}),
     "convolution": ("clip", {"target_modules": ["conv1"]}),
     # peft adds what is learned for the output of attention twice, in its forward pass, too.
-    "attention of open_clip": ("clip", {"target_modules": ["attn", "c_fc"], "use_rslora": True}),
+    "attention of open_clip": (
+        "clip",
+        {"target_modules": ["attn", "c_fc"], "use_rslora": True, "rank_pattern": {"attn": 3}},
+    ),
 }
 
 

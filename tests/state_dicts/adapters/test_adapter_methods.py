@@ -117,6 +117,14 @@ def test_float32_agrees_too(thin, tmp_path, monkeypatch):
             torch.testing.assert_close(served[name] / scale, expected[name] / scale, **near)
 
 
+def test_triplets_of_fused_projections_are_apart_if_they_are_split(vectors):
+    delta = vectors["b"]["attn.qkv.weight"]
+    u, s, vh = vectors["b"].recall("attn.qkv.weight", 2, "gram-split")
+    expected = torch.stack([svd(part).S[:2] for part in delta.chunk(3)])
+    torch.testing.assert_close(s, expected, **near)
+    assert u.shape == (3, 12, 2) and vh.shape == (3, 2, 12)
+
+
 def test_untrained_adapters_change_nothing(tmp_path):
     write(tmp_path)
     for task in RANKS:

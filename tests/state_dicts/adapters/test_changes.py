@@ -152,6 +152,22 @@ def test_half_precision_base_gets_the_delta_in_full_precision(tmp_path):
     torch.testing.assert_close(found, 5e-5 * product())
 
 
+def test_more_directions_than_a_matrix_has_sides_are_not_counted(tmp_path):
+    found = opened(write(tmp_path / "adapter", factors(r=8), r=8))
+    assert found.factor_rank(WEIGHT) == 4
+
+
+def test_rows_of_trained_tokens_are_found_wherever_a_part_begins(tmp_path):
+    name, row = "embed_tokens.weight", torch.arange(4.0)
+    trained = {f"{PREFIX}embed_tokens.token_adapter.trainable_tokens_delta": row[None]}
+    folder = write(tmp_path / "adapter", factors() | trained, trainable_token_indices=[3])
+    found, table = opened(folder), base()[name]
+    for start, stop in ((3, 5), (2, 4), (0, 9)):
+        rows = found.rows(name, start, stop)
+        torch.testing.assert_close(rows[3 - start], row - table[3], rtol=0, atol=1e-6)
+    assert not found.rows(name, 0, 3).any() and not found.rows(name, 4, 9).any()
+
+
 def test_config_is_json(tmp_path):
     folder = write(tmp_path / "adapter")
     (folder / "adapter_config.json").write_text(json.dumps([1]))
