@@ -1,21 +1,13 @@
 """Launchers of Hydra's plugins, whole: the Runs and the table are those of a sweep in one process.
 
-Each starts interpreters, which import for seconds.
+Each starts interpreters, which import for seconds. Ray's is in test_launchers_ray.py.
 """
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 from stand_ins import own_methods
-from stand_ins.commands import PROCESS, SMALL, begin_from, numbers, tsv
-
-from tsv_bench.cli.sweep.records import read_records
+from stand_ins.commands import SMALL, begin_from, numbers, tsv
 
 pytestmark = pytest.mark.slow
 LINE = ["--multirun", "method=weight_average,task_arithmetic", "method.alphas=[0.5]", *SMALL]
@@ -85,48 +77,3 @@ def test_submitit_queues_again_what_makes_room_and_ends_what_is_to_end(fine_tune
     again = tsv(folder, "bench", *line[1:])  # without the launcher: that is seconds less
     assert again.code == 0, again.err
     assert "Ended (by=SIGUSR2)" in again.out and "Ended (by=SIGTERM)" in again.out
-
-
-@pytest.fixture
-def ray_cluster(tmp_path_factory):
-    """The address of a Ray of two machines, which are processes here."""
-    folder = tmp_path_factory.mktemp("r")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = "{}:{}".format(*probe.getsockname())
-    common = ["--block", "--num-cpus=1", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
-    common += ["--object-store-memory=80000000"]
-    head = ["--head", f"--port={address.split(':')[1]}", "--include-dashboard=false"]
-    head += [f"--temp-dir={folder}"]
-    started = []
-    try:
-        for more in (head, [f"--address={address}"]):
-            command = [sys.executable, "-m", "ray.scripts.scripts", "start", *common, *more]
-            started.append(subprocess.Popen(command, env=RAY, start_new_session=True))
-        yield address
-    finally:
-        for process in reversed(started):
-            process.send_signal(signal.SIGTERM)
-        for process in started:
-            process.wait()
-
-
-ROOT = Path(__file__).parents[2]
-RAY = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-RAY["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-
-
-@needs("hydra-ray-launcher", "ray")
-def test_a_ray_cluster_begins_a_killed_job_again(fine_tuned, tmp_path, ray_cluster):
-    folder = own_methods.write(begin_from(fine_tuned, tmp_path), CODE, YAML)
-    line = ["hydra/launcher=ray_cluster", f"hydra.launcher.ray.init.address={ray_cluster}"]
-    line += ["hydra.launcher.ray.remote.num_gpus=0", "method.by=SIGKILL,SIGCONT", *OWN]
-    done = subprocess.run(
-        [sys.executable, "-c", PROCESS.format("bench"), *line],
-        cwd=folder, env=RAY, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "Ended (by=SIGKILL)" in done.stdout and "Ended (by=SIGCONT)" in done.stdout
-    [sweep] = (folder / "runs" / "sweeps").iterdir()
-    assert [record.error for record in read_records(sweep)] == [None, None]
-    assert (sweep / "0.log").read_text().count(": tsv-bench ") == 2

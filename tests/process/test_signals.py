@@ -21,13 +21,17 @@ def bypass(*received):
     raise AssertionError("the signal went past")
 
 
-def of_submitit():
-    made = FunctionType(bypass.__code__, {"__name__": "submitit.core.job_environment"}, "bypass")
-    assert made.__module__ == "submitit.core.job_environment"
+def of_launcher(module, name):
+    made = FunctionType(bypass.__code__, {"__name__": module}, name)
+    assert made.__module__ == module
     return made
 
 
-@pytest.mark.parametrize("handler", [signal.SIG_DFL, of_submitit()])
+SUBMITIT = of_launcher("submitit.core.job_environment", "bypass")
+RAY = of_launcher("ray._private.worker", "sigterm_handler")
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, SUBMITIT, RAY])
 def test_a_signal_is_raised_and_the_handler_is_back_afterwards(handler):
     signal.signal(signal.SIGTERM, handler)
     with pytest.raises(Ended) as caught, ended_by_signals():

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # as Ctrl-C
+OF_LAUNCHERS = ("submitit.core.job_environment.bypass", "ray._private.worker.sigterm_handler")
 
 
 class Ended(KeyboardInterrupt):
@@ -27,8 +28,8 @@ def said_of(stop: KeyboardInterrupt) -> str:
 def ended_by_signals() -> Iterator[None]:
     """Raise Ended on SIGTERM and SIGHUP, unless they are ignored (nohup) or handled already.
 
-    submitit ignores SIGTERM aloud; this is replaced. Not under torchrun, whose processes may wait
-    for each other outside Python for long.
+    submitit ignores SIGTERM aloud, and Ray raises SystemExit; both are replaced. Not under
+    torchrun, whose processes may wait for each other outside Python for long.
     """
 
     def end(number: int, frame: object) -> None:
@@ -47,7 +48,5 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def _is_free(handler: object) -> bool:
-    return handler is signal.SIG_DFL or (
-        getattr(handler, "__module__", "") == "submitit.core.job_environment"
-        and handler.__name__ == "bypass"
-    )
+    name = f"{getattr(handler, '__module__', '')}.{getattr(handler, '__name__', '')}"
+    return handler is signal.SIG_DFL or name in OF_LAUNCHERS

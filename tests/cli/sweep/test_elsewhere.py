@@ -14,6 +14,7 @@ from tsv_bench import provenance
 from tsv_bench.cli.sweep import elsewhere
 from tsv_bench.cli.sweep.command import typed_command
 from tsv_bench.cli.sweep.elsewhere import (
+    RAY,
     SUBMITIT,
     Home,
     at_home,
@@ -118,6 +119,17 @@ def test_a_signal_ends_a_process_of_its_own_with_its_code(launcher, error, home)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert error is Ended or caught.value.code == 128 + signal.SIGTERM
+
+
+def test_a_signal_ends_the_process_of_a_job_of_ray_as_a_kill_does(home, monkeypatch):
+    before, codes = signal.signal(signal.SIGTERM, signal.SIG_DFL), []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    try:
+        with pytest.raises(Ended), at_home(home, "sweep", RAY + "x"):
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert codes == [128 + signal.SIGTERM]
 
 
 def leave():

@@ -6,6 +6,7 @@ from tsv_bench.cli.sweep.records import (
     read_records,
     varying,
     write_jobs,
+    write_lost,
     write_record,
 )
 
@@ -25,6 +26,15 @@ def test_a_record_of_another_attempt_is_replaced(tmp_path):
     write_record(tmp_path, record(0, error="broken"))
     write_record(tmp_path, record(0))
     assert read_records(tmp_path) == [record(0)]
+
+
+def test_a_lost_job_has_a_record_unless_it_left_one_or_is_not_known(tmp_path):
+    write_jobs(tmp_path, [["seed=0"], ["seed=1"]])
+    write_record(tmp_path, record(0, error="broken"))
+    for number in range(3):
+        write_lost(tmp_path, number, "gone")
+    lost = Record(number=1, overrides=["seed=1"], files=[], error="gone")
+    assert read_records(tmp_path) == [record(0, error="broken"), lost]
 
 
 def test_a_damaged_record_is_skipped_with_a_warning(tmp_path, caplog):

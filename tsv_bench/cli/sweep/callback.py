@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncherConf
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from tsv_bench.cli.launch import expand_home
+from tsv_bench.cli.launchers.ray_jobs import survive
 from tsv_bench.cli.sweep.asked import check_goes_by
 from tsv_bench.cli.sweep.command import Command, current
-from tsv_bench.cli.sweep.elsewhere import set_marks
+from tsv_bench.cli.sweep.elsewhere import RAY, set_marks
 from tsv_bench.cli.sweep.ending import Sweep, end
 from tsv_bench.cli.sweep.jobs import (
     Job,
@@ -22,7 +24,7 @@ from tsv_bench.cli.sweep.jobs import (
     jobs_of,
     keep_composed,
 )
-from tsv_bench.cli.sweep.records import write_jobs
+from tsv_bench.cli.sweep.records import write_jobs, write_lost
 from tsv_bench.cli.typed.mistakes import or_exit
 from tsv_bench.cli.typed.quoting import quote
 from tsv_bench.files import check_room
@@ -65,6 +67,13 @@ def begin(command: Command, config: DictConfig) -> None:
     write_jobs(folder, [job.overrides for job in jobs or ()])
     marks = [] if here else set_marks(command.mark, [folder, *shared(command, found or [config])])
     Sweep.begun = Sweep(command, config, folder, jobs, marks)
+    if config.hydra.launcher._target_.startswith(RAY):
+        survive(
+            command.program,
+            lambda number, why: write_lost(folder, number, why),
+            by_results=config.hydra.sweeper._target_ != BasicSweeperConf._target_,
+            wanted=config.hydra.launcher.ray.remote,
+        )
 
 
 def shared(command: Command, configs: Sequence[DictConfig]) -> Iterator[Path]:

@@ -19,6 +19,7 @@ from tsv_bench.files import replace_text
 from tsv_bench.process.signals import ended_by_signals, signal_of
 
 SUBMITIT = "hydra_plugins.hydra_submitit_launcher."
+RAY = "hydra_plugins.hydra_ray_launcher."
 APPEARS = 5.0  # seconds in which a file of another machine appears; NFS remembers what was there
 NO_CHECKOUT = "no git checkout"  # in what `provenance.commit` says of an installed package
 
@@ -69,7 +70,8 @@ def at_home(home: Home, sweep: str, launcher: str) -> Iterator[None]:
 
     ``sweep``: the folder of its records. ``launcher``: the class that has brought the job here. A
     signal that asks it to end does so; where it has the process for itself, with the signal's exit
-    code. Raises ValueError if this machine lacks a folder: then there is no place for a record.
+    code. Ray begins it again then, as after a kill. Raises ValueError if this machine lacks a
+    folder: then there is no place for a record.
     """
     check_seen(Path(home.folder), home, "The folder where a sweep is started")
     check_seen(Path(home.folder) / sweep / home.mark, home, "hydra.sweep.dir")
@@ -82,6 +84,8 @@ def at_home(home: Home, sweep: str, launcher: str) -> Iterator[None]:
         except KeyboardInterrupt as stop:
             if launcher.startswith(SUBMITIT):
                 sys.exit(128 + signal_of(stop))  # as shells have it
+            if launcher.startswith(RAY):
+                os._exit(128 + signal_of(stop))  # Ray takes SystemExit for a result
             raise
         finally:
             typed_command.reset(token)

@@ -65,6 +65,16 @@ def write_record(folder: Path, record: Record) -> None:
     replace_text(folder / f"{record.number}.yaml", yaml.safe_dump(content, sort_keys=False))
 
 
+def write_lost(folder: Path, number: int, why: str) -> None:
+    """Write the record of a job that a launcher has lost, unless it has left one itself.
+
+    Nor if its overrides are not known, because the sweeper makes jobs up as it goes.
+    """
+    jobs = read_jobs(folder)
+    if number < len(jobs) and not (folder / f"{number}.yaml").exists():
+        write_record(folder, Record(number=number, overrides=jobs[number], files=[], error=why))
+
+
 def read_records(folder: Path) -> list[Record]:
     """Read the records of all jobs that have ended, in the order of their numbers.
 
