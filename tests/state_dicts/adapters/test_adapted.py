@@ -13,7 +13,11 @@ import tsv_bench
 from tsv_bench.files import sha256
 from tsv_bench.merging import merge_files
 from tsv_bench.methods import tsv_merge, weight_average
-from tsv_bench.state_dicts.adapters.adapted import base_and_adapter, open_checkpoint
+from tsv_bench.state_dicts.adapters.adapted import (
+    base_and_adapter,
+    open_checkpoint,
+    same_checkpoint,
+)
 from tsv_bench.state_dicts.entries.choices import Choices
 from tsv_bench.state_dicts.inputs import open_inputs
 
@@ -137,6 +141,18 @@ def test_a_plus_may_be_a_letter_of_a_name(folder):
     assert base_and_adapter("b+a") == ("b", "a")
     (folder / "b+a").mkdir()
     assert base_and_adapter("b+a") is None and base_and_adapter("a+none") is None
+
+
+def test_one_checkpoint_may_be_named_in_two_ways(folder):
+    assert same_checkpoint("base.safetensors+a", f"{folder / 'base.safetensors'}+{folder / 'a'}")
+    assert not same_checkpoint("base.safetensors+a", "base.safetensors+b")
+
+
+def test_files_of_one_name_in_base_and_adapter_are_refused(folder):
+    (folder / "x").mkdir()
+    save_file(base(), folder / "x" / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match="both have a file 'adapter_model.safetensors'. Rename"):
+        open_checkpoint("x/adapter_model.safetensors+a")
 
 
 def test_what_is_no_base_or_no_adapter_is_refused(folder):

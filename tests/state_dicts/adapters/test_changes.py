@@ -27,6 +27,12 @@ REFUSED = {
     "other rank": ({}, {"r": 3}, "of rank 2, and its adapter_config.json says 3"),
     "module of no such model": (factors("layers.7.q"), {}, "changes 'layers.7.q'"),
     "shape": (factors(m=5), {}, "do not make a matrix of (6, 4)"),
+    "ranks of two factors": (
+        factors() | dict([list(factors(r=3).items())[1]]), {}, "do not make a matrix of (6, 4)",
+    ),
+    "copy of more tokens": (
+        factors() | {f"{PREFIX}embed_tokens.base_layer.weight": torch.zeros(10, 4)}, {}, "(10, 4)",
+    ),
     "head of its own": (
         factors() | {f"{PREFIX}score.weight": torch.zeros(2, 4)}, {}, "holds 'base_model.model.sco",
     ),
@@ -157,10 +163,11 @@ def test_more_directions_than_a_matrix_has_sides_are_not_counted(tmp_path):
     assert found.factor_rank(WEIGHT) == 4
 
 
-def test_rows_of_trained_tokens_are_found_wherever_a_part_begins(tmp_path):
+@pytest.mark.parametrize("indices", [[3], {"tokens": [8], "embed_tokens": [3]}])
+def test_rows_of_trained_tokens_are_found_wherever_a_part_begins(indices, tmp_path):
     name, row = "embed_tokens.weight", torch.arange(4.0)
     trained = {f"{PREFIX}embed_tokens.token_adapter.trainable_tokens_delta": row[None]}
-    folder = write(tmp_path / "adapter", factors() | trained, trainable_token_indices=[3])
+    folder = write(tmp_path / "adapter", factors() | trained, trainable_token_indices=indices)
     found, table = opened(folder), base()[name]
     for start, stop in ((3, 5), (2, 4), (0, 9)):
         rows = found.rows(name, start, stop)
