@@ -10,6 +10,8 @@ from tsv_bench.cli.sweep.records import (
     write_record,
 )
 
+NO_NUMBER = "{number: one, overrides: [], files: []}"
+
 
 def record(number, **more):
     return Record(number=number, overrides=["method=ties", f"seed={number}"], files=[], **more)
@@ -39,10 +41,10 @@ def test_a_lost_job_has_a_record_unless_it_left_one_or_is_not_known(tmp_path):
 
 def test_a_damaged_record_is_skipped_with_a_warning(tmp_path, caplog):
     write_record(tmp_path, record(1))
-    for name, text in {"2": "[", "3": "a: b", "4": "just text"}.items():
+    for name, text in {"2": "[", "3": "a: b", "4": "just text", "5": NO_NUMBER}.items():
         (tmp_path / f"{name}.yaml").write_text(text)
     assert read_records(tmp_path) == [record(1)]
-    assert caplog.text.count("is no record of a job") == 3
+    assert caplog.text.count("is no record of a job") == 4
 
 
 def test_jobs_are_there_before_the_first_record(tmp_path):

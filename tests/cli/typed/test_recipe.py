@@ -6,7 +6,7 @@ from made_up.merges import merge, pretrained, same, write_checkpoints
 from made_up.state_dicts import save_sharded
 from stand_ins.commands import tsv
 
-from tsv_bench.cli.typed.recipe import named_paths, settings, with_recipe
+from tsv_bench.cli.typed.recipe import named_paths, settings, text, with_recipe
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
 RECIPE = """
@@ -48,6 +48,10 @@ def test_the_command_line_counts_more(tmp_path):
         "pretrained", "finetuned", "weights", "alpha", "cache.folder", "recipe", "method", "output",
     ]  # fmt: skip
     assert with_recipe(["method=ties", "recipe=null"]) == ["method=ties", "recipe=null"]
+
+
+def test_values_are_written_as_hydra_reads_them():
+    assert text({"a b": None, "c": [True, 1.5, "x"]}) == "{a\\ b: null, c: [true, 1.5, 'x']}"
 
 
 def test_numbers_are_those_of_other_yamls(tmp_path):
