@@ -90,16 +90,15 @@ class Cluster:
         """A sweep of tsv-bench on the cluster, in a process that ends with the block."""
         line = ["hydra/launcher=ray_cluster", f"hydra.launcher.ray.init.address={self.address}"]
         line += ["hydra.launcher.ray.remote.num_gpus=0", *arguments]
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-c", PROCESS.format("bench"), *line],
             cwd=folder, env={**os.environ, **SETTINGS, **HEAD_IS_LOST}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
+        ) as process:  # fmt: skip
+            try:
+                yield process
+            finally:
+                process.kill()
 
 
 def is_open(port):
