@@ -17,7 +17,7 @@ def test_a_task_is_left_out_and_tested_and_images_are_corrupted(fine_tuned, tmp_
     result = tsv(folder, "bench", "--multirun", methods, "method.alphas=[1.0]", *BEYOND, *SMALL)
     assert result.code == 0, result.err
     assert checkpoints(folder) == before
-    assert f"mini on {SUITE}, 1 tasks, 1 unseen" in result.out
+    assert f"mini on {SUITE}, 1 task, 1 unseen" in result.out
     assert "Shapes (unseen)" in result.out and "jpeg compression" in result.out
     found = runs(folder)
     merged, individual = found["tsv_merge"], found["individual"]

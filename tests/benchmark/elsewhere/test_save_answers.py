@@ -113,6 +113,7 @@ def test_without_individual_models_nothing_is_normalized(tmp_path):
         ({"method": None}, "merged=FOLDER of tsv-merge, or method="),
         ({"merged": "x"}, "leave method= out"),
         ({"merged": "x", "method": None, "knobs": {}}, "leave knobs= out"),
+        ({"merged": "x", "method": None, "alpha": 1.0}, "leave alpha= out"),
         ({"alpha": -1.0}, "alpha is -1.0"),
         ({"suite": "a/b"}, "its suite"),
         ({"checkpoints": {"pretrained": "nowhere"}}, "nowhere"),

@@ -30,7 +30,7 @@ def of_seeds(evaluated, method, name):
 def test_means_of_unseen_tasks_have_intervals(evaluated):
     table, rows = rows_of(evaluated)
     assert table.unseen == {"land": "Land", "greek": "Greek"} and list(table.tasks) == ["digits"]
-    assert table.title == "mini on mini8, 1 tasks, 2 unseen"
+    assert table.title == "mini on mini8, 1 task, 2 unseen"
     own, merged = (
         {task: of_seeds(evaluated, method, task) for task in table.unseen}
         for method in ("individual", "tsv_merge")
@@ -103,7 +103,7 @@ def test_what_is_lost_or_normalized_otherwise_has_no_interval_over_images(evalua
 def test_rows_without_are_as_they_were(evaluated):
     plain = [(replace(run, unseen=None, corrupted=None), bits) for run, bits in evaluated]
     table, rows = rows_of(plain)
-    assert table.unseen == {} and table.title == "mini on mini8, 1 tasks"
+    assert table.unseen == {} and table.title == "mini on mini8, 1 task"
     assert all(row.unseen is None and row.corrupted == {} for row in table.rows)
 
 

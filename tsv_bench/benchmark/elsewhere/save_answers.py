@@ -40,7 +40,7 @@ def save_answers(
     method: str | None = None,
     label: str | None = None,
     knobs: Mapping[str, Any] | None = None,
-    alpha: float = 1.0,
+    alpha: float | None = None,
     checkpoints: Mapping[str, Path | str] | None = None,
     individual: Run | None = None,
     task_known: bool = False,
@@ -54,9 +54,9 @@ def save_answers(
     alpha is a knob then, so that merges which differ in it are rows of their own. For other
     models they are arguments: ``method`` is "zero_shot" for the pretrained model, "individual" for
     the tasks' own fine-tuned ones, or any name; ``checkpoints`` are "pretrained" and a task -> its
-    path. ``individual``: the Run of the fine-tuned models, by which accuracies are normalized.
-    ``task_known``: whether each task was answered by a model of its own. ``labels``: task -> its
-    name in tables. ``seed``: of the fine-tuning.
+    path; ``alpha`` is 1 unless given. ``individual``: the Run of the fine-tuned models, by which
+    accuracies are normalized. ``task_known``: whether each task was answered by a model of its
+    own. ``labels``: task -> its name in tables. ``seed``: of the fine-tuning.
 
     A Run of the same settings is replaced. Raises ValueError for what no Run can be.
     """
@@ -122,7 +122,7 @@ def _settled(
     merged: Path | str | None,
     method: str | None,
     knobs: Mapping[str, Any] | None,
-    alpha: float,
+    alpha: float | None,
     checkpoints: Mapping[str, Path | str] | None,
 ) -> tuple[str, dict[str, Any], float, dict[str, str]]:
     """Return method, knobs, alpha, and the sha256 of each checkpoint."""
@@ -131,8 +131,9 @@ def _settled(
             raise ValueError(
                 "whose answers are these? Give merged=FOLDER of tsv-merge, or method=."
             )
+        alpha = 1.0 if alpha is None else alpha
         return method, dict(knobs or {}), alpha, _hashes(checkpoints or {})
-    given = {"method": method, "knobs": knobs, "checkpoints": checkpoints}
+    given = {"method": method, "knobs": knobs, "alpha": alpha, "checkpoints": checkpoints}
     if odd := [name for name, value in given.items() if value is not None]:
         raise ValueError(f"merged= says its {odd[0]} itself: leave {odd[0]}= out.")
     about = _how_made(Path(merged))

@@ -78,7 +78,8 @@ class Table:
     @property
     def title(self) -> str:
         unseen = f", {len(self.unseen)} unseen" if self.unseen else ""
-        return f"{self.backbone} on {self.suite}, {len(self.tasks)} tasks{unseen}"
+        tasks = "1 task" if len(self.tasks) == 1 else f"{len(self.tasks)} tasks"
+        return f"{self.backbone} on {self.suite}, {tasks}{unseen}"
 
     @property
     def unseen(self) -> dict[str, str]:
