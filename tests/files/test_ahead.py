@@ -43,6 +43,12 @@ def test_each_file_is_hashed_and_bad_ones_are_passed_over(path, tmp_path):
     assert hasher._process.returncode == 0
 
 
+def test_paths_that_cannot_be_are_left_to_who_opens_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(ahead, "torch_is_there", lambda: False)
+    ahead.begin_hashing([tmp_path / (300 * "a" + ahead.SUFFIX)])
+    assert not ahead._at_work
+
+
 def test_what_was_begun_is_finished_and_no_other_file_is_begun(path, tmp_path):
     long, other = tmp_path / "long", tmp_path / "other"
     long.write_bytes(b"")

@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from tsv_bench.linalg import lapack, svd
 from tsv_bench.linalg.lapack import LeadingEigenvectors, one_thread
@@ -184,3 +185,18 @@ def test_lowest_and_highest_are_those_of_all(values):
     )
     expected = torch.linalg.eigvalsh(matrix)[[0, -1]].tolist()
     assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_lapack_has_one_thread_within_and_as_many_as_before_after_it():
+    def threads():
+        return {
+            x["filepath"]: x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"
+        }
+
+    with one_thread():  # SciPy's library is loaded
+        pass
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        with one_thread():
+            assert before and set(threads().values()) == {1}
+        assert threads() == before

@@ -1,5 +1,7 @@
 """Evaluation in half precision beside float32: the embedded backbone on embedded test sets."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -115,6 +117,8 @@ def test_batches_are_evaluated_side_by_side_by_one_thread_each(count, sizes, mon
     try:
         found = correct_images(visual, head, split, "cpu", batch_size=20)
         assert torch.get_num_threads() == 2
+        with ThreadPoolExecutor(1) as pool:  # a new thread has what was set last
+            assert pool.submit(torch.get_num_threads).result() == 2
     finally:
         torch.set_num_threads(1)
     assert (found == alone).all()

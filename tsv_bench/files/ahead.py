@@ -30,8 +30,11 @@ def begin_hashing(paths: Iterable[Path]) -> None:
     if torch_is_there():
         return
     asked = {path for hasher in _at_work for path in hasher.paths}
-    files = [f for path in paths for f in (sorted(path.glob(f"*{SUFFIX}")) or [path])]
-    files = [f.resolve() for f in files if f.suffix == SUFFIX and f.is_file()]
+    files: list[Path] = []
+    for path in paths:
+        with suppress(OSError):
+            inside = sorted(path.glob(f"*{SUFFIX}")) or [path]
+            files += [f.resolve() for f in inside if f.suffix == SUFFIX and f.is_file()]
     files = [f for f in dict.fromkeys(files) if f not in asked]
     count = min(num_cores() - 1 - len(_at_work), len(files))
     _at_work.extend([Hasher(files[i::count]) for i in range(count)])

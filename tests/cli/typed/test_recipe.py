@@ -99,6 +99,7 @@ def test_the_recipe_of_a_card_makes_the_same_files(tmp_path):
 
 def test_paths_are_named_before_a_command_line_is_composed():
     line = ["method=ties", "pretrained=base/", "finetuned={a: x/a.safetensors,b:'b'}", "base='c'"]
-    assert [str(path) for path in named_paths([*line, "finetuned.d=e"])] == [
-        "base", "a", "x/a.safetensors", "b", "b", "c", "e",
+    more = ["finetuned.d=e", "base=~nobody-here/x"]
+    assert [str(path) for path in named_paths([*line, *more])] == [
+        "base", "a", "x/a.safetensors", "b", "b", "c", "e", "~nobody-here/x",
     ]  # fmt: skip

@@ -10,6 +10,7 @@ Keys are those of conf/merge.yaml, paths are taken from the current folder, and 
 command line counts more.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,7 +52,7 @@ def named_paths(arguments: list[str]) -> list[Path]:
         key, _, value = argument.partition("=")
         if key.partition(".")[0] in ("pretrained", "base", "finetuned"):
             found += re.findall(r"[^][{}\s,:'\"]+", value)
-    return [Path(word).expanduser() for word in found]
+    return [Path(os.path.expanduser(word)) for word in found]  # an unknown ~user is told later
 
 
 def settings(path: Path) -> Iterator[tuple[str, Any]]:
