@@ -44,6 +44,7 @@ CONFIG = {
 # Ours -> mergekit's method and its parameters; None: mergekit has no such method.
 MERGES = {
     "method=weight_average": ("linear", {"weight": 1.0, "normalize": True}, {}),
+    "method=weight_average pretrained=null": ("linear", {"weight": 1.0, "normalize": True}, {}),
     "method=task_arithmetic alpha=0.3": ("task_arithmetic", {"weight": 0.3}, {"normalize": False}),
     "method=ties method.density=0.2 alpha=1": (
         "ties", {"weight": 1.0, "density": 0.2}, {"normalize": True}),
@@ -123,9 +124,10 @@ def make(folder, dtype=torch.bfloat16, delta=DELTA, **sizes):
 def ours(models, arguments, output):
     """Return the command that merges by tsv-merge."""
     tasks = ", ".join(f"{task}: {models[task]}" for task in TASKS)
+    pretrained = [] if "pretrained=" in arguments else [f"pretrained={models['base']}"]
     return [
-        sys.executable, "-m", "tsv_bench.cli.merge", *arguments.split(),
-        f"pretrained={models['base']}", f"finetuned={{{tasks}}}", f"output={output}",
+        sys.executable, "-m", "tsv_bench.cli.merge", *arguments.split(), *pretrained,
+        f"finetuned={{{tasks}}}", f"output={output}",
     ]  # fmt: skip
 
 

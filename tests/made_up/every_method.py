@@ -44,6 +44,8 @@ def by_default(path):
 YAMLS = sorted((CONF / "method").glob("*.yaml"))
 # The number of tasks that some methods are for: all others are for any.
 NUM_TASKS = {path.stem: n for path in YAMLS if (n := OmegaConf.load(path).get("num_tasks"))}
+# Those that tsv-merge does without a pretrained checkpoint.
+MEANS = [path.stem for path in YAMLS if OmegaConf.load(path).get("without_pretrained")]
 # Not in the leaderboard: for another number of tasks, or for adapters.
 LEFT_OUT = {*NUM_TASKS, "core_space"}
 

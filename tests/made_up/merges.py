@@ -73,7 +73,7 @@ def made(folder, method, output, *, base="base.safetensors", tuned=None, knobs=N
     serve = partial(getattr(methods, method), **(knobs or {}))
     tuned = {task: folder / path for task, path in (tuned or files()).items()}
     done = merge_files.merge(
-        serve, folder / base, tuned, folder / output, progress=False, **settings
+        serve, base and folder / base, tuned, folder / output, progress=False, **settings
     )
     return [dict(open_state_dict(path)) for path in done.outputs]
 

@@ -62,6 +62,15 @@ def test_every_byte_is_read_once_but_for_the_first_look_for_a_change(name, tmp_p
         assert twice < len(data) / 4, f"{twice} of {len(data)} bytes were read again"
 
 
+def test_without_a_pretrained_checkpoint_the_one_that_stands_in_is_read_once(tmp_path, bytes_read):
+    write_checkpoints(tmp_path)
+    made(tmp_path, "weight_average", "out.safetensors", base=None)
+    for file in files().values():
+        times = bytes_read[tmp_path / file]
+        twice = sum(count > 1 for count in times.values())
+        assert twice < len(times) / 4, f"{twice} of {len(times)} bytes were read again"
+
+
 @pytest.mark.parametrize("name", [*ONCE, "ties", "tsv_merge"])
 def test_hashes_in_the_metadata_are_those_of_the_files(name, tmp_path):
     write_checkpoints(tmp_path)

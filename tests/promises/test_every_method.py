@@ -12,6 +12,7 @@ from made_up.every_method import (
     BOUNDED,
     LEARNING,
     MASKS,
+    MEANS,
     METHODS,
     NUM_TASKS,
     OF_ONE_SCALE,
@@ -66,6 +67,16 @@ def test_task_order_does_not_matter(name):
     served, other = read(METHODS[name](vectors)), read(METHODS[name](flipped))
     near = ROUNDED.get(name, close)
     torch.testing.assert_close(dict(sorted(other.items())), served, **near)
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_a_mean_of_models_does_not_depend_on_what_they_differ_from(name):
+    vectors = random_vectors(3)
+    moved = {layer: torch.randn_like(delta) for layer, delta in vectors["task0"].items()}
+    others = {t: {n: d - moved[n] for n, d in deltas.items()} for t, deltas in vectors.items()}
+    for task, served in read(METHODS[name](others)).items():
+        back = {layer: delta + moved[layer] for layer, delta in served.items()}
+        torch.testing.assert_close(back, read(METHODS[name](vectors))[task], **close)
 
 
 @pytest.mark.parametrize("name", METHODS)

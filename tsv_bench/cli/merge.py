@@ -16,7 +16,7 @@ from tsv_bench.cli.config.scales import check_scales
 from tsv_bench.cli.launch import command, plain
 from tsv_bench.cli.scoring import check_scoring
 from tsv_bench.files.ahead import hashed_ahead
-from tsv_bench.merging.arguments import check_dtype
+from tsv_bench.merging.arguments import check_dtype, check_mean
 from tsv_bench.methods.knobs import check_switch
 from tsv_bench.methods.needs import takes_pretrained
 from tsv_bench.process.extras import check_installed
@@ -44,7 +44,12 @@ def check(config: DictConfig) -> Checked:
         config,
         f"tsv-merge method={method.name} pretrained=base.safetensors finetuned='{{cars: cars.pt, "
         f"dtd: dtd.pt}}' output=merged.safetensors",
+        without_pretrained=method.without_pretrained,
     )
+    if config.pretrained is None:
+        check_mean(
+            finetuned, {key: config[key] for key in ("alpha", "alpha_by_depth")}, config.write
+        )
     method.check_num_tasks(finetuned)
     check_scoring(config, method)
     statistics = statistics_paths(config, method, finetuned)
@@ -59,8 +64,8 @@ def check(config: DictConfig) -> Checked:
             f"takes the tokenizer of the pretrained model."
         )
     check_cache(config)
-    base = {} if config.base is None else {"base": config.base}
-    check_there({"pretrained": config.pretrained, **base, **finetuned})
+    others = {key: config[key] for key in ("pretrained", "base") if config[key] is not None}
+    check_there({**others, **finetuned})
     for kind, paths in statistics.items():
         if set(paths) == set(finetuned):
             check_there({f"{kind} of {task}": path for task, path in paths.items()}, "statistics")
@@ -85,9 +90,10 @@ def check_here(config: DictConfig) -> None:
 def main(config: DictConfig) -> None:
     """Check the settings, then merge the files that they name."""
     checked = check(config)
-    base = () if config.base is None else (config.base,)
-    checkpoints = (config.pretrained, *base, *checked.finetuned.values())
-    with hashed_ahead(map(Path, checkpoints)):  # importing torch takes one core a second
+    checkpoints = (config.pretrained, config.base, *checked.finetuned.values())
+    with hashed_ahead(
+        Path(path) for path in checkpoints if path is not None
+    ):  # importing torch takes one core a second
         from tsv_bench.cli.work.merge import merge
 
     merge(config, *checked)

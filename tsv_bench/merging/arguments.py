@@ -40,6 +40,28 @@ def check_layer_alphas(patterns: Mapping[str, object], by_depth: Sequence[object
             raise ValueError(f"alpha: {alpha!r} of {name} is not a number that float32 holds.")
 
 
+def check_mean(
+    finetuned: Mapping[str, object], scales: Mapping[str, object], write: str = "model"
+) -> None:
+    """Raise ValueError for what makes no sense of a mean of models, without a pretrained one.
+
+    ``scales``: the alphas that were given, by their names; None: it was not.
+    """
+    if len(finetuned) < 2:
+        raise ValueError("a mean without pretrained= needs two models or more: add them.")
+    for key, value in scales.items():
+        if value is not None:
+            raise ValueError(
+                f"{key}= scales what is added to the pretrained model, which is not given: add "
+                f"pretrained=, or leave {key}= out for the mean of the models."
+            )
+    if write != "model":
+        raise ValueError(
+            f"write={write} writes differences from the pretrained model, which is not given: add "
+            f"pretrained=."
+        )
+
+
 def check_dtype(dtype: object) -> None:
     """Raise ValueError unless the type that is written is a usual one, or null."""
     if dtype is not None and dtype not in WRITTEN:

@@ -64,7 +64,7 @@ class Merged:
 
 def merge(
     serve: Callable[[Mapping], Mapping],
-    pretrained: Path | str,
+    pretrained: Path | str | None,
     finetuned: Mapping[str, Path | str],
     output: Path | str,
     *,
@@ -90,18 +90,19 @@ def merge(
 ) -> Merged:
     """Merge checkpoints by a method (its function, with its knobs bound) and write the result.
 
-    ``write``: "model" writes pretrained + alpha * vector; "vector" the vector that is served;
-    "compressed" low-rank factors (TSV-C) or bit masks and the vector that they share, stored in
-    ``precision``; "lora" the vector times alpha as an adapter in peft's layout, whose factors have
-    at most this ``rank``. A method that serves one vector writes ``output``, any other
-    ``output``/<task>.safetensors. ``factors``: a cache of singular triplets.
-    ``statistics``: kind -> task -> file, what the method needs beside task vectors. ``base``: what
-    the instruct model ``pretrained`` was made from, for a method that takes the difference as
-    ``instruction``. ``choices``: of entries that not all have. ``scoring``: a command that asks
-    models, for a method that searches. ``sees_weights``: whether the method takes the pretrained
-    weights, as ``pretrained``. ``name``, ``knobs`` and what ``more`` says go into the metadata.
-    ``card``: that of merged folders. ``dtype``: the type that is written,
-    ``tokenizer_from``: the task whose tokenizer is.
+    Without ``pretrained`` the first fine-tuned one stands in for it, for methods that take a mean
+    of models. ``write``: "model" writes pretrained + alpha * vector; "vector" the vector that is
+    served; "compressed" low-rank factors (TSV-C) or bit masks and the vector that they share,
+    stored in ``precision``; "lora" the vector times alpha as an adapter in peft's layout, whose
+    factors have at most this ``rank``. A method that serves one vector writes ``output``, any other
+    ``output``/<task>.safetensors. ``factors``: a cache of singular triplets. ``statistics``: kind
+    -> task -> file, what the method needs beside task vectors. ``base``: what the instruct model
+    ``pretrained`` was made from, for a method that takes the difference as ``instruction``.
+    ``choices``: of entries that not all have. ``scoring``: a command that asks models, for a method
+    that searches. ``sees_weights``: whether the method takes the pretrained weights, as
+    ``pretrained``. ``name``, ``knobs`` and what ``more`` says go into the metadata. ``card``: that
+    of merged folders. ``dtype``: the type that is written, ``tokenizer_from``: the task whose
+    tokenizer is.
 
     Raises ValueError or OSError for anything wrong with the arguments or the files, before long
     work.

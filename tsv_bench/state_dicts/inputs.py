@@ -13,7 +13,7 @@ from tsv_bench.files.content import repeated
 from tsv_bench.state_dicts.adapters.adapted import as_whole, open_checkpoint
 from tsv_bench.state_dicts.adapters.adapter import is_adapter
 from tsv_bench.state_dicts.adapters.inputs import check_whole, config_hash, warn_of_other_bases
-from tsv_bench.state_dicts.entries.agree import agree, as_paired
+from tsv_bench.state_dicts.entries.agree import ANCESTOR, agree, as_paired, check_ancestor
 from tsv_bench.state_dicts.entries.choices import Choices
 from tsv_bench.state_dicts.entries.quantized import check_integers, check_unscaled, named
 from tsv_bench.state_dicts.entries.ties import tied_pairs
@@ -31,12 +31,13 @@ from tsv_bench.wording.escaping import check_name
 log = logging.getLogger(__name__)
 
 Opened = TypeVar("Opened")
-ANCESTOR = "base"  # what commands call the instruct model's ancestor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
     """A pretrained checkpoint, fine-tuned ones by task, and their task vectors.
+
+    ``stand_in``: the task whose checkpoint stands in for the pretrained one, if there is none.
 
     ``ancestor``: what an instruct model, which then is the pretrained one, was made from.
     ``instruction``: the instruct model minus this ancestor.
@@ -49,6 +50,7 @@ class Inputs:
     device: str
     ancestor: StateDict | None = None
     instruction: TaskVector | None = None
+    stand_in: str | None = None
     how: tuple[str, ...] = ()  # what else than their files makes the values of ``finetuned``
     tied: Mapping[str, str] = field(default_factory=dict)  # name -> the one that it is a copy of
 
@@ -56,11 +58,17 @@ class Inputs:
     def states(self) -> dict[str, StateDict]:
         """Every checkpoint by its task, the pretrained one as "pretrained", its ancestor "base".
 
-        They are as their files have them.
+        They are as their files have them. One that stands in for another is there once.
         """
         ancestor = {} if self.ancestor is None else {ANCESTOR: self.ancestor}
-        states = {"pretrained": self.base, **ancestor, **self.finetuned}
+        states = {self.pretrained_key: self.base, **ancestor}
+        states |= {k: state for k, state in self.finetuned.items() if k != self.stand_in}
         return {key: state.stored for key, state in states.items()}
+
+    @property
+    def pretrained_key(self) -> str:
+        """What the pretrained checkpoint is called among `states`."""
+        return self.stand_in or "pretrained"
 
     def once_each(self) -> "Inputs":
         """Return the inputs whose vectors have each entry once, of those that are tied.
@@ -82,13 +90,13 @@ class Inputs:
 
         Those of a task are compared with the pretrained ones, and these with all tasks.
         """
-        own = self.base if key == "pretrained" else self.finetuned.get(key)
+        own = self.base if key == self.pretrained_key else self.finetuned.get(key)
         name = own.seen_as(stored) if own is not None else None
         if name is None or name not in self.pretrained:
             return False
         others = (
             [self.pretrained]
-            if key != "pretrained"
+            if key != self.pretrained_key
             else [state for state in self.finetuned.values() if name in state]
         )
         stop = start + (len(rows) if rows.ndim else 1)
@@ -99,7 +107,7 @@ class Inputs:
 
 
 def open_inputs(
-    pretrained: Path | str | StateDict,
+    pretrained: Path | str | StateDict | None,
     finetuned: Mapping[str, Path | str | StateDict],
     device: str = "cpu",
     ancestor: Path | str | None = None,
@@ -107,8 +115,9 @@ def open_inputs(
 ) -> Inputs:
     """Open the checkpoints and compare their names, shapes and dtypes.
 
-    Of values only those are read that may be copies of others in their file. ``ancestor``: see
-    `Inputs`. Raises ValueError or OSError that names the checkpoint.
+    Without ``pretrained`` the first fine-tuned one stands in for it. Of values only those are read
+    that may be copies of others in their file. ``ancestor``: see `Inputs`. Raises ValueError or
+    OSError that names the checkpoint.
     """
     check_tasks(finetuned)
     choices.check(finetuned)
@@ -117,13 +126,20 @@ def open_inputs(
             f"the task's name {ANCESTOR!r} is taken by the checkpoint that {ANCESTOR}= names. "
             f"Choose another."
         )
-    base = CachedReads(_named("pretrained", partial(open_checkpoint, pretrained)))
+    stand_in = None if pretrained is not None else next(iter(finetuned))
+    pretrained = finetuned[stand_in] if stand_in else pretrained
+    base = CachedReads(_named(stand_in or "pretrained", partial(open_checkpoint, pretrained)))
     check_whole(base)
     states = {
-        task: _named(task, partial(open_checkpoint, path, pretrained))
+        task: base if task == stand_in else _named(task, partial(open_checkpoint, path, pretrained))
         for task, path in finetuned.items()
     }
     packed = [task for task, state in states.items() if is_packed(state)]
+    if stand_in and packed:
+        raise ValueError(
+            f"{packed[0]}: {states[packed[0]].path} holds a difference from the pretrained "
+            f"checkpoint, which is not given: add pretrained=."
+        )
     for name, state in {"pretrained": base, **states}.items():
         if name not in packed:
             _named(name, partial(check_unscaled, state))
@@ -149,6 +165,7 @@ def open_inputs(
         vectors={},
         device=device,
         ancestor=own,
+        stand_in=stand_in,
         how=agreed.how,
     )
     return with_vectors(inputs)
@@ -181,7 +198,8 @@ def with_vectors(
         state = inputs.finetuned[task]
         if task not in packed and len(state) > len(pretrained):
             state = View(state, {name: name for name in pretrained})
-        own = [] if factors is None else [*hashes["pretrained"].values(), *hashes[task].values()]
+        both = () if factors is None else (inputs.pretrained_key, task)
+        own = [sha256 for key in both for sha256 in hashes[key].values()]
         key = cache_key(*own, *inputs.how) if own else ""
         return open_task_vector(pretrained, state, inputs.device, factors, key)
 
@@ -192,32 +210,6 @@ def with_vectors(
         own = View(inputs.ancestor, {name: name for name in pretrained})
         instruction = TaskVector(own, pretrained, inputs.device)
     return replace(inputs, vectors=vectors, instruction=instruction)
-
-
-def check_ancestor(ancestor: StateDict, instruct: StateDict) -> None:
-    """Raise ValueError unless both have the same parameters: names, shapes, kinds of numbers."""
-    both = f"{ANCESTOR} {ancestor.path} and pretrained {instruct.path}"
-    hint = f"{ANCESTOR}= is what the instruct model, pretrained=, was made from."
-    if odd := set(ancestor) ^ set(instruct):
-        first = min(odd)
-        where = ANCESTOR if first in ancestor else "pretrained"
-        raise ValueError(
-            f"{both} have different parameters: {len(odd)} appear in only one of them, first "
-            f"{first!r} in {where}. {hint}"
-        )
-    for name in instruct:
-        shapes = tuple(ancestor.shape(name)), tuple(instruct.shape(name))
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"{both} have other shapes: {name!r} is {shapes[0]} in {ANCESTOR} and {shapes[1]} "
-                f"in pretrained. Has one of them more tokens? {hint}"
-            )
-        types = ancestor.dtype(name), instruct.dtype(name)
-        if types[0].is_floating_point != types[1].is_floating_point:
-            raise ValueError(
-                f"{both} cannot be subtracted: {name!r} is {types[0]} in {ANCESTOR} and {types[1]} "
-                f"in pretrained. Is one of them quantized? {hint}"
-            )
 
 
 def check_inputs(
@@ -243,6 +235,13 @@ def check_deltas(inputs: Inputs) -> None:
     Logs a warning for a task that changed nothing.
     """
     check_integers(inputs.pretrained, inputs.finetuned)
+    if inputs.stand_in is not None:
+        others = (vector for task, vector in inputs.vectors.items() if task != inputs.stand_in)
+        if not any(map(_changed, others)):
+            raise ValueError(
+                f"{', '.join(inputs.vectors)} are all the same: there is nothing to merge."
+            )
+        return
     check_changes(inputs.vectors, f"the pretrained one at {inputs.base.path}")
     if inputs.instruction is not None and not _changed(inputs.instruction):
         raise ValueError(

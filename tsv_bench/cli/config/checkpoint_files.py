@@ -67,13 +67,18 @@ def largest_fraction() -> float:
     return found if found <= 1 else 0.0
 
 
-def checkpoint_paths(config: DictConfig, example: str) -> dict[str, str]:
+def checkpoint_paths(
+    config: DictConfig, example: str, *, without_pretrained: bool = False
+) -> dict[str, str]:
     """Return the path of each task's checkpoint in ``finetuned``.
 
     Raises ValueError with the ``example`` of a command unless ``pretrained``, ``finetuned`` and
-    ``output`` are all paths, and ``base``, where a command has one, is a path or null.
+    ``output`` are all paths, and ``base``, where a command has one, is a path or null. So may
+    ``pretrained`` be, ``without_pretrained``.
     """
     for key in ("pretrained", "finetuned", "output", *(["base"] if config.get("base") else [])):
+        if config[key] is None and key == "pretrained" and without_pretrained:
+            continue
         if config[key] is None:
             raise ValueError(f"{key}= is missing. As in: {example}")
         if key != "finetuned" and not isinstance(config[key], str):

@@ -21,8 +21,8 @@ PACKAGED = "tsv_bench."
 REQUIRED = ("name", "label", "alphas", "serve")
 # What a method is where base= names the model that the pretrained one was instruction-tuned from.
 WITH_BASE = "with_base"
-# What tsv-merge does without validation, and with weights=. A Run knows neither.
-OF_MERGING = ("merge_alpha", "task_weights")
+# What tsv-merge does without validation, with weights= and without pretrained=. No Run knows it.
+OF_MERGING = ("merge_alpha", "task_weights", "without_pretrained")
 NOT_KNOBS = {
     *REQUIRED, "paper", "only_if", "added", "choose", "num_tasks", WITH_BASE, *KEYS, *OF_MERGING,
 }  # fmt: skip
@@ -60,6 +60,11 @@ class Described:
     @property
     def num_tasks(self) -> int | None:
         return self.settings.get("num_tasks")
+
+    @property
+    def without_pretrained(self) -> bool:
+        """Whether it takes a mean of models, so that merging needs no pretrained one."""
+        return self.settings.get("without_pretrained", False)
 
     def merge_alpha(self, num_tasks: int) -> float | None:
         """Return the alpha that is published for merges without validation, if the yaml says."""

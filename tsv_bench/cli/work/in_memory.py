@@ -17,7 +17,12 @@ from torch import Tensor, nn
 from tsv_bench import bars
 from tsv_bench.cli.config.scales import settled_alpha
 from tsv_bench.cli.work.named_method import named_method
-from tsv_bench.merging.arguments import check_arguments, check_layer_alphas, check_weights
+from tsv_bench.merging.arguments import (
+    check_arguments,
+    check_layer_alphas,
+    check_mean,
+    check_weights,
+)
 from tsv_bench.merging.as_matrices import AsMatrices
 from tsv_bench.merging.scaling.layer_alphas import LayerAlphas
 from tsv_bench.merging.scaling.task_weights import Weighted
@@ -42,7 +47,7 @@ Checkpoint = Mapping[str, Tensor] | nn.Module | Path | str
 
 
 def merge(
-    pretrained: Checkpoint,
+    pretrained: Checkpoint | None,
     finetuned: Mapping[str, Checkpoint],
     method: str = "tsv_merge",
     *,
@@ -61,12 +66,13 @@ def merge(
 ) -> dict[str, Any]:
     """Return the merged state dict, in the pretrained one's types; inputs are left alone.
 
-    A checkpoint is a state dict, a module, or the path of one. ``method`` is a name of conf/method,
-    its knobs are further keywords, or stand in ``knobs``. ``alpha``, ``alpha_by_depth``,
-    ``weights``, ``stacked``, ``kernels``, ``shared_only``, ``rest_from`` and ``embeddings`` are
-    those of tsv-merge, with its defaults; names are paired as it does (docs/inputs.md). A method
-    that serves each task its own vector returns task -> state dict. The result lies where the
-    pretrained tensors do; entries that are tied share their memory.
+    A checkpoint is a state dict, a module, or the path of one. ``pretrained`` may be None for
+    methods that take a mean of models: the first then stands in for it. ``method`` is a name of
+    conf/method, its knobs are further keywords, or stand in ``knobs``. ``alpha``,
+    ``alpha_by_depth``, ``weights``, ``stacked``, ``kernels``, ``shared_only``, ``rest_from`` and
+    ``embeddings`` are those of tsv-merge, with its defaults; names are paired as it does
+    (docs/inputs.md). A method that serves each task its own vector returns task -> state dict. The
+    result lies where the pretrained tensors do; entries that are tied share their memory.
 
     Raises ValueError for what tsv-merge refuses, and for a method that needs data or serves more
     than weights.
@@ -80,6 +86,12 @@ def merge(
             f"method={method!r} needs {what} beside the weights, which tsv-merge or tsv-bench give "
             f"it. In memory there are weights alone."
         )
+    if pretrained is None:
+        if not said.without_pretrained:
+            raise ValueError(
+                f"method={method!r} merges differences from a pretrained model: give it."
+            )
+        check_mean(finetuned, {"alpha": alpha, "alpha_by_depth": alpha_by_depth})
     choices = Choices(shared_only=shared_only, rest_from=rest_from, embeddings=embeddings)
     alphas = _alphas(alpha, alpha_by_depth, settled_alpha(said, len(finetuned), weights))
     serve = chosen.by_default().serve
@@ -106,7 +118,7 @@ def merge(
             f"evaluates it."
         )
     served = served_by(serve, inputs.vectors, method)
-    places = _places(pretrained)
+    places = _places(next(iter(finetuned.values())) if pretrained is None else pretrained)
     finish = partial(_finished, inputs.pretrained, of_layers)
     if form is Shared:
         of_all = partial(finish, list(inputs.vectors.values()))
@@ -131,11 +143,14 @@ def _alphas(
 
 
 def _inputs(
-    pretrained: Checkpoint, finetuned: Mapping[str, Checkpoint], device: str, choices: Choices
+    pretrained: Checkpoint | None,
+    finetuned: Mapping[str, Checkpoint],
+    device: str,
+    choices: Choices,
 ) -> Inputs:
     """Open and check the checkpoints as those of tsv-merge are. Raises ValueError or OSError."""
-    opened = {n: _opened(n, given) for n, given in {"pretrained": pretrained, **finetuned}.items()}
-    base = opened.pop("pretrained")
+    base = None if pretrained is None else _opened("pretrained", pretrained)
+    opened = {task: _opened(task, given) for task, given in finetuned.items()}
     inputs = open_inputs(base, opened, device, choices=choices).once_each()
     for name, state in inputs.states.items():
         try:

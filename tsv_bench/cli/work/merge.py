@@ -47,6 +47,11 @@ def merge(
     ``statistics``: kind -> task -> file.
     """
     device = set_up_machine(config).all_devices
+    if config.pretrained is None:
+        log.info(
+            f"Without pretrained=, {next(iter(finetuned))} stands in for it: layout, type and what "
+            f"is not merged are its own. The mean is that of all."
+        )
     method = make_method(config, with_base=config.base is not None)
     found = described(config, with_base=config.base is not None)
     alpha = LayerAlphas(
@@ -146,15 +151,16 @@ def card_of(
 ) -> Card:
     """Return what the model card of a merged folder says."""
     settings = {key: plain(config).get(key) for key in REPEATED}
+    pretrained = {} if config.pretrained is None else {"pretrained": config.pretrained}
     recipe = {
         "method": {"name": name, **knobs},
-        "pretrained": config.pretrained,
+        **pretrained,
         "finetuned": dict(finetuned),
         "output": config.output,
         **{key: value for key, value in settings.items() if value is not None},
         **{key: True for key in ("stacked", "kernels", "shared_only") if config[key]},
     }
-    sources = {"pretrained": config.pretrained, **finetuned}
+    sources = {**pretrained, **finetuned}
     return Card(label=label, sources=sources, recipe=recipe, command=typed_command.get())
 
 

@@ -28,7 +28,7 @@ class Card:
     """
 
     label: str
-    sources: Mapping[str, Path | str]  # "pretrained" and each task -> its path
+    sources: Mapping[str, Path | str]  # "pretrained", if there is one, and each task -> its path
     recipe: Mapping[str, Any] = field(default_factory=dict)
     command: str | None = None
 
@@ -54,7 +54,7 @@ class Card:
 
     def _front_matter(self, method: str) -> dict[str, Any]:
         ids = list(dict.fromkeys(filter(None, map(hub_id, self.sources.values()))))
-        pretrained = str(self.sources["pretrained"])
+        pretrained = str(next(iter(self.sources.values())))  # or what stands in for it
         base, _ = base_and_adapter(pretrained) or (pretrained, None)
         known, library = inherited(Path(base)), Path(base, "config.json").is_file()
         return {

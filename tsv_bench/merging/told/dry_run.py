@@ -23,7 +23,7 @@ FLOAT = 4  # bytes
 
 def planned(
     serve: Callable[[Mapping], Mapping],
-    pretrained: Path | str,
+    pretrained: Path | str | None,
     finetuned: Mapping[str, Path | str],
     output: Path | str,
     *,

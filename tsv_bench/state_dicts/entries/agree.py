@@ -15,6 +15,8 @@ from tsv_bench.state_dicts.state_dict import StateDict
 
 log = logging.getLogger(__name__)
 
+ANCESTOR = "base"  # what commands call the instruct model's ancestor
+
 
 @dataclass(frozen=True, kw_only=True)
 class Agreed:
@@ -156,3 +158,29 @@ def _laid_out(
         shared=[name for name in laid if name in names],
         how=how,
     )
+
+
+def check_ancestor(ancestor: StateDict, instruct: StateDict) -> None:
+    """Raise ValueError unless both have the same parameters: names, shapes, kinds of numbers."""
+    both = f"{ANCESTOR} {ancestor.path} and pretrained {instruct.path}"
+    hint = f"{ANCESTOR}= is what the instruct model, pretrained=, was made from."
+    if odd := set(ancestor) ^ set(instruct):
+        first = min(odd)
+        where = ANCESTOR if first in ancestor else "pretrained"
+        raise ValueError(
+            f"{both} have different parameters: {len(odd)} appear in only one of them, first "
+            f"{first!r} in {where}. {hint}"
+        )
+    for name in instruct:
+        shapes = tuple(ancestor.shape(name)), tuple(instruct.shape(name))
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"{both} have other shapes: {name!r} is {shapes[0]} in {ANCESTOR} and {shapes[1]} "
+                f"in pretrained. Has one of them more tokens? {hint}"
+            )
+        types = ancestor.dtype(name), instruct.dtype(name)
+        if types[0].is_floating_point != types[1].is_floating_point:
+            raise ValueError(
+                f"{both} cannot be subtracted: {name!r} is {types[0]} in {ANCESTOR} and {types[1]} "
+                f"in pretrained. Is one of them quantized? {hint}"
+            )
