@@ -48,7 +48,7 @@ def install(run) -> None:
         print("set-up: .venv is unfinished or from another place, making it anew", flush=True)
         VENV.rename(OLD)  # in one step: a kill within rmtree would leave half a .venv in its place
         shutil.rmtree(OLD)
-    print("set-up: installing into .venv; the first time takes minutes and 6 GB", flush=True)
+    print("set-up: installing into .venv; the first time takes minutes and 7 GB", flush=True)
     if not VENV.exists():
         VENV.mkdir()
         STAMP.touch()

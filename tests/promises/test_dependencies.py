@@ -16,17 +16,19 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 OF_USERS = PROJECT["dependencies"] + EXTRAS["bench"] + EXTRAS["wandb"]
-# What the tests are run with.
-TOOLS = {"build", "hatchling", "pip", "pytest-benchmark", "pytest-xdist", "pymoo", "ruff"}
-TOOLS |= {"ipykernel", "nbclient"}  # and make docs
-PLUGINS = {"joblib", "optuna", "ray", "slurm"}  # extras with plugins of Hydra, which finds them
-TOOLS |= {"hydra-joblib-launcher", "hydra-optuna-sweeper", "hydra-submitit-launcher"}
 
 
 def canonical(requirement):
     """Return the name of a requirement as the registry writes it."""
     name = re.match(r"[\w.-]+", requirement).group()
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+# What the tests are run with.
+TOOLS = {"build", "hatchling", "pip", "pytest-benchmark", "pytest-xdist", "pymoo", "ruff"}
+TOOLS |= {"ipykernel", "nbclient"}  # and make docs
+PLUGINS = {"joblib", "optuna", "ray", "slurm"}  # extras with plugins of Hydra, which finds them
+TOOLS |= {canonical(each) for extra in PLUGINS for each in EXTRAS[extra]}
 
 
 def imported(*folders):

@@ -15,6 +15,7 @@ from stand_ins.commands import PROCESS
 ROOT = Path(__file__).parents[2]
 PATHS = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 SETTINGS = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": PATHS}
+SETTINGS["RAY_memory_monitor_refresh_ms"] = "0"  # it kills jobs where others use the memory
 HEAD_IS_LOST = {"RAY_gcs_rpc_server_reconnect_timeout_s": "12"}  # not 60, to a sweep
 # It is told to end, and ends all of its machine, when the process of the tests is no more.
 START = (
