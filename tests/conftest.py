@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 
-gc.disable()  # until all is imported and collected: what comes until then stays
+gc.disable()  # until all is imported and collected: what comes until then stays, to the end
 
 # What a user's shell may hold and a command reads: choices, accounts, proxies, another checkout.
 OUTSIDE = ("WANDB_", "HF_", "HYDRA_", "TSV_BENCH_", "GIT_")
@@ -23,11 +23,10 @@ os.environ["PYTHONIOENCODING"] = "utf-8"  # of started processes: the locale may
 # a core with another process wait for each other a hundred times as long as they compute.
 os.environ.update(MPLBACKEND="Agg", MATPLOTLIBRC=os.devnull, OMP_NUM_THREADS="1")
 
-import jaxtyping  # noqa: E402
-from stand_ins import shape_checks  # noqa: E402
+import pytest  # noqa: E402
 
-# Before the first import of these modules; jaxtyping rewrites them as they load.
-# Where shapes are written. Not where what a user gave is checked, with a message of its own.
+# jaxtyping rewrites these modules as they load: where shapes are written. Not where what a user
+# gave is checked, with a message of its own.
 CHECKED = [
     f"tsv_bench.{name}"
     for name in (
@@ -39,19 +38,26 @@ CHECKED = [
         "analysis.measures",
     )
 ]  # fmt: skip
-jaxtyping.install_import_hook(CHECKED, f"{shape_checks.__name__}.check")
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from stand_ins import chromium, composing  # noqa: E402
 
-from tsv_bench.files import leased  # noqa: E402
-from tsv_bench.models import quick_import  # noqa: E402
+def pytest_configure(config):
+    """Import what takes seconds, unless this is xdist's process that only hands out tests."""
+    if not hasattr(config, "workerinput") and config.getoption("dist", "no") != "no":
+        return
+    import jaxtyping
+    from stand_ins import shape_checks
 
-# Before a test module imports open_clip, which would take all that it can use with it.
-quick_import.imported()
-composing.shorten()
-torch.set_num_threads(1)
+    jaxtyping.install_import_hook(CHECKED, f"{shape_checks.__name__}.check")
+
+    import torch
+    from stand_ins import composing
+
+    from tsv_bench.models import quick_import
+
+    # Before a test module imports open_clip, which would take all that it can use with it.
+    quick_import.imported()
+    composing.shorten()
+    torch.set_num_threads(1)
 
 
 def pytest_addoption(parser):
@@ -59,6 +65,9 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
+    import torch
+    from stand_ins import chromium
+
     # Whole commands and what is slow first: a worker that ended early would wait for the other.
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     first = ("commands", "report", "promises")
@@ -90,10 +99,6 @@ def pytest_runtestloop():
     gc.enable()
 
 
-def pytest_sessionfinish(session):
-    gc.unfreeze()
-
-
 @pytest.fixture(scope="session")
 def fine_tuned(tmp_path_factory):
     """A folder with data, heads and checkpoints of the two small tasks, to begin a copy from.
@@ -101,6 +106,8 @@ def fine_tuned(tmp_path_factory):
     The first worker that asks for it makes it for all of a test run.
     """
     from stand_ins.commands import SMALL, tsv
+
+    from tsv_bench.files import leased
 
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -124,6 +131,8 @@ def without_shape_checks(monkeypatch):
 
     The tests of each method check the shapes of its functions.
     """
+    import jaxtyping
+
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
@@ -139,6 +148,8 @@ def few_resamples():
 
 @pytest.fixture(autouse=True)
 def seeded():
+    import torch
+
     # torch.manual_seed writes the stack down for each kind of device that may come to be used.
     seed = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
     seed(0)
