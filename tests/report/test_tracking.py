@@ -34,7 +34,7 @@ def logged(tmp_path_factory):
     plot = folder / "accuracy.png"
     Image.new("RGB", (4, 3)).save(plot)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WANDB_DATA_DIR", str(folder))
+        own_folders(patch, folder)
         tracker(folder).log_run(RUN, [plot])
         wandb.teardown()  # its own process ends, and only then is the file complete
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
