@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from made_up.finetuning import SETTINGS, source
 from made_up.tasks import backbone, load, task
+from torch.distributed.launcher import LaunchConfig, elastic_launch
 
 from tsv_bench.checkpoints import on_demand
 from tsv_bench.cli import finetune
@@ -72,3 +73,15 @@ def resume(*arguments):
     train("killed", "again")
     sys.argv = ["tsv-finetune", *arguments]
     finetune.main()
+
+
+def torchrun(*arguments):
+    """Let torchrun's agent start and watch two processes, forked from this one with all imports.
+
+    ``torchrun --standalone --nproc-per-node=2`` is this call with a new interpreter for each.
+    """
+    alone = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, run_id="tests", rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", start_method="fork",
+    )  # fmt: skip
+    elastic_launch(alone, resume)(*arguments)

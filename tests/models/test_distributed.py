@@ -2,11 +2,7 @@
 
 import contextlib
 import json
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import made_up.trainings
 import pytest
@@ -65,19 +61,11 @@ def resumed(trained):
     folder, _ = trained
     assert len(list((folder / "killed").rglob("*.resume"))) == 1
     assert not list((folder / "killed").rglob("*.safetensors"))
-    code = "import sys, made_up.trainings; made_up.trainings.resume(*sys.argv[1:])"
-    (folder / "script.py").write_text(code)
-    tests = Path(made_up.trainings.__file__).parents[1]
-    process = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        + ["script.py", "task=signs", *small("task", ["signs"])],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])},
-        capture_output=True,
-        encoding="utf-8",
-    )
-    assert process.returncode == 0, process.stderr
-    return said(process.stdout), process.stderr
+    with Started(
+        folder, made_up.trainings.torchrun, "task=signs", *small("task", ["signs"])
+    ) as run:
+        assert run.wait() == 0, run.err
+    return said(run.out), run.err
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 SLOW = ("timm", "transformers", "torch._dynamo", "wandb", "sklearn", "datasets", "matplotlib")
 IMPORT = """
 import tsv_bench.models, tsv_bench.cli.work.bench, sys
@@ -12,7 +14,6 @@ print(*sorted(sys.modules))
 """
 COMPILER = """
 from tsv_bench.models.quick_import import open_clip, torchvision
-import sys
 assert open_clip.CLIP and torchvision.ops and "open_clip" in sys.modules
 assert not any(name in sys.modules for name in ("timm", "torch._dynamo", "torch._dynamo.utils"))
 import torch, torch._dynamo, timm
@@ -25,17 +26,21 @@ print(roi_align(torch.ones(1, 1, 4, 4), torch.tensor([[0.0, 0, 0, 2, 2]]), 2).sh
 """
 
 
-def output_of(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+@pytest.fixture(scope="module")
+def lines():
+    """What a new interpreter prints of one after the other; it imports for seconds."""
+    code = [sys.executable, "-c", IMPORT + COMPILER]
+    done = subprocess.run(code, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
-def test_a_benchmark_starts_without_them():
-    before, after = (line.split() for line in output_of(IMPORT).stdout.splitlines())
+def test_a_benchmark_starts_without_them(lines):
+    before, after = (line.split() for line in lines[:2])
     assert "open_clip" not in before and "open_clip" in after
     assert not [name for name in SLOW if name in after]
 
 
-def test_they_can_be_imported_afterwards():
-    lines = output_of(COMPILER).stdout.splitlines()
-    assert lines[0].startswith("True")
-    assert lines[1] == "torch.Size([1, 1, 2, 2])"
+def test_they_can_be_imported_afterwards(lines):
+    assert lines[2].startswith("True")
+    assert lines[3] == "torch.Size([1, 1, 2, 2])"
