@@ -51,6 +51,19 @@ def clip(architecture=SMALL, seed=0):
     return model.eval().requires_grad_(False)
 
 
+def full_size_visual(architecture):
+    """An image tower of open_clip in full size: pieces of one noise, each value a half."""
+    with torch.device("meta"):
+        visual = open_clip.CLIP(**open_clip.get_model_config(architecture)).visual
+    noise = torch.randn(4_000_000).mul_(0.02).half()  # more than any parameter has
+    state = {}
+    for number, (name, param) in enumerate(visual.state_dict().items()):
+        values = noise[1000 * number :][: param.numel()].view(param.shape)
+        state[name] = (values + float("ln_" in name and name.endswith("weight"))).float()
+    visual.load_state_dict(state, assign=True)
+    return visual.eval().requires_grad_(False)
+
+
 def save(model, path, *, suffix=".safetensors", **changes):
     """Its state dict with ``changes``; None takes a tensor away."""
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}

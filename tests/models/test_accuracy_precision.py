@@ -16,9 +16,9 @@ from tsv_bench.models import zero_shot_head
 from tsv_bench.models.accuracy import correct_images
 from tsv_bench.models.devices import chosen_precision
 
-TASKS = ("signs", "shapes", "street", "land", "textures", "greek", "symbols")
-# float16 takes a CPU five times as long.
-TASKS_OF = {"bfloat16": TASKS, "float16": TASKS[:3]}
+TASKS = ("shapes", "street", "land", "textures", "symbols")
+# float16 takes a CPU eight times as long.
+TASKS_OF = {"bfloat16": TASKS, "float16": TASKS[:2]}
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
@@ -57,22 +57,22 @@ def correct(mini, tested):
     return find
 
 
-# All of them together, for the fixtures: 13 s on one core, most of it drawing images.
+# All of them together, for the fixtures: 6 s on one core.
 @pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("precision", "moved"), [("bfloat16", 0.005), ("float16", 0.001)])
 def test_half_precision_agrees_with_float32_to_a_tenth_of_a_point(
     precision, moved, device, correct
 ):
-    """Of the mean over tasks, as tables have it: one image is 0.2 point of a task, 0.03 of it.
+    """Of the mean over tasks, as tables have it: one image is 0.2 point of a task, 0.04 of it.
 
-    Measured on a CPU: the mean moves by less than 0.005 point in either. In bfloat16 8 of 3500
-    images change sides, two in Land and both to wrong, 0.4 point there; in float16 none does. The
+    Measured on a CPU: the mean does not move in either. In bfloat16 6 of 2500 images change
+    sides, two in Land and both to wrong, 0.4 point there; in float16 none of 1000 does. The
     pretrained tower is the hard case: of fine-tuned ones fewer images lie near a boundary.
     """
     half, full = correct(device, precision), correct("cpu", "float32")
     accuracy = [sum(hits[task].mean() for task in half) / len(half) for hits in (half, full)]
-    assert abs(accuracy[0] - accuracy[1]) <= 0.001
+    assert abs(accuracy[0] - accuracy[1]) <= 0.001 + 1e-9  # means are rounded
     assert 0.5 < accuracy[1] < 0.9  # neither all nor nothing, where any precision agrees
     changed = sum((half[task] != full[task]).sum() for task in half)
     assert changed <= moved * sum(len(full[task]) for task in half)

@@ -189,15 +189,8 @@ def test_full_size_image_tower_in_half_precision_gives_open_clips_features(tmp_p
     architecture = settings_of("vit_b32")["architecture"]
     with torch.device("meta"):
         whole = open_clip.CLIP(**open_clip.get_model_config(architecture))
-    noise = torch.randn(4_000_000).mul_(0.02).half()  # more than any parameter has
-    half = {}
-    for number, (name, param) in enumerate(whole.visual.state_dict().items()):
-        values = noise[1000 * number :][: param.numel()].view(param.shape)
-        half[f"visual.{name}"] = values + float("ln_" in name and name.endswith("weight"))
-    visual = whole.visual.eval().requires_grad_(False)
-    visual.load_state_dict(
-        {name: half[f"visual.{name}"].float() for name in visual.state_dict()}, assign=True
-    )
+    visual = backbones.full_size_visual(architecture)
+    half = {f"visual.{name}": tensor.half() for name, tensor in visual.state_dict().items()}
     text = {
         name: torch.zeros(param.shape, dtype=torch.half)
         for name, param in whole.state_dict().items()

@@ -1,8 +1,11 @@
 """Pretraining: the corpus, the loss, and a run of two steps."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
+from stand_ins import processes
 
 from tsv_bench.models import build_mini, normalize, pretraining
 from tsv_bench.models.mini import compact_tokens
@@ -74,7 +77,10 @@ def test_captions_name_the_class_but_for_a_share_of_the_task_style():
 
 
 @pytest.mark.slow
-def test_another_process_draws_the_same_corpus():
+def test_another_process_draws_the_same_corpus(monkeypatch):
+    """Of a server that has everything imported; spawned, it imports torch for seconds."""
+    processes.ensure_server()
+    monkeypatch.setattr(multiprocessing, "get_context", {"spawn": processes.SERVER}.get)
     images, captions = pretraining.draw_corpus(SUBJECTS, 12, SHARES, seed=0, processes=1)
     expected, same = corpus()
     assert torch.equal(images, expected) and captions == same

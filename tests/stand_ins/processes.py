@@ -25,6 +25,12 @@ COUNT = itertools.count()
 LONGEST = 600  # seconds that a held process waits if its test is killed
 
 
+def ensure_server():
+    """Start the server if it is not there."""
+    with mock.patch.dict(os.environ, PYTHONPATH=PATHS):  # the server knows no other sys.path
+        forkserver.ensure_running()
+
+
 class Started:
     """A function at work in ``folder``, in a process group of its own that ends with the block.
 
@@ -43,8 +49,7 @@ class Started:
         files = (self._out, self._err, self._held)
         given = (folder, files, dict(os.environ), hold, function, arguments)
         self._process = SERVER.Process(target=begin, args=given)
-        with mock.patch.dict(os.environ, PYTHONPATH=PATHS):  # the server knows no other sys.path
-            forkserver.ensure_running()
+        ensure_server()
         self._process.start()
 
     def __enter__(self):

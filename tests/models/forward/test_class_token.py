@@ -2,9 +2,9 @@
 
 import copy
 
-import open_clip
 import pytest
 import torch
+from made_up.backbones import full_size_visual
 from made_up.tasks import backbone as tiny
 
 from tsv_bench.models import class_token_only, load_mini
@@ -16,15 +16,11 @@ def mini():
     ).visual
 
 
-def full_size(architecture):
-    return open_clip.create_model(architecture, pretrained=None).visual.eval().requires_grad_(False)
-
-
-def inputs(visual, count=3):
+def inputs(visual, count=2):
     return torch.randn(count, 3, *visual.image_size)
 
 
-@pytest.mark.parametrize("make", [mini, lambda: full_size("ViT-B-32-quickgelu")])
+@pytest.mark.parametrize("make", [mini, lambda: full_size_visual("ViT-B-32-quickgelu")])
 def test_features_are_the_same_and_the_other_tokens_are_not_computed(make):
     visual, rows = make(), []
     images = inputs(visual)
