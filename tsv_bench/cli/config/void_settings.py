@@ -31,7 +31,10 @@ def warn_of_void_settings(config: DictConfig) -> None:
     if "method" in config:
         nodes["method."] = (config.method, f"method/{hydra.runtime.choices.method}.yaml")
     for prefix, (node, file) in nodes.items():
-        defaults = next((OmegaConf.load(f / file) for f in folders if (f / file).exists()), {})
+        rules, defaults = node.get("only_if"), {}
+        # Reading them takes longer than the rest: only where they are looked at.
+        if OmegaConf.is_dict(rules) and changed.intersection(prefix + key for key in rules):
+            defaults = next((OmegaConf.load(f / file) for f in folders if (f / file).exists()), {})
         for message in void_settings(node, defaults, changed, prefix):
             log.warning(message)
 

@@ -150,8 +150,10 @@ def card_of(
     knobs: Mapping[str, Any],
 ) -> Card:
     """Return what the model card of a merged folder says."""
-    settings = {key: plain(config).get(key) for key in REPEATED}
+    chosen = plain(config)
+    settings = {key: chosen.get(key) for key in REPEATED}
     pretrained = {} if config.pretrained is None else {"pretrained": config.pretrained}
+
     recipe = {
         "method": {"name": name, **knobs},
         **pretrained,
