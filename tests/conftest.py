@@ -146,6 +146,16 @@ def few_resamples():
         yield
 
 
+@pytest.fixture
+def blank_figures(monkeypatch):
+    """For tests of what stands beside figures: each is made, and written as an empty picture."""
+    from stand_ins.commands import blank
+
+    from tsv_bench.report.plots import style
+
+    monkeypatch.setattr(style, "_write", blank)
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     import torch

@@ -40,6 +40,7 @@ def test_the_page_needs_no_other_file():
     assert "{{" not in page
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_every_run_is_in_the_page_and_says_whether_a_table_shows_it():
     old, correct = make_run("ties", created="2024-01-01T00:00:00+00:00", fingerprint="old")
     evaluated = [make_run("tsv_merge"), (old, correct), make_run("ties"), make_run("individual")]
@@ -56,6 +57,7 @@ def test_every_run_is_in_the_page_and_says_whether_a_table_shows_it():
     assert settings == run.settings
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_labels_tell_runs_of_one_method_apart():
     knobs = {"rank_fraction": 0.5, "polar": "svd"}
     runs = [make_run("tsv_merge"), make_run("tsv_merge", knobs=knobs, fingerprint="b")]
@@ -91,6 +93,7 @@ def test_an_old_run_does_not_say_whether_the_task_must_be_known():
     assert [run["served"] for run in packed] == [None, "one", "own"]
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_lost_correctness_and_numbers_that_are_none():
     run, _ = make_run("ties")
     page = page_of([(replace(run, normalized=float("nan")), None)])
@@ -98,6 +101,7 @@ def test_lost_correctness_and_numbers_that_are_none():
     assert packed["correct"] is None and packed["interval"] is None and packed["normalized"] is None
 
 
+@pytest.mark.usefixtures("blank_figures")
 @pytest.mark.parametrize(("generation", "comparable"), [("original", True), ("fixed", False)])
 def test_published_figures_are_of_a_generation(generation, comparable):
     run, correct = make_vision_run("task_arithmetic", generation=generation)
@@ -128,7 +132,8 @@ def test_two_hundred_runs_share_what_is_the_same():
 
 
 def test_the_same_runs_give_the_same_bytes(tmp_path):
-    evaluated = [make_run("ties"), make_run("tsv_merge"), make_run("individual")]
+    methods, tasks = ("ties", "tsv_merge", "individual"), ("digits", "land", "greek")
+    evaluated = [make_run(method, tasks=tasks) for method in methods]
     tables = build_tables(evaluated)
     paths = [write_page(evaluated, tables, make_sheets(tables), tmp_path / n) for n in "ab"]
     assert paths[0].read_bytes() == paths[1].read_bytes()

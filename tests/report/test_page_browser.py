@@ -10,10 +10,8 @@ import stand_ins.chromium
 from made_up.runs import at_edges, make_run, make_vision_run
 from playwright.sync_api import expect
 from scipy.stats import binomtest
-from stand_ins.commands import blank
 
 from tsv_bench.report.page import write_page
-from tsv_bench.report.plots import style
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.table import build_tables
 from tsv_bench.report.text.render import make_sheets
@@ -313,8 +311,8 @@ def test_print_has_the_tables_and_not_the_controls(load, path):
     assert page.locator("#runs-table").is_visible() and page.locator("#tables").is_visible()
 
 
-def test_one_run_and_two_hundred(load, tmp_path, monkeypatch):
-    monkeypatch.setattr(style, "_write", blank)  # drawing figures is not what this is about
+@pytest.mark.usefixtures("blank_figures")
+def test_one_run_and_two_hundred(load, tmp_path):
     run, correct = make_run("tsv_merge", tasks=("digits", "land"))
     page = load(write([(run, correct)], tmp_path / "one"))
     assert rows_of(page).count() == 1

@@ -57,6 +57,7 @@ def test_a_report_beside_damaged_files_is_that_of_the_others(folder):
     assert {p.parent for p in folder.parent.rglob("*outside*")} == set()
 
 
+@pytest.mark.usefixtures("blank_figures")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_no_format_takes_a_text_for_more_than_text(layout, tmp_path):
     run, correct = make_run("ties", **SMALL, label=TEXT, commit=TEXT, knobs={"a": TEXT})
@@ -115,6 +116,7 @@ def test_a_table_too_wide_for_a_terminal_is_shown_all_the_same():
     assert "9007199254740992" in text
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_figure_too_large_to_draw_is_left_out(tmp_path):
     run, correct = make_run("ties", **SMALL)
     run = replace(run, tasks=dict.fromkeys(run.tasks, "x" * 10_000))
@@ -123,6 +125,7 @@ def test_a_figure_too_large_to_draw_is_left_out(tmp_path):
     assert not [path for path in paths if path.name.endswith("-tasks.png")]
 
 
+@pytest.mark.usefixtures("blank_figures")
 @pytest.mark.parametrize("what", ["report", "comparison"])
 def test_a_full_disk_leaves_the_old_files(what, tmp_path, monkeypatch):
     def write():

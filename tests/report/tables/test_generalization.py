@@ -10,6 +10,8 @@ from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.generalization import unseen_accuracy, unseen_intervals
 from tsv_bench.report.tables.table import build_tables
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 METHODS, SEEDS = ("weight_average", "tsv_merge", "individual"), (0, 1)
 
 

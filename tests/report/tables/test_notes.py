@@ -7,6 +7,8 @@ from tsv_bench.benchmark import published
 from tsv_bench.report.tables.notes import check_same_images
 from tsv_bench.report.tables.table import build_tables
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 def notes_of(*evaluated):
     (table,) = build_tables(evaluated)

@@ -75,6 +75,7 @@ def compressed(fraction, seed=0, **changes):
     return make_run("tsv_compress", seed, **{"knobs": knobs, "fingerprint": name} | changes)
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_curves_are_runs_that_differ_in_the_fraction_alone():
     other = {"rank_fraction": 0.3, "svd": "exact"}
     evaluated = [

@@ -11,6 +11,8 @@ from tsv_bench.benchmark.runs import save_run
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.table import build_tables, read_tables
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 def build(*evaluated):
     (table,) = build_tables(evaluated)

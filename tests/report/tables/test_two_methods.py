@@ -18,6 +18,8 @@ from tsv_bench.report.text.two_methods import (
     comparison_terminal,
 )
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 METHODS = ("tsv_merge", "ties", "individual")
 
 

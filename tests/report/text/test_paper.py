@@ -231,6 +231,7 @@ def test_unknown_layouts_are_refused():
         render_terminal(EMBEDDED, layout="papr")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_report_of_the_papers_layout_has_its_own_names(tmp_path):
     paths = write_report(vision_tables(*SAME), tmp_path, "paper")
     assert [p.name for p in paths if p.stem == "paper"] == ["paper.md", "paper.csv", "paper.tex"]
@@ -238,6 +239,7 @@ def test_report_of_the_papers_layout_has_its_own_names(tmp_path):
     assert (tmp_path / "table.md").read_text() != (tmp_path / "paper.md").read_text()
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_command_renders_the_layout_that_is_asked_for(tmp_path, monkeypatch, capsys):
     save_run(*make_vision_run(), tmp_path / "runs")
     monkeypatch.chdir(tmp_path)

@@ -157,6 +157,7 @@ def test_report_writes_what_it_says(tmp_path):
     assert paths[6].read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_no_alpha_plot_where_every_alpha_is_fixed(tmp_path):
     paths = write_report(build_tables([make_run("individual")]), tmp_path)
     assert not any("-alpha." in path.name for path in paths)
