@@ -128,7 +128,7 @@ def test_readme_that_names_data_elsewhere_is_refused(tmp_path, place, key):
         "configs: [{config_name: default, data_files: 3}]",
         "configs: [{config_name: default, data_dir: [1]}]",
         "dataset_info: [3]",
-        "a: " + "[" * 2000 + "]" * 2000,
+        "a: " + "[" * 500 + "]" * 500,
     ],
 )
 def test_readme_that_says_nothing_sensible_is_named(tmp_path, yaml):

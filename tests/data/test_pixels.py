@@ -56,8 +56,9 @@ def task(folder, name="tints", sizes=NUM_IMAGES, **settings):
     return made_up.tasks.task(name, hub_data(folder, SIZES, **settings), sizes=sizes)
 
 
-@pytest.mark.parametrize("write", [write_parquet, write_folders])
-@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize(
+    ("write", "transpose"), [(write_parquet, False), (write_folders, False), (write_parquet, True)]
+)
 def test_images_of_the_hub_are_decoded_in_the_order_of_the_split(tmp_path, write, transpose):
     made = task(write(tmp_path / "data", SIZES), transpose=transpose)
     for split in SPLITS:
@@ -81,16 +82,16 @@ def test_only_the_images_of_the_split_are_decoded(tmp_path, decoded):
     assert len(decoded) == 30
 
 
-def test_thirty_alphas_on_eight_validation_sets_decode_no_image_twice(tmp_path, decoded):
+def test_many_alphas_on_several_validation_sets_decode_no_image_twice(tmp_path, decoded):
     folder = write_parquet(tmp_path / "data", SIZES)
-    tasks = [task(folder, f"task{number}") for number in range(8)]
+    tasks = [task(folder, f"task{number}") for number in range(3)]
     for process in range(2):
         cache._opened.clear()
         for alpha in range(30):
             for made in tasks:
                 found = load_split(made, "val", folder=tmp_path, image_size=4, to_pixels=to_pixels)
                 assert len(found.images * alpha) == 3
-        assert len(decoded) == 8 * 3, process
+        assert len(decoded) == 3 * 3, process
 
 
 def test_the_file_is_that_of_numpy_to_the_bit(tmp_path):

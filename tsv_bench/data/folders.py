@@ -6,6 +6,7 @@ is copied into its cache.
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,15 +100,18 @@ def open_folder(path: Path, config_name: str | None, splits: Sequence[str]) -> F
                 f"Fetch or copy it again."
             )
 
-    def build(columns: Sequence[str] = ()):
+    def build():
         # `datasets` makes lock files in its cache, even when it prepares no data there.
         with tempfile.TemporaryDirectory() as nowhere:
-            builder = datasets.load_dataset_builder(
+            return datasets.load_dataset_builder(
                 str(path), named, data_files=data_files, features=features, cache_dir=nowhere
             )
-        if columns:
-            builder.config.columns = list(columns)
-        return builder
+
+    def of_columns(columns: Sequence[str]):
+        chosen = copy(builder)
+        chosen.config, chosen.info = copy(builder.config), builder.info.copy()
+        chosen.config.columns = list(columns)
+        return chosen
 
     files: dict[str, list[str]] = {}
     try:
@@ -118,7 +122,9 @@ def open_folder(path: Path, config_name: str | None, splits: Sequence[str]) -> F
         raise OSError(damage(path, sum(files.values(), []), error)) from error
     # Parquet is read by columns. Other files may be many: they are listed only once.
     parquet = hasattr(builder.config, "columns")
-    return Folder(path, files, dict(found.features or {}), build if parquet else lambda _: builder)
+    return Folder(
+        path, files, dict(found.features or {}), of_columns if parquet else lambda _: builder
+    )
 
 
 def damage(path: Path, files: Sequence[str], error: Exception) -> str:

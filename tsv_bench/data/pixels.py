@@ -116,11 +116,12 @@ def in_threads(
 ) -> Iterator[tuple[Undecoded, np.ndarray]]:
     """Yield each image with its pixels, in order. PIL releases Python's lock meanwhile."""
     waiting: deque = deque()
-    with ThreadPoolExecutor(num_cores()) as pool:
+    cores = num_cores()  # asks the system, which takes as long as a small image
+    with ThreadPoolExecutor(cores) as pool:
         try:
             for image in images:
                 waiting.append((image, pool.submit(decode, image)))
-                if len(waiting) == NUM_WAITING * num_cores():
+                if len(waiting) == NUM_WAITING * cores:
                     first, pixels = waiting.popleft()
                     yield first, pixels.result()
             while waiting:
