@@ -60,32 +60,43 @@ def metadata(path):
 
 
 GOLDENS = {
-    "average": ("method=weight_average", ""),
-    "task_arithmetic": ("method=task_arithmetic", ""),
-    "ties_k20": ("method=ties method.density=0.2", ""),
-    "ties_k20_sum": ("method=ties method.density=0.2 method.merge=sum", ""),
-    "ties_k100": ("method=ties method.density=1.0", ""),
-    "tsv_m": ("method=tsv_merge method.polar=svd", NEARLY_CUT),
-    "tsv_m_lossless": ("method=tsv_merge method.rank_fraction=1.0", ""),
-    "tsv_c": ("method=tsv_compress", ""),
+    "average": ("weight_average", {}),
+    "task_arithmetic": ("task_arithmetic", {}),
+    "ties_k20": ("ties", {"density": 0.2}),
+    "ties_k20_sum": ("ties", {"density": 0.2, "merge": "sum"}),
+    "ties_k100": ("ties", {"density": 1.0}),
+    "tsv_m": ("tsv_merge", {"polar": "svd"}),
+    "tsv_m_lossless": ("tsv_merge", {"rank_fraction": 1.0}),
+    "tsv_c": ("tsv_compress", {}),
 }
+
+
+def is_golden(found, golden, nearly_cut=""):
+    apart = differences(found, golden)
+    assert apart.pop(nearly_cut, 0) < 5e-5
+    assert {name: d for name, d in apart.items() if d > 1e-5} == {}
 
 
 @pytest.mark.parametrize("golden", GOLDENS)
 def test_a_vector_file_is_that_of_the_papers_code(tmp_path, golden):
-    arguments, nearly_cut = GOLDENS[golden]
-    each = "tsv_compress" in arguments
-    merge(
-        tmp_path, "out" if each else "out.safetensors", *arguments.split(), "write=vector",
-        base=GOLDEN / "pretrained.safetensors",
+    method, knobs = GOLDENS[golden]
+    of_tasks = [f"{golden}_task{t}" for t in range(3)] if method == "tsv_compress" else [golden]
+    found = made(
+        tmp_path, method, "out" if len(of_tasks) > 1 else "out.safetensors", knobs=knobs,
+        base=GOLDEN / "pretrained.safetensors", write="vector",
         tuned={f"task{t}": GOLDEN / f"task{t}.safetensors" for t in range(3)},
     )  # fmt: skip
-    goldens = ["tsv_c_task0", "tsv_c_task1"] if each else [golden]
-    for golden in goldens:
-        path = tmp_path / (f"out/{golden[-5:]}.safetensors" if each else "out.safetensors")
-        apart = differences(load_file(path), golden)
-        assert apart.pop(nearly_cut, 0) < 5e-5
-        assert {name: d for name, d in apart.items() if d > 1e-5} == {}
+    assert len(found) == len(of_tasks)
+    for vector, name in list(zip(found, of_tasks, strict=True))[:2]:  # there are two goldens
+        is_golden(vector, name, NEARLY_CUT if golden == "tsv_m" else "")
+
+
+def test_the_commands_vector_file_is_that_of_the_papers_code(tmp_path):
+    arguments = ["method=tsv_merge", "method.polar=svd", "write=vector"]
+    tuned = {f"task{t}": GOLDEN / f"task{t}.safetensors" for t in range(3)}
+    base = GOLDEN / "pretrained.safetensors"
+    merge(tmp_path, "out.safetensors", *arguments, base=base, tuned=tuned)
+    is_golden(load_file(tmp_path / "out.safetensors"), "tsv_m", NEARLY_CUT)
 
 
 def test_a_model_is_pretrained_plus_alpha_times_the_vector(folder):

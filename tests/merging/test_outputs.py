@@ -127,7 +127,7 @@ def test_an_interrupted_merge_leaves_what_was_there(folder, single, output, requ
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_command_and_leaves_nothing(tmp_path, number):
     """In a process of its own, in the tenth of a hundred layers."""
     base = {f"layers.{i}.weight": torch.randn(40, 30) for i in range(100)}

@@ -31,13 +31,14 @@ SUBMITIT = of_launcher("submitit.core.job_environment", "bypass")
 RAY = of_launcher("ray._private.worker", "sigterm_handler")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, SUBMITIT, RAY])
-def test_a_signal_is_raised_and_the_handler_is_back_afterwards(handler):
-    signal.signal(signal.SIGTERM, handler)
+def test_a_signal_is_raised_and_the_handler_is_back_afterwards(number, handler):
+    signal.signal(number, handler)
     with pytest.raises(Ended) as caught, ended_by_signals():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is handler
-    assert (signal_of(caught.value), said_of(caught.value)) == (signal.SIGTERM, "ended by SIGTERM")
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is handler
+    assert (signal_of(caught.value), said_of(caught.value)) == (number, f"ended by {number.name}")
 
 
 def test_what_is_ignored_or_handled_stays():
