@@ -138,6 +138,7 @@ class LoopbackHub:
             "HF_HOME": str(home),
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_XET": "1",
+            "SSL_CERT_DIR": str(self.folder),
         }
 
     def use(self, monkeypatch, home):
@@ -152,6 +153,8 @@ class LoopbackHub:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
             monkeypatch.delenv(name, raising=False)
+        # No certificates: each test's first connection would read all that the machine trusts.
+        monkeypatch.setenv("SSL_CERT_DIR", str(self.folder))
         utils.close_session()  # connections to an earlier hub on the same port
 
     def repository(self, kind, repo):
