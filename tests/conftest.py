@@ -44,13 +44,11 @@ def pytest_configure(config):
     """Import what takes seconds, unless this is xdist's process that only hands out tests."""
     if not hasattr(config, "workerinput") and config.getoption("dist", "no") != "no":
         return
-    import jaxtyping
-    from stand_ins import shape_checks
+    from stand_ins import composing, shape_checks
 
-    jaxtyping.install_import_hook(CHECKED, f"{shape_checks.__name__}.check")
+    shape_checks.install(CHECKED)
 
     import torch
-    from stand_ins import composing
 
     from tsv_bench.models import quick_import
 
@@ -134,6 +132,16 @@ def without_shape_checks(monkeypatch):
     import jaxtyping
 
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture(scope="module")
+def short_fits():
+    """For tests that run MERGE3 and do not ask how well its item models fit; test_irt does."""
+    from tsv_bench.methods.evolved import irt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(irt, "STEPS", 10)
+        yield
 
 
 @pytest.fixture(scope="module")

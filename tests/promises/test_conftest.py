@@ -6,6 +6,8 @@ import threading
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
+from stand_ins import shape_checks
 from torch import Tensor
 
 
@@ -37,17 +39,18 @@ def test_shapes_are_checked_at_run_time(tmp_path, monkeypatch):
     # A module of its own, under a name that the hook covers.
     code = (
         "from jaxtyping import Float\nfrom torch import Tensor\n\n"
-        "def square(a: Float[Tensor, 'n n']) -> Float[Tensor, 'n n']:\n    return a\n"
+        "def square(a: Float[Tensor, 'n n']) -> Float[Tensor, 'n n']:\n    return a\n\n"
+        "class Squares:\n"
+        "    def square(self, a: Float[Tensor, 'n n']) -> Tensor:\n        return a\n"
     )
     package = tmp_path / "shapes"
     package.mkdir()
     (package / "__init__.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    import jaxtyping
-
-    with jaxtyping.install_import_hook("shapes", "stand_ins.shape_checks.check"):
+    with shape_checks.install("shapes"):
         import shapes
-    with pytest.raises(jaxtyping.TypeCheckError):
-        shapes.square(torch.zeros(2, 3))
-    assert isinstance(shapes.square(torch.zeros(2, 2)), Tensor)
+    for square in (shapes.square, shapes.Squares().square):
+        with pytest.raises(TypeCheckError):
+            square(torch.zeros(2, 3))
+        assert isinstance(square(torch.zeros(2, 2)), Tensor)
     sys.modules.pop("shapes")

@@ -20,7 +20,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-pytestmark = pytest.mark.usefixtures("without_shape_checks")
+pytestmark = pytest.mark.usefixtures("without_shape_checks", "short_fits")
 
 
 def copied(vectors):
@@ -29,7 +29,7 @@ def copied(vectors):
 
 def degenerate(case, method):
     """Task vectors of a degenerate kind; as many as the method is for, if that is one number."""
-    vectors = random_vectors(suited(method, {"T > r": 15, "T = 1": 1}.get(case, 3)))
+    vectors = random_vectors(suited(method, {"T > r": 13, "T = 1": 1}.get(case, 3)))
     if case in ("T > r", "T = 1"):
         return vectors
     first = vectors["task0"]
@@ -46,14 +46,16 @@ def degenerate(case, method):
     return vectors
 
 
-CASES = ["identical", "collinear", "rank one", "all zero", "one zero task", "T > r", "T = 1"]
+# Of these suites the outcome is asked for twice; of any others by test_every_method.
+AGAIN = ["identical", "rank one", "all zero", "one zero task"]
+CASES = [*AGAIN, "collinear", "T > r", "T = 1"]
 
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_degenerate_suites_give_finite_repeatable_vectors(name, dtype):
     for case in CASES:
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # of the CPU alone, and a hundred times as quick
         try:
             finite_and_repeatable(name, case, dtype)
         except Exception as error:
@@ -67,7 +69,7 @@ def finite_and_repeatable(name, case, dtype):
     for vector in vectors.values():
         vector.update({name: delta.to(dtype) for name, delta in vector.items()})
     served = read(method(vectors))
-    if dtype == torch.float32:
+    if dtype == torch.float32 and case in AGAIN:
         torch.testing.assert_close(read(method(copied(vectors))), served, rtol=0, atol=0)
     for vector in served.values():
         for layer, delta in vector.items():
@@ -132,7 +134,7 @@ def test_other_methods_of_one_task_and_of_many_say_nothing_that_is_not_so(caplog
                   "core_space", "anchored_regression", "esm", "atm", "merge3")  # fmt: skip
     for name, method in METHODS.items():
         if not name.startswith((*degenerate, "dc_merge", *NUM_TASKS)):
-            for num_tasks in (1, 15):
+            for num_tasks in (1, 13):
                 caplog.clear()
                 read(method(random_vectors(num_tasks)))
                 assert not caplog.messages, (name, num_tasks)

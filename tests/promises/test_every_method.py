@@ -33,7 +33,7 @@ from omegaconf import OmegaConf
 from tsv_bench import methods
 from tsv_bench.task_vectors.lazy import PlainLayers
 
-pytestmark = pytest.mark.usefixtures("without_shape_checks")
+pytestmark = pytest.mark.usefixtures("without_shape_checks", "short_fits")
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
 

@@ -1,11 +1,27 @@
 """The run-time check of the shapes that jaxtyping annotates."""
 
-from beartype import beartype
+import jaxtyping
+
+jaxtyped = jaxtyping.jaxtyped
 
 
-def check(function):
-    """Check a function's arguments and result, unless it is made anew at each call of another.
+def install(modules):
+    """Check what functions of these modules, which are not imported yet, are given and return.
 
-    beartype would compile a check for each of them, which took longer than all calls together.
+    What is returned ends it, as a context.
     """
-    return function if "<locals>" in function.__qualname__ else beartype(function)
+    jaxtyping.jaxtyped = all_but_local
+    return jaxtyping.install_import_hook(modules, "beartype.beartype")
+
+
+def all_but_local(*, typechecker):
+    """jaxtyping's decorator, but for functions that are made anew at each call of another.
+
+    It would compile a check for each of them, which took longer than all calls together.
+    """
+
+    def decorate(defined):
+        local = "<locals>" in getattr(defined, "__qualname__", "")
+        return defined if local else jaxtyped(defined, typechecker=typechecker)
+
+    return decorate

@@ -12,7 +12,7 @@ from made_up.vectors import close, random_vectors, read
 from tsv_bench import methods
 from tsv_bench.methods.needs import Needs
 
-pytestmark = pytest.mark.usefixtures("without_shape_checks")
+pytestmark = pytest.mark.usefixtures("without_shape_checks", "short_fits")
 
 TASKS = ["task0", "task1", "task2"]
 FEW = {"population": 4, "generations": 3, "anchors": 5, "dimensions": 2}

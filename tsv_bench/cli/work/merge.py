@@ -153,7 +153,6 @@ def card_of(
     chosen = plain(config)
     settings = {key: chosen.get(key) for key in REPEATED}
     pretrained = {} if config.pretrained is None else {"pretrained": config.pretrained}
-
     recipe = {
         "method": {"name": name, **knobs},
         **pretrained,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from threading import Lock
 
 import torch
 from jaxtyping import Float, Int
@@ -170,18 +171,25 @@ class AlignedLayers:
         names = [name for name, shape in shapes.items() if self._matrices.is_matrix(name, shape)]
         names = [name for name in names if zero_parts(self._vectors, name) is None]
 
-        def count(name: str, deltas: Deltas) -> Tensor:
-            found = torch.zeros(len(deltas), 2**BITS, dtype=torch.int64)
+        counts = torch.zeros(len(self._vectors), 2**BITS, dtype=torch.int64)
+        lock = Lock()  # layers are counted side by side
+
+        def count(name: str, deltas: Deltas) -> None:
             for _, along in self.pieces(name, deltas) if is_changed(deltas) else ():
-                for task, entries in enumerate(along):
+                for of_task, entries in zip(counts, along, strict=True):
                     digits = leading_bits(entries).flatten()
-                    found[task] += torch.bincount(digits, minlength=2**BITS).cpu()
-            return found
+                    if len(digits) < 2**BITS:  # fewer than there are counts to add
+                        digits = digits.cpu().long()
+                        with lock:
+                            of_task.index_add_(0, digits, torch.ones_like(digits))
+                    else:
+                        found = torch.bincount(digits, minlength=2**BITS).cpu()
+                        with lock:
+                            of_task += found
 
         parts = [self.part(name, lambda deltas, name=name: count(name, deltas)) for name in names]
-        counts = torch.zeros(len(self._vectors), 2**BITS, dtype=torch.int64)
-        for _, _, found in watched(stream_parts(parts), len(parts), "shared directions"):
-            counts += found
+        for _ in watched(stream_parts(parts), len(parts), "shared directions"):
+            pass
         return [lowest(of_task, density) for of_task in counts]
 
 
