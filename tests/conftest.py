@@ -44,11 +44,12 @@ def pytest_configure(config):
     """Import what takes seconds, unless this is xdist's process that only hands out tests."""
     if not hasattr(config, "workerinput") and config.getoption("dist", "no") != "no":
         return
-    from stand_ins import composing, shape_checks
+    from stand_ins import shape_checks
 
     shape_checks.install(CHECKED)
 
     import torch
+    from stand_ins import composing
 
     from tsv_bench.models import quick_import
 
