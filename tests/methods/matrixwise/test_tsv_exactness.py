@@ -7,7 +7,7 @@ import torch
 from made_up import spectra
 from made_up.spectra import exact_merge
 
-from tsv_bench.linalg import svd
+from tsv_bench.linalg import polar, svd
 from tsv_bench.methods.matrixwise.tsv import merge_matrix
 
 ROUTES = {"gram": {"svd": "gram", "polar": "eigen"}, "svd": {"svd": "svd", "polar": "svd"}}
@@ -21,6 +21,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def half(monkeypatch):
+    """Matrices are large from half the sides on that are large to users: an eighth of the time."""
+    monkeypatch.setattr(svd, "SMALL", svd.SMALL // 2)
+    monkeypatch.setattr(polar, "FEW", polar.FEW // 2)
 
 
 def error(found, expected):
@@ -61,24 +68,24 @@ def branches(monkeypatch):
     return taken
 
 
-# The shapes are such that float32 is tried (a side above 256, at most half of it wanted), but for
+# The shapes are such that float32 is tried (a side above 128, at most half of it wanted), but for
 # two tasks; plateaus are what broke an earlier choice between the branches, by their numbers then.
 CASES = {
-    "shared-8-288x288": (spectra.shared, 8, 288, 288),
-    "shared-20-288x432": (spectra.shared, 20, 288, 432),
-    "shared-2-576x288": (spectra.shared, 2, 576, 288),
-    "noise-8-384x288": (spectra.noise, 8, 384, 288),
-    "noise-20-288x288": (spectra.noise, 20, 288, 288),
-    "power-8-288x384": (spectra.power, 8, 288, 384),
-    "steep-8-432x288": (spectra.steep, 8, 432, 288),
-    "steep-2-288x288": (spectra.steep, 2, 288, 288),
-    "dominant-8-288x288": (spectra.dominant, 8, 288, 288),
-    "lora-1e-7": (partial(spectra.lora, size=1e-7), 8, 288, 288),
-    "lora-1e-5": (partial(spectra.lora, size=1e-5), 8, 288, 384),
-    "lora-1e-4": (partial(spectra.lora, size=1e-4), 8, 384, 288),
-    "bfloat16-8-288x288": (spectra.bfloat16, 8, 288, 288),
-    "low-rank-8-288x288": (spectra.low_rank, 8, 288, 288),
-    "outlier-8-288x288": (spectra.outlier, 8, 288, 288),
+    "shared-8-144x144": (spectra.shared, 8, 144, 144),
+    "shared-20-144x216": (spectra.shared, 20, 144, 216),
+    "shared-2-288x144": (spectra.shared, 2, 288, 144),
+    "noise-8-192x144": (spectra.noise, 8, 192, 144),
+    "noise-20-144x144": (spectra.noise, 20, 144, 144),
+    "power-8-144x192": (spectra.power, 8, 144, 192),
+    "steep-8-216x144": (spectra.steep, 8, 216, 144),
+    "steep-2-144x144": (spectra.steep, 2, 144, 144),
+    "dominant-8-144x144": (spectra.dominant, 8, 144, 144),
+    "lora-1e-7": (partial(spectra.lora, size=1e-7), 8, 144, 144),
+    "lora-1e-5": (partial(spectra.lora, size=1e-5), 8, 144, 192),
+    "lora-1e-4": (partial(spectra.lora, size=1e-4), 8, 192, 144),
+    "bfloat16-8-144x144": (spectra.bfloat16, 8, 144, 144),
+    "low-rank-8-144x144": (spectra.low_rank, 8, 144, 144),
+    "outlier-8-144x144": (spectra.outlier, 8, 144, 144),
 }
 PLATEAUS = {  # error by the Gram matrices then, by SVDs in float32: tasks, m, n and the rest
     "6e-4, 3e-5": (8, 320, 320, dict(rank=40, low=0.055, beyond=1e-3, angle=0.1)),
@@ -103,7 +110,7 @@ def check(deltas, rank):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_merged_layer_is_that_of_float64(case):
+def test_merged_layer_is_that_of_float64(case, half):
     make, num_tasks, m, n = CASES[case]
     check(make(num_tasks, m, n), min(m, n) // num_tasks)
 
@@ -115,10 +122,10 @@ def test_directions_that_tasks_share_do_not_magnify_what_float32_leaves(case):
 
 
 def test_merged_layer_of_a_backbone_is_that_of_float64():
-    check(spectra.shared(8, 768, 768), 96)
+    check(spectra.shared(3, 768, 768), 96)
 
 
-@pytest.mark.parametrize("shape", [(400, 320), (320, 400), (320, 320)])
+@pytest.mark.parametrize("shape", [(200, 160), (160, 200), (160, 160)])
 @pytest.mark.parametrize(
     ("make", "branch"),
     [
@@ -129,7 +136,7 @@ def test_merged_layer_of_a_backbone_is_that_of_float64():
         (partial(spectra.lora, size=1e-5), DOUBLE),
     ],
 )
-def test_every_branch_is_taken_and_finds_the_triplets(make, branch, shape, branches):
+def test_every_branch_is_taken_and_finds_the_triplets(make, branch, shape, half, branches):
     deltas = make(2, *shape)
     u, s, vh = svd.truncated_svd(deltas, 40)
     assert branches == [branch] * 2
