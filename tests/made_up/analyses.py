@@ -19,7 +19,7 @@ def clip(num_blocks=4, stack="visual.transformer.resblocks"):
     return ["visual.positional_embedding", "visual.proj", *blocks]
 
 
-def experts(num_blocks=4):
+def experts(num_blocks=2):
     """More kinds than colours."""
     return [f"model.layers.{i}.{kind}{j}.weight" for i in range(num_blocks) for j in range(5)
             for kind in LLAMA]  # fmt: skip

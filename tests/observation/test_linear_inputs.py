@@ -18,9 +18,10 @@ BACKBONES = {
 
 
 def tower(architecture):
-    """The paper's architecture with one block: the others repeat it."""
+    """The paper's architecture with one block, which the others repeat, for images of 16 patches."""
     settings = open_clip.get_model_config(architecture)
     vision = settings["vision_cfg"] | {"layers": 1}
+    vision["image_size"] = 4 * vision["patch_size"]
     return {"embed_dim": settings["embed_dim"], "vision_cfg": vision, "quick_gelu": True}
 
 

@@ -165,14 +165,14 @@ def cosines(products: Tensor) -> Tensor:
 
 def plain(value: Any) -> Any:
     """Replace tensors by lists, numbers by rounded ones, nan by None."""
+    if isinstance(value, float):  # first, as there are a hundred thousand
+        return None if math.isnan(value) else float(f"{value:.6g}")
     if isinstance(value, Tensor):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {key: plain(own) for key, own in value.items()}
+        return plain(value.tolist())
     if isinstance(value, list | tuple):
         return [plain(own) for own in value]
-    if isinstance(value, float):
-        return None if math.isnan(value) else float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: plain(own) for key, own in value.items()}
     return value
 
 
