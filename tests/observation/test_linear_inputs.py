@@ -18,7 +18,7 @@ BACKBONES = {
 
 
 def tower(architecture):
-    """The paper's architecture with one block, which the others repeat, for images of 16 patches."""
+    """The paper's architecture, of images of 16 patches, with one block: the others repeat it."""
     settings = open_clip.get_model_config(architecture)
     vision = settings["vision_cfg"] | {"layers": 1}
     vision["image_size"] = 4 * vision["patch_size"]

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
@@ -16,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 OF_USERS = PROJECT["dependencies"] + EXTRAS["bench"] + EXTRAS["wandb"]
+
+distributions = cache(packages_distributions)  # by module; it reads what all of them hold
 
 
 def canonical(requirement):
@@ -44,7 +47,7 @@ def imported(*folders):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found.add(node.module.split(".")[0])
-    of_module = packages_distributions()
+    of_module = distributions()
     third_party = {name for name in found - set(sys.stdlib_module_names) if name in of_module}
     assert found - set(sys.stdlib_module_names) - third_party <= ours
     return {canonical(of_module[name][0]) for name in third_party - {"tsv_bench"}}
@@ -61,15 +64,15 @@ def test_dependencies_are_what_the_package_imports():
     only_in = {"transformers": "language.py", "pymoo": "search.py"}
     assert set(only_in) == {canonical(EXTRAS[extra][0]) for extra in ("language", "evolve")}
     for path in (ROOT / "tsv_bench").rglob("*.py"):
+        text = path.read_text()
         for name, module in only_in.items():
-            named = f"import {name}" in path.read_text() or f"from {name}" in path.read_text()
+            named = f"import {name}" in text or f"from {name}" in text
             assert named == (path.name == module), path
 
 
 def test_the_modules_that_are_looked_for_are_those_of_the_extras():
-    distributions = packages_distributions()
     for extra, modules in extras.EXTRAS.items():
-        found = {canonical(distributions[module][0]) for module in modules}
+        found = {canonical(distributions()[module][0]) for module in modules}
         assert found == set(map(canonical, EXTRAS[extra])), extra
 
 

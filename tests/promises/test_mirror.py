@@ -1,5 +1,6 @@
 """Tests mirror the package: who knows where a module lies knows where it is tested."""
 
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +74,7 @@ TESTED_IN = {
 }
 
 
+@cache
 def modules():
     """Names of the package's modules, without faces, and of its packages."""
     files = [path.relative_to(PACKAGE).with_suffix("").parts for path in PACKAGE.rglob("*.py")]

@@ -1,5 +1,6 @@
 """The run-time check of the shapes that jaxtyping annotates."""
 
+import beartype
 import jaxtyping
 
 jaxtyped = jaxtyping.jaxtyped
@@ -11,7 +12,7 @@ def install(modules):
     What is returned ends it, as a context.
     """
     jaxtyping.jaxtyped = all_but_local
-    return jaxtyping.install_import_hook(modules, "beartype.beartype")
+    return jaxtyping.install_import_hook(modules, f"{beartype.__name__}.beartype")
 
 
 def all_but_local(*, typechecker):
