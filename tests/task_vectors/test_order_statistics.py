@@ -11,6 +11,8 @@ from tsv_bench.task_vectors import largest_values, lazy
 from tsv_bench.task_vectors.lazy import as_lazy
 from tsv_bench.task_vectors.order_statistics import (
     LayerStatistics,
+    magnitudes,
+    order_statistics,
     trim_threshold,
     trim_thresholds,
 )
@@ -83,9 +85,10 @@ def subtracted(vector):
 def test_threshold_is_that_of_the_sorted_vector(kind, dtype, way, monkeypatch):
     monkeypatch.setattr(lazy, "BLOCK", 256)
     vector = {name: ENTRIES[kind](shape, dtype) for name, shape in SHAPES.items()}
-    for density in DENSITIES if way == "gathered" else DENSITIES[::3]:
-        found = trim_thresholds([vector, subtracted(vector)], density)
-        assert found == [expected(vector, density)] * 2
+    vectors = [vector, subtracted(vector)]
+    found = order_statistics(vectors, magnitudes, DENSITIES)  # of all in the same passes
+    assert found.tolist() == [[expected(vector, density) for density in DENSITIES]] * 2
+    assert trim_thresholds(vectors, 0.07) == [expected(vector, 0.07)] * 2
 
 
 @pytest.mark.parametrize("density", DENSITIES)
