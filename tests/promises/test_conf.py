@@ -40,7 +40,15 @@ COMMANDS = {
     "report": report,
     "task": task_command,
 }
-PAIRS = [(group, option) for group in groups() for option in options(group)]
+# Each option of the groups once: those of other groups than tasks and experiments side by side.
+APART = ("experiment", "task")
+LINES = [[f"experiment={option}"] for option in options("experiment")] + [
+    list(filter(None, line))
+    for line in itertools.zip_longest(
+        *([f"{group}={option}" for option in options(group)]
+          for group in groups() if group not in APART)
+    )
+]  # fmt: skip
 EXTRA = {name: ["checkpoints.folder=mine"] for name in ("folder", "reference")}  # has no default
 EXTRA["open_clip"] = [
     "backbone.name=open_clip",
@@ -70,13 +78,31 @@ def fits(node, *more, **keywords):
     (bind.bind_partial if partial else bind.bind)(*more, **settings, **keywords)
 
 
-@pytest.mark.parametrize(("group", "option"), PAIRS, ids=lambda name: name)
-def test_every_yaml_composes_with_its_command(group, option):
-    if option == "search_rank" and not find_spec("optuna"):
+@pytest.mark.parametrize("line", LINES, ids=" ".join)
+def test_every_yaml_composes_with_its_command(line):
+    if line == ["experiment=search_rank"] and not find_spec("optuna"):
         pytest.skip("needs tsv_bench[optuna]")
-    command = "finetune" if group == "task" else "bench"
-    config = composed(command, f"{group}={option}", *EXTRA.get(option, []))
-    OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    OmegaConf.to_container(composed_line(line), resolve=True, throw_on_missing=True)
+
+
+def composed_line(line, *overrides):
+    more = [part for option in line for part in EXTRA.get(option.partition("=")[2], [])]
+    return composed("bench", *line, *more, *overrides)
+
+
+def with_option(option, *overrides):
+    """tsv-bench with that option, and whatever stands beside it in its line."""
+    [line] = [line for line in LINES if option in line]
+    return composed_line(line, *overrides)
+
+
+def test_every_task_composes_with_its_command():
+    OmegaConf.to_container(all_tasks(), resolve=True, throw_on_missing=True)
+    assert list(all_tasks().task) == options("task")
+
+
+def all_tasks():
+    return composed("finetune", f"task=[{','.join(options('task'))}]")
 
 
 def test_both_parsers_of_yaml_read_the_same():
@@ -130,39 +156,39 @@ def test_the_configuration_is_shown(command, monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize("method", options("method"))
 class TestMethod:
     def test_config_fits_its_function(self, method):
-        serve = instantiate(composed("merge", f"method={method}").method.serve)
+        serve = instantiate(with_option(f"method={method}").method.serve)
         assert serve.func is getattr(methods, method)
-        chosen = make_method(composed("merge", f"method={method}")).by_default()
+        chosen = make_method(with_option(f"method={method}")).by_default()
         given = chosen.needs.nothing if chosen.needs else {}
         inspect.signature(serve.func).bind({}, **serve.keywords, **given)
         assert dict(chosen.serve({}, **given)) == {}
 
     def test_name_is_the_file_name_and_texts_are_there(self, method):
-        node = composed("merge", f"method={method}").method
+        node = with_option(f"method={method}").method
         assert node.name == method
         assert node.label and "arXiv:" in node.paper
 
     def test_every_knob_reaches_the_function(self, method):
         """Each one offered is passed on from where a user sets it, and none is kept back."""
-        node = composed("merge", f"method={method}").method
+        node = with_option(f"method={method}").method
         knobs = set(node) - NOT_KNOBS
         taken = set(inspect.signature(getattr(methods, method)).parameters)
         taken -= {"task_vectors", *node.get("needs", ())}
         assert knobs == taken == {key for key in node.serve if not key.startswith("_")}
         changes = {knob: f"{knob} changed" for knob in knobs}
         lines = [f"method.{knob}='{text}'" for knob, text in changes.items()]
-        changed = composed("merge", f"method={method}", *lines)
+        changed = with_option(f"method={method}", *lines)
         assert {knob: changed.method.serve[knob] for knob in knobs} == changes
 
     def test_a_knob_that_would_not_reach_it_is_refused(self, method):
         for key in ("method.knob", "method.serve.knob"):
-            config = copy.deepcopy(composed("merge", f"method={method}"))
+            config = copy.deepcopy(with_option(f"method={method}"))
             OmegaConf.update(config, key, 1, force_add=True)  # as by the command line's +
             with pytest.raises((ValueError, TypeError), match="knob"):
                 make_method(config)
 
     def test_alphas_are_those_of_the_paper_to_the_last_digit(self, method):
-        alphas = composed("merge", f"method={method}").method.alphas
+        alphas = with_option(f"method={method}").method.alphas
         grids = {
             **dict.fromkeys(TENTHS, [k / 10 for k in range(1, 31)]),
             **dict.fromkeys(THIRTIETHS, [k / 30 for k in range(1, 31)]),
@@ -174,7 +200,7 @@ class TestMethod:
 
     def test_a_searched_alpha_has_a_published_default_for_merges(self, method):
         """One a number of tasks, in a sensible range; none where alpha is fixed."""
-        said = described(composed("merge", f"method={method}"))
+        said = described(with_option(f"method={method}"))
         defaults = [said.merge_alpha(tasks) for tasks in (2, 8, 14, 20, 30)]
         if len(said.settings["alphas"]) == 1:
             assert defaults == [None] * 5
@@ -183,33 +209,36 @@ class TestMethod:
 
     def test_weights_multiply_what_a_task_contributes(self, method):
         """Equal relative weights, and scales of one, change nothing."""
-        said = described(composed("merge", f"method={method}"))
+        said = described(with_option(f"method={method}"))
         rule = said.task_weights(3)
         assert rule in (None, "scale", "relative")
         if rule is None:
             return
-        serve = make_method(composed("merge", f"method={method}")).by_default().serve
+        serve = make_method(with_option(f"method={method}")).by_default().serve
         vectors = random_vectors(3)
         weights = dict.fromkeys(vectors, 1 if rule == "scale" else 0.7)
         plain, weighted = read(serve(vectors)), read(Weighted(serve, weights, rule)(vectors))
         torch.testing.assert_close(weighted, plain, rtol=1e-10, atol=1e-10)
 
 
+def made_task(name):
+    return tasks.make_tasks({name: all_tasks().task[name]})[name]
+
+
 @pytest.mark.parametrize("task", options("task"))
 class TestTask:
     def test_config_fits(self, task):
-        node = composed("finetune", f"task={task}").task
-        assert list(node) == [task]
+        node = all_tasks().task
         fits(switched(node[task]))
         fits(node[task].source, *(["train"] if task not in VISION else []))
 
     def test_key_file_and_name_are_one(self, task):
-        assert tasks.make_tasks(composed("finetune", f"task={task}").task)[task].name == task
+        assert made_task(task).name == task
 
 
 @pytest.mark.parametrize("task", EMBEDDED)
 def test_labels_of_the_first_images_have_class_names(task):
-    made = tasks.make_tasks(composed("finetune", f"task={task}").task)[task]
+    made = made_task(task)
     pairs = made.source("val")
     labels = [label for _, (_, label) in zip(range(100), pairs, strict=False)]
     assert set(labels) == set(range(len(made.class_names)))
@@ -217,13 +246,13 @@ def test_labels_of_the_first_images_have_class_names(task):
 
 @pytest.mark.parametrize("checkpoints", options("checkpoints"))
 def test_checkpoint_sources_fit(checkpoints):
-    node = composed("bench", f"checkpoints={checkpoints}", *EXTRA.get(checkpoints, [])).checkpoints
+    node = with_option(f"checkpoints={checkpoints}").checkpoints
     fits(node, **({"device": "cpu"} if "finetuning" in node else {}))
 
 
 @pytest.mark.parametrize("backbone", options("backbone"))
 def test_backbones_fit(backbone):
-    node = composed("bench", f"backbone={backbone}", *EXTRA.get(backbone, [])).backbone
+    node = with_option(f"backbone={backbone}").backbone
     assert node.name == backbone == node.load.name
     fits(node.load)
     fits(node.finetune)
@@ -231,7 +260,7 @@ def test_backbones_fit(backbone):
 
 @pytest.mark.parametrize("tracker", options("tracker"))
 def test_trackers_fit(tracker):
-    instantiate(composed("bench", f"tracker={tracker}").tracker)
+    instantiate(with_option(f"tracker={tracker}").tracker)
 
 
 def test_pretraining_has_captions_for_every_embedded_task():
@@ -247,7 +276,7 @@ def test_recipe_of_the_yaml_is_usable_by_torch():
 
 @pytest.mark.parametrize("suite", options("suite"))
 def test_suite_lists_tasks_once_under_their_own_names(suite):
-    config = composed("bench", f"suite={suite}")
+    config = with_option(f"suite={suite}")
     listed = tasks.named_tasks(suite)
     assert config.suite.name == suite == tasks.suite_name(config)
     assert list(config.suite.tasks) == listed == list(dict.fromkeys(listed))
