@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    return full_size.make(tmp_path_factory.mktemp("files"), "tiny", 3)
+    return full_size.make(tmp_path_factory.mktemp("files"), "tiny", 2)
 
 
 def served_there(method, vectors):

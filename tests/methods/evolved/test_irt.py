@@ -51,7 +51,7 @@ def test_answers_that_are_all_right_or_all_wrong_give_finite_numbers(answer):
 
 
 def test_the_same_seed_gives_the_same_fit():
-    _, _, answers = simulated(8, 50, 2)
+    _, _, answers = simulated(8, 20, 2)
     one, other = fit(answers, 2, seed=3), fit(answers, 2, seed=3)
     assert one[1].equal(other[1]) and one[0].difficulty.equal(other[0].difficulty)
 

@@ -60,10 +60,10 @@ def test_held_out_images_change_only_which_epoch_is_kept():
 
 def test_the_epoch_that_is_kept_is_the_first_of_the_best():
     noisy = features(noise=2)
-    long = RECIPE.fit(BENCH, noisy)
-    scores = [replace(RECIPE, epochs=n).fit(BENCH, noisy).accuracy for n in range(1, 21)]
+    long = replace(RECIPE, epochs=10).fit(BENCH, noisy)
+    scores = [replace(RECIPE, epochs=n).fit(BENCH, noisy).accuracy for n in range(1, 11)]
     best = [sum(score.values()) for score in scores]
-    assert long.epoch == best.index(max(best)) + 1 and long.accuracy == scores[long.epoch - 1]
+    assert long.epoch == best.index(max(best)) + 1 < 10 and long.accuracy == scores[long.epoch - 1]
     made = router(long)
     for number, (task, rows) in enumerate(long.held_out.items()):
         hits = made.gates(noisy[task][rows]).argmax(dim=1) == number
