@@ -79,9 +79,8 @@ def transformed(contents):
     return torch.stack([transform(Image.open(io.BytesIO(content))) for content in contents])
 
 
-def seen(clip, task, contents):
+def seen(clip, tokenizer, task, contents):
     """What open_clip predicts for encoded images, by its own transform and its own prompts."""
-    tokenizer = open_clip.get_tokenizer(backbones.SMALL)
     heads = [F.normalize(clip.encode_text(tokenizer(p)), dim=-1).mean(dim=0) for p in task.prompts]
     logits = clip.encode_image(transformed(contents)) @ F.normalize(torch.stack(heads), dim=-1).mT
     return logits.argmax(dim=-1).numpy()
@@ -119,12 +118,14 @@ def serve(hub, folder):
         config = compose("bench", lines)
     tasks = make_tasks(config.suite.tasks)
     pretrained, checkpoints = backbones.clip(), {}
+    tokenizer = open_clip.get_tokenizer(backbones.SMALL)
     for seed, (name, theirs) in enumerate(TASKS.items()):
         tuned, content = finetuned(pretrained, seed)
         checkpoints[f"single_task/ViT-B-32/{theirs}Val/nonlinear_finetuned.pt"] = content
         for split, num_images in SIZES.items():
             contents = [(jpeg if name == "fer2013" else picture)(r, split) for r in range(60)]
-            found, num_classes = seen(tuned, tasks[name], contents), len(tasks[name].class_names)
+            found = seen(tuned, tokenizer, tasks[name], contents)
+            num_classes = len(tasks[name].class_names)
             assert len(set(found)) > 1, (name, found)  # else nothing could be told by it
             labels = np.where(right(np.arange(60)), found, (found + 1) % num_classes).tolist()
             place = folder / name

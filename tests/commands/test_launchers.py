@@ -64,8 +64,12 @@ def test_joblib_gives_the_runs_and_the_table_of_one_process(fine_tuned, tmp_path
 
 
 @needs("hydra-submitit-launcher", "slurm")
-def test_submitit_queues_again_what_makes_room_and_ends_what_is_to_end(fine_tuned, tmp_path):
+def test_submitit_queues_again_what_makes_room_and_ends_what_is_to_end(
+    fine_tuned, tmp_path, monkeypatch
+):
     """As Slurm does: SIGUSR2 where submitit queues again, SIGTERM where it does not."""
+    # Seconds that submitit waits for the file of an ended job: a slow disk may still hide it.
+    monkeypatch.setattr("submitit.Job._results_timeout_s", 0)
     folder = own_methods.write(begin_from(fine_tuned, tmp_path), CODE, YAML)
     line = ["hydra/launcher=submitit_local", "method.by=SIGUSR2,SIGTERM", *OWN]
     result = tsv(folder, "bench", *line)

@@ -114,12 +114,12 @@ def test_tasks_are_tuned_and_merged_in_rounds_and_the_run_says_what_it_took(in_r
     folder, done = in_rounds
     assert "all labelled train" in done.out and "fine-tune shapes, round 2 of 2" in done.err
     run = runs(folder)["atm"]
-    assert (run.seen.text, run.seen.images) == ("all labelled train", 128) and not run.task_known
+    assert (run.seen.text, run.seen.images) == ("all labelled train", 64) and not run.task_known
     # The budget is that of the checkpoints: two epochs of two steps, in both rounds together.
-    passes = len(TASKS) * 4 * 64
+    passes = len(TASKS) * 4 * 32
     assert (run.seen.forward_passes, run.seen.backward_passes) == (passes, passes)
     noted = run.details["rounds"]
-    assert noted["steps"] == [0, 1, 2] and noted["images"] == dict.fromkeys(TASKS, 20)
+    assert noted["steps"] == [0, 1, 2] and noted["images"] == dict.fromkeys(TASKS, 10)
     assert run.settings["finetuning"]["epochs"] == dict.fromkeys(TASKS, 2)
     assert not [*(folder / "runs").rglob("*.unfinished")]
 
@@ -148,8 +148,8 @@ def test_rounds_on_validation_images_are_reported_on_the_others(in_rounds):
     done = tsv(folder, "bench", "method=atm", *few, *more, *SMALL, "paths.runs=others")
     assert done.code == 0 and "60% labelled val" in done.out, done.err
     [run] = [run for _, run in find_runs(folder / "others")]
-    assert run.details["rounds"]["images"] == dict.fromkeys(TASKS, 8)
-    assert (run.seen.images, run.seen.share) == (12, 0.6)
+    assert run.details["rounds"]["images"] == dict.fromkeys(TASKS, 4)
+    assert (run.seen.images, run.seen.share) == (6, 0.6)
     done = tsv(folder, "bench", "method=atm", *few, "method.images=null", *SMALL, "paths.runs=all")
     assert done.code == 0 and "what it is worth on its way cannot be noted" in done.err
     [run] = [run for _, run in find_runs(folder / "all")]

@@ -40,7 +40,7 @@ def test_weights_of_ones_own_are_fine_tuned_merged_and_evaluated(folder):
         part.replace("ViT-B-32", "tiny-vit").replace("clip.pt", "weights")
         for part in shlex.split(ALONE)
     ]
-    done = tsv(folder, "bench", *line, *SMALL)
+    done = tsv(folder, "bench", *line, "method.alphas=[1.0]", *SMALL)
     assert done.code == 0, done.err
     assert "mine: tiny-vit of weights/open_clip_model.safetensors, GELU, images squash" in done.err
     run = runs(folder)["tsv_merge"]
@@ -48,5 +48,5 @@ def test_weights_of_ones_own_are_fine_tuned_merged_and_evaluated(folder):
     assert list(folder.glob("data/signs-*/pixels-32-squash-bilinear/test.npy"))
     assert list(folder.glob("checkpoints/mine/signs-*.safetensors"))
     # A method that needs blocks of a ViT gets them; found again, nothing is built.
-    again = tsv(folder, "bench", *line, *SMALL)
+    again = tsv(folder, "bench", *line, "method.alphas=[1.0]", *SMALL)
     assert again.code == 0 and "already there" in again.err

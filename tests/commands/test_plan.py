@@ -22,8 +22,8 @@ METHODS = ("--multirun", "method=weight_average,task_arithmetic")
 
 @pytest.fixture(autouse=True)
 def a_rate(monkeypatch):
-    """A thousand images a second."""
-    monkeypatch.setattr(seconds, "measured_rate", lambda *args: 1000.0)
+    """A hundred images a second."""
+    monkeypatch.setattr(seconds, "measured_rate", lambda *args: 100.0)
 
 
 def rows(out):
@@ -63,11 +63,11 @@ def test_cells_are_listed_finished_ones_told_and_nothing_is_made(fine_tuned, tmp
     assert plan.code == 0, plan.err
     assert everything(folder) == before
     assert rows(plan.out) == {
-        "weight_average": ["0", "to", "run", "100", "1", "s"],  # two tasks, 50 images each
-        "task_arithmetic": ["0", "to", "run", "1,300", "1", "s"],  # and 30 alphas on 20 of each
+        "weight_average": ["0", "to", "run", "50", "1", "s"],  # two tasks, 25 images each
+        "task_arithmetic": ["0", "to", "run", "650", "6", "s"],  # and 30 alphas on 10 of each
     }
     assert "2 cells, 0 of them finished" in plan.out and "first" not in plan.out
-    assert "about 1 s on cpu, by a measurement (without merging)" in plan.out
+    assert "about 7 s on cpu, by a measurement (without merging)" in plan.out
 
     assert tsv(folder, "bench", "method=weight_average", *SMALL).code == 0
     again = tsv(folder, "bench", *METHODS, "plan=true", *SMALL)
@@ -79,15 +79,15 @@ def test_cells_are_listed_finished_ones_told_and_nothing_is_made(fine_tuned, tmp
     assert rows(alone.out)["weight_average"][1:3] == ["to", "run"]
     assert "1 cell, 0 of them finished" in alone.out and "by an earlier Run" in alone.out
     validated = tsv(folder, "bench", "method=weight_average", "evaluation.validate=true", *more)
-    assert rows(validated.out)["weight_average"] == ["0", "to", "run", "40", "1", "s"]
+    assert rows(validated.out)["weight_average"] == ["0", "to", "run", "20", "1", "s"]
 
 
 def test_what_is_made_first_is_told_once(tmp_path):
     plan = tsv(tmp_path, "bench", *METHODS, "plan=true", *SMALL)
     assert plan.code == 0, plan.err
     assert "first, images of 2 tasks to be drawn or decoded: at most 40 MB in data" in plan.out
-    # 2 epochs of 128 images of each task, in training 3.5 times as long as through the network
-    assert "first, checkpoints to be fine-tuned: 2 (signs, shapes), about 2 s" in plan.out
+    # 2 epochs of 64 images of each task, in training 3.5 times as long as through the network
+    assert "first, checkpoints to be fine-tuned: 2 (signs, shapes), about 9 s" in plan.out
     assert not everything(tmp_path)
 
 

@@ -10,7 +10,7 @@ from stand_ins.commands import SMALL, TASKS, begin_from, checkpoints, runs, tsv
 
 from tsv_bench.cli.config.overrides import CONF
 
-CUT = ["backbone=mini", "suite=mini8", *SMALL]
+CUT = ["backbone=mini", "suite=mini8", "evaluation.patience=1", *SMALL]
 EXPERIMENTS = ("table_2", "table_3", "ablation")
 
 
@@ -45,7 +45,7 @@ def test_an_experiment_runs_its_cells_and_shows_them_in_the_papers_layout(ablati
         run = found[method]
         [line] = [line for line in lines if line.startswith(label)]
         assert line.endswith(f" {100 * run.absolute:.2f} ({100 * run.normalized:.2f})")
-    assert len(found["tsv_low_rank"].alpha_curve) == 30
+    assert len(found["tsv_low_rank"].alpha_curve) > 1
     written = {path.name for path in (folder / "runs" / "report").iterdir()}
     assert {"paper.md", "paper.csv", "paper.tex"} < written
 

@@ -10,7 +10,8 @@ def test_complete_caches_are_used(fine_tuned, tmp_path, monkeypatch, caplog):
     caches = tmp_path / "caches"
     shutil.copytree(fine_tuned, caches)
     places = [f"paths.{name}={caches / name}" for name in ("data", "checkpoints")]
-    arguments = ["method=tsv_merge", f"cache.folder={caches / 'factors'}", *places, *SMALL]
+    fixed = ["method=tsv_merge", "method.alphas=[1.0]", f"cache.folder={caches / 'factors'}"]
+    arguments = [*fixed, *places, *SMALL]
     found = []
     for name in ("before", "after"):
         (tmp_path / name).mkdir()

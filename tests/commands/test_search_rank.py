@@ -14,7 +14,8 @@ pytestmark = [
         not [*metadata.distributions(name="hydra-optuna-sweeper")], reason="needs tsv_bench[optuna]"
     ),
 ]
-LINE = ["experiment=search_rank", "hydra.sweeper.n_trials=2", "cache.folder=null", *SMALL]
+LINE = ["experiment=search_rank", "hydra.sweeper.n_trials=2", "method.alphas=[0.5,1.0]",
+        "cache.folder=null", *SMALL]  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -76,7 +76,7 @@ def test_an_agents_job_is_one_wandb_run_with_its_parameters(fine_tuned, tmp_path
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(Path(bench.__file__).parents[2]))
 
-    one = agent(SMALL)
+    one = agent(["evaluation.patience=1", *SMALL])
     one._command_run(assignment(**{"method.rank_fraction": 0.1}))
     assert one._run_processes["abcd1234"].wait() == 0
 

@@ -10,7 +10,13 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tsv_bench.files import read_small, replace_atomically, replace_text, sha256
+from tsv_bench.files import (
+    read_small,
+    remembered_sha256,
+    replace_atomically,
+    replace_text,
+    sha256,
+)
 from tsv_bench.scores import Score
 
 log = logging.getLogger(__name__)
@@ -61,7 +67,7 @@ def load_record(path: Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         log.warning(f"{beside} is damaged; what it describes is made again")
         return None
-    if sha256(path) != expected:
+    if remembered_sha256(path) != expected:  # a command asks again before it reads the weights
         raise ValueError(
             f"{path} is not what was written there: its sha256 differs from the one in "
             f"{beside.name}. Delete both files to make the checkpoint again."
