@@ -30,12 +30,13 @@ def weights(folder, stop=None, tower=None, **changes):
     return load_file(made.checkpoint(tiny, task(), load).path)
 
 
-@pytest.mark.parametrize("accumulate", [2, 3, 16])
-def test_accumulated_batches_give_the_same_weights_to_rounding(tmp_path, accumulate):
-    whole, parts = weights(tmp_path), weights(tmp_path, accumulate=accumulate)
-    for name, before in backbone().pretrained.items():
-        moved = (whole[name] - before).norm()
-        assert (parts[name] - whole[name]).norm() < 1e-4 * moved
+def test_accumulated_batches_give_the_same_weights_to_rounding(tmp_path):
+    whole = weights(tmp_path)
+    for accumulate in (2, 3, 16):
+        parts = weights(tmp_path, accumulate=accumulate)
+        for name, before in backbone().pretrained.items():
+            moved = (whole[name] - before).norm()
+            assert (parts[name] - whole[name]).norm() < 1e-4 * moved, (accumulate, name)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -52,7 +53,6 @@ def test_mixed_precision_trains_and_the_weights_stay_float32(tmp_path, precision
 
 
 # Every way to compute a step; killed after the first, between any two, and before the last.
-@pytest.mark.parametrize("stop", [1, 10, 23])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -62,10 +62,11 @@ def test_mixed_precision_trains_and_the_weights_stay_float32(tmp_path, precision
     ],
     ids=str,
 )
-def test_killed_at_any_step_it_ends_with_the_same_bits(tmp_path, stop, changes):
+def test_killed_at_any_step_it_ends_with_the_same_bits(tmp_path, changes):
     whole = weights(tmp_path / "whole", **changes)
-    resumed = weights(tmp_path / "killed", stop, **changes)
-    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    for stop in (1, 10, 23):
+        resumed = weights(tmp_path / f"killed{stop}", stop, **changes)
+        assert all(torch.equal(resumed[name], whole[name]) for name in whole), stop
 
 
 def test_out_of_memory_half_the_batch_at_a_time_is_tried_and_said(tmp_path, caplog):
