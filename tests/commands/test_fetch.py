@@ -5,16 +5,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import namedtuple
 
 import pytest
-import stand_ins.commands
 from huggingface_hub import constants
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from stand_ins import loopback_hub
 from stand_ins.commands import tsv
 from stand_ins.loopback_hub import LoopbackHub
+from stand_ins.processes import Started
 
 from tsv_bench.cli.config import needs
 from tsv_bench.cli.config.overrides import CONF
@@ -246,22 +246,15 @@ def test_an_interrupted_fetch_is_taken_up_again(hub, tmp_path):
     large = b"0123456789ab" * 2**20
     hub.add("model", WEIGHTS, {"open_clip_model.safetensors": large})
     hub.hold("open_clip_model.safetensors", after=11 * 2**20)
-    program = [sys.executable, "-c", stand_ins.commands.PROCESS.format("fetch"), "backbone=vit_b32"]
-    settings = {"cwd": tmp_path, "env": hub.environment(tmp_path / "home")}
-    settings["encoding"] = "utf-8"
-    with subprocess.Popen(
-        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **settings
-    ) as process:
-        while not any(p.stat().st_size for p in (tmp_path / "home").glob("hub/*/blobs/*.part")):
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate()
-    assert process.returncode == 130
-    assert "tsv-fetch: interrupted. What was finished is kept; go on with:" in err
+    home, line = tmp_path / "home", ["backbone=vit_b32"]
+    with Started(tmp_path, loopback_hub.fetch, hub.url, home, line) as process:
+        process.wait_until(lambda: any(p.stat().st_size for p in home.glob("hub/*/blobs/*.part")))
+        process.send(signal.SIGINT)
+        assert process.wait() == 130
+    assert "tsv-fetch: interrupted. What was finished is kept; go on with:" in process.err
 
     hub.requests.clear()
-    again = tsv(tmp_path, "fetch", "backbone=vit_b32")
+    again = tsv(tmp_path, "fetch", *line)
     assert again.code == 0, again.err
     assert hub.contents() == [("open_clip_model.safetensors", f"bytes={10 * 2**20}-")]
     assert blob(tmp_path, large)

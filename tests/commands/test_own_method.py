@@ -1,23 +1,19 @@
 """The method of docs/own_method.md: its code, yaml and commands, run as they stand there."""
 
 import copy
-import os
 import re
 import shlex
-import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 import stand_ins.own_methods
 import torch
 from made_up.merges import pretrained, write_checkpoints
 from safetensors.torch import load_file
-from stand_ins.commands import PROCESS, SMALL, begin_from, checkpoints, runs, tsv
+from stand_ins.commands import SMALL, begin_from, checkpoints, runs, tsv
 
 from tsv_bench.benchmark.runs import find_runs, load_correct
-from tsv_bench.cli import bench
 from tsv_bench.cli.config import objects
 from tsv_bench.cli.config.overrides import checked, composed
 from tsv_bench.cli.config.tasks import make_tasks
@@ -30,18 +26,10 @@ ALONE = ["--config-dir", "my_conf", "method=my_method", *SMALL]
 
 
 def console_script(folder, command, *arguments):
-    """A process whose path is that of a console script: without the folder it is started in.
-
-    `tsv` has such a path, too, and this interpreter has imported more.
-    """
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", PROCESS.format(command), *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(bench.__file__).parents[2])},
-        capture_output=True,
-        encoding="utf-8",
-    )
-    assert done.returncode == 0, done.stderr
+    """What a command does whose path is that of a console script: without the current folder."""
+    assert not {"", ".", str(folder)} & set(sys.path)
+    done = tsv(folder, command, *arguments)
+    assert done.code == 0, done.err
     return done
 
 
@@ -50,9 +38,7 @@ def compared(fine_tuned, tmp_path_factory):
     """(folder, what the page's comparison printed on two small tasks)."""
     folder = begin_from(fine_tuned, tmp_path_factory.mktemp("own"))
     stand_ins.own_methods.write(folder)
-    done = tsv(folder, "bench", *PAGES_RUN, *SMALL)
-    assert done.code == 0, done.err
-    return folder, done.out
+    return folder, console_script(folder, "bench", *PAGES_RUN, *SMALL).out
 
 
 @pytest.fixture
@@ -131,7 +117,7 @@ def test_checkpoint_files_are_merged_by_it(tmp_path):
     for name, path in {"P": "base", "A": "a", "B": "b", "OUT": "out"}.items():
         line = re.sub(rf"\b{name}\b", f"{path}.safetensors", line)
     done = console_script(tmp_path, "merge", *shlex.split(line), "cache.folder=null")
-    assert "My method of 2 tasks -> out.safetensors" in done.stderr
+    assert "My method of 2 tasks -> out.safetensors" in done.err
     base = {n: t for n, t in pretrained().items() if t.is_floating_point()}
     merged = merged_directly(states, base, 0.5)
     written = load_file(tmp_path / "out.safetensors")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from made_up.runs import make_run
 
 from tsv_bench.benchmark.runs import save_run
@@ -51,19 +52,23 @@ for line in json.load(sys.stdin):
 """
 
 
-def run(lines, folder):
-    """Run command lines one after another in one interpreter of their own."""
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """What came of the command lines and of a report, one after another in one interpreter."""
+    folder, lines = tmp_path_factory.mktemp("start"), [*LINES, "report html=true"]
+    save_run(*make_run("ties"), folder / "runs")
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     done = subprocess.run(
-        [sys.executable, "-c", RUN], cwd=folder, input=json.dumps(list(lines)),
+        [sys.executable, "-c", RUN], cwd=folder, input=json.dumps(lines),
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_help_and_mistakes_need_no_torch(tmp_path):
-    for line, code, out, err, modules in run(LINES, tmp_path):
+def test_help_and_mistakes_need_no_torch(ran):
+    assert [line for line, *_ in ran[:-1]] == list(LINES)
+    for line, code, out, err, modules in ran[:-1]:
         wanted = LINES[line]
         assert "torch" not in modules, line
         assert code == (wanted is not None) and (wanted or "") in err, (line, err)
@@ -74,9 +79,8 @@ OTHERS = {"open_clip", "torchvision", "transformers", "datasets", "sklearn", "wa
 OTHERS |= {"pyarrow", "timm", "torch._dynamo"}
 
 
-def test_a_report_takes_no_torch(tmp_path):
-    save_run(*make_run("ties"), tmp_path / "runs")
-    [(_, code, _, err, modules)] = run(["report html=true"], tmp_path)
+def test_a_report_takes_no_torch(ran):
+    _, code, _, err, modules = ran[-1]
     assert code == 0 and not {"torch", *OTHERS} & set(modules), err
 
 

@@ -1,17 +1,16 @@
-"""The sweep of conf/tracker: what W&B's agent makes of it, run by the agent's own code."""
+"""The sweep of conf/tracker: what W&B's agent makes of it, by the agent's own code."""
 
 import os
-import sys
-from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
+import wandb
 import yaml
-from stand_ins.commands import SMALL, begin_from, runs
+from stand_ins.commands import SMALL, begin_from, runs, tsv
 from stand_ins.wandb_files import of_type, own_folders, records, summary, values
 from wandb.wandb_agent import Agent
 
-from tsv_bench.cli import bench
 from tsv_bench.cli.config.overrides import CONF, checked
 
 SWEEP = yaml.safe_load((CONF / "tracker" / "rank_fraction.sweep.yml").read_text())
@@ -33,11 +32,11 @@ def assignment(**chosen):
 
 @pytest.fixture
 def started(monkeypatch):
-    """The command lines of agents, which start nothing."""
+    """The command lines of agents, which start nothing, and the environment of each."""
     lines = []
 
-    def note(command, **settings):
-        lines.append(command)
+    def note(command, env, **settings):
+        lines.append((command, env))
         return SimpleNamespace()
 
     monkeypatch.setattr("wandb.wandb_agent.AgentProcess", note)
@@ -52,6 +51,10 @@ def apart(tmp_path, monkeypatch):
         monkeypatch.setenv(f"WANDB_{name}", "")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_SWEEP_ID", "made-up")
+    wandb.teardown()  # what it has read of the environment before
+    yield
+    monkeypatch.undo()
+    wandb.teardown()
 
 
 def test_every_pair_is_a_command_line_that_tsv_bench_accepts(started):
@@ -62,23 +65,19 @@ def test_every_pair_is_a_command_line_that_tsv_bench_accepts(started):
             wanted = {"method": method, "method.rank_fraction": fraction}
             agent()._command_run(assignment(**wanted))
             arguments = ["tracker=wandb", f"method={method}", f"method.rank_fraction={fraction}"]
-            assert started.pop() == ["/usr/bin/env", "tsv-bench", *arguments]
+            assert started.pop()[0] == ["/usr/bin/env", "tsv-bench", *arguments]
         assert checked("bench", arguments) == arguments
 
 
-@pytest.mark.slow
-def test_an_agents_job_is_one_wandb_run_with_its_parameters(fine_tuned, tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore:unclosed file .*config-abcd1234:ResourceWarning")  # wandb's own
+def test_an_agents_job_is_one_wandb_run_with_its_parameters(fine_tuned, tmp_path, started):
     begin_from(fine_tuned, tmp_path)
-    program = tmp_path / "bin" / "tsv-bench"  # of this checkout, installed or not
-    program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -m tsv_bench.cli.bench \"$@\"\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(Path(bench.__file__).parents[2]))
-
-    one = agent(["evaluation.patience=1", *SMALL])
-    one._command_run(assignment(**{"method.rank_fraction": 0.1}))
-    assert one._run_processes["abcd1234"].wait() == 0
+    agent(SMALL)._command_run(assignment(**{"method.rank_fraction": 0.1}))
+    [(command, environment)] = started
+    with mock.patch.dict(os.environ, environment, clear=True):
+        done = tsv(tmp_path, "bench", *command[2:])
+    assert done.code == 0 and "W&B did not take" not in done.err, done.err
+    wandb.teardown()  # its own process ends, and only then is the file complete
 
     merged = runs(tmp_path)["tsv_merge"]
     assert merged.knobs["rank_fraction"] == 0.1

@@ -19,7 +19,9 @@ import threading
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
 from huggingface_hub import constants, utils
+from stand_ins.commands import run
 from stand_ins.loopback_answers import Answers, digests
 
 
@@ -143,19 +145,9 @@ class LoopbackHub:
 
     def use(self, monkeypatch, home):
         """This process asks the hub, keeps what it fetches in ``home``, and has no token."""
-        monkeypatch.setattr(constants, "ENDPOINT", self.url)
-        template = self.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HOME", str(home))
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(Path(home) / "hub"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(Path(home) / "token"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
         # No certificates: each test's first connection would read all that the machine trusts.
         monkeypatch.setenv("SSL_CERT_DIR", str(self.folder))
-        utils.close_session()  # connections to an earlier hub on the same port
+        use(self.url, monkeypatch, home)
 
     def repository(self, kind, repo):
         """Name -> path of its files; None where there is no such repository."""
@@ -167,3 +159,25 @@ class LoopbackHub:
     def commit(self, files):
         listed = json.dumps([(name, *digests(path)) for name, path in files.items()])
         return hashlib.sha1(listed.encode()).hexdigest()
+
+
+def use(url, monkeypatch, home):
+    """As `LoopbackHub.use`, in this process or in one that knows the hub by its address."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HOME", str(home))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(Path(home) / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(Path(home) / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    utils.close_session()  # connections to an earlier hub on the same port
+
+
+def fetch(url, home, arguments):
+    """tsv-fetch in a process of its own, which asks the hub at ``url``."""
+    with pytest.MonkeyPatch.context() as patch:
+        use(url, patch, home)
+        run("fetch", arguments)
