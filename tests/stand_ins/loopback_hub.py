@@ -173,6 +173,9 @@ def use(url, monkeypatch, home):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    # It speaks no TLS; a client would read all certificates of the machine, for 20 ms.
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_DIR", str(home))
     utils.close_session()  # connections to an earlier hub on the same port
 
 
