@@ -6,7 +6,6 @@ from made_up.merges import TASKS, finetuned, pretrained, write_checkpoints
 from made_up.statistics import made_up_fisher, made_up_grams
 from omegaconf import OmegaConf
 from stand_ins.commands import tsv
-from stand_ins.configurations import composed
 
 from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.overrides import options
@@ -18,6 +17,8 @@ from tsv_bench.methods.served import form_by_trial
 from tsv_bench.observation.statistics_file import StatisticsFile, write_statistics
 from tsv_bench.state_dicts.state_dict import open_state_dict
 from tsv_bench.task_vectors.task_vector import TaskVector, apply
+
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
 
 def observed(method, folder):
@@ -49,7 +50,8 @@ ROUTED = ["esm_plus_plus"]  # by statistics, and there are no files of a router
 @pytest.mark.parametrize("name", sorted({*options("method")} - {*LEARNING, *ROUTED}))
 def test_the_file_is_pretrained_plus_alpha_times_what_is_served(name, tmp_path):
     write_checkpoints(tmp_path)
-    method = make_method(composed("merge", f"method={name}")).by_default()
+    yaml = OmegaConf.load(CONF / "method" / f"{name}.yaml")
+    method = make_method(OmegaConf.create({"method": yaml})).by_default()
     statistics = observed(method, tmp_path)
     opened = {kind: {task: StatisticsFile(path) for task, path in paths.items()}
               for kind, paths in statistics.items()}  # fmt: skip

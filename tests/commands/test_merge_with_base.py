@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from tsv_bench.files import sha256
 
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
 NUM_BLOCKS = 6
 ALONG, ACROSS = (0, 2, 4), (1, 3, 5)  # blocks that a task moves on along the instruction, or not
 
