@@ -50,7 +50,7 @@ def test_adapters_are_learned_on_a_learned_base_and_the_tasks_are_known(folder):
 
 
 def test_a_distillation_that_is_killed_goes_on_behind_its_last_block(folder, tmp_path):
-    few = ["method=pro_distill", "method.images=9", "method.epochs=2", *SMALL]
+    few = ["method=pro_distill", "method.images=4", "method.epochs=2", *SMALL]
     killed = begin_from(folder, tmp_path)
     third = ("tsv_bench.methods.learned.pro_distill", "block_coefficients", 3)
     with start(killed, *few, hold=third) as process:
