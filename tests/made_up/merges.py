@@ -78,6 +78,11 @@ def made(folder, method, output, *, base="base.safetensors", tuned=None, knobs=N
     return [dict(open_state_dict(path)) for path in done.outputs]
 
 
+def merge_to_file():
+    """What a process does that merges the checkpoints of this folder to out.safetensors."""
+    made(Path(), "tsv_merge", "out.safetensors")
+
+
 def merge_again():
     """What a process does that replaces a merge of this folder."""
     made(Path(), "tsv_merge", "out", base="safetensors", overwrite=True)

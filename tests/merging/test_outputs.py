@@ -12,6 +12,7 @@ from made_up.merges import (
     made,
     merge,
     merge_again,
+    merge_to_file,
     pretrained,
     same,
     write_checkpoints,
@@ -149,22 +150,13 @@ def test_a_signal_ends_the_command_and_leaves_nothing(tmp_path, number):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-def held_merge(folder, hold):
-    """A merge of the two checkpoints to out.safetensors, which waits at a named call."""
-    tuned = ", ".join(f"{task}: {path}" for task, path in files().items())
-    arguments = ["pretrained=base.safetensors", f"finetuned={{{tuned}}}", "threads=1"]
-    return start(
-        folder, *arguments, "output=out.safetensors", "cache.folder=null", command="merge",
-        hold=hold,
-    )  # fmt: skip
-
-
 def test_of_merges_to_one_output_one_writes_it_and_a_kill_leaves_nothing(
     folder, caplog, monkeypatch
 ):
     monkeypatch.setattr(claim, "SECONDS", 0)
     before = {p.name for p in folder.iterdir()}
-    with held_merge(folder, (tsv_method.__name__, "merge_triplets", 1)) as process:
+    hold = (tsv_method.__name__, "merge_triplets", 1)
+    with Started(folder, merge_to_file, hold=hold) as process:
         process.wait_until_held()
         with pytest.raises(ValueError, match="another process is writing .*out.safetensors now"):
             made(folder, "tsv_merge", "out.safetensors", overwrite=True)

@@ -164,7 +164,7 @@ def tracked(made, folder, *arguments):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("step", ["init", "log", "save_file", "finish"])
+@pytest.mark.parametrize("step", ["init", "save_file"])
 def test_the_run_is_on_disk_before_wandb_begins(step, made, tmp_path, monkeypatch):
     """After a kill in wandb all files are there; the next start finds them and goes on to W&B."""
     with monkeypatch.context() as patch:

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -107,6 +107,12 @@ def clip_needs(
         licence=licence,
     )
     return [need]
+
+
+@cache
+def _tokenizer(architecture: str) -> "open_clip.SimpleTokenizer":
+    """Return an architecture's tokenizer, which takes longer to make than to use."""
+    return open_clip.get_tokenizer(architecture)
 
 
 def build_clip(architecture: str) -> "open_clip.CLIP":
@@ -235,15 +241,11 @@ class TextTower:
                 digest.update(fingerprint({name: state[name].float()}).encode())
         return digest.hexdigest()
 
-    @cached_property
-    def _tokenizer(self) -> "open_clip.SimpleTokenizer":
-        return open_clip.get_tokenizer(self.architecture)
-
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Tensor:
         """Return the features of prompts [prompts, dim], not normalized."""
         self._clip = self._clip or self._load()
-        tokens = self._tokenizer(prompts)
+        tokens = _tokenizer(self.architecture)(prompts)
         features = []
         positions = self._clip.positional_embedding
         try:
