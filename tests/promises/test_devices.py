@@ -39,7 +39,7 @@ def served_there(method, vectors):
 # Not those that learn: there are no gradients on a GPU that is pretended.
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in LEARNING])
 def test_methods_mix_no_devices(name):
-    vectors = random_vectors(suited(METHODS[name], 3))
+    vectors = random_vectors(suited(METHODS[name], 2))
     expected = read(METHODS[name](vectors))
     with pretended_gpu():
         served = served_there(METHODS[name], vectors)

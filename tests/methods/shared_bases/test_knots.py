@@ -9,6 +9,8 @@ from made_up.vectors import close, randn, random_vectors, read
 from tsv_bench import methods
 from tsv_bench.methods.shared_bases import knots as module
 from tsv_bench.methods.shared_bases.knots import leading_bits, lowest, shared_basis, smallest_kept
+from tsv_bench.task_vectors.lazy import lazy_vectors
+from tsv_bench.task_vectors.matrices import Matrices
 
 MATRICES = ("in_proj_weight", "proj", "c_proj.weight")
 
@@ -153,6 +155,20 @@ def test_a_threshold_keeps_what_is_asked_for_and_little_more(density):
     assert exact == entries.abs().flatten().sort().values[-max(1, math.ceil(density * 20000))]
     more = ((entries.abs() >= found) & (entries.abs() < exact)).sum()
     assert more <= 10
+
+
+def test_entries_of_small_and_of_large_matrices_count_alike(monkeypatch):
+    """Of 300, 144 and 400 entries, where those of less than 2^8 are counted one by one."""
+    monkeypatch.setattr(module, "BITS", 8)  # tell powers of two apart
+    vectors = list(random_vectors(3).values())
+    aligned = module.AlignedLayers(lazy_vectors(vectors), Matrices.of(None, False))
+    along = [[], [], []]
+    for name in MATRICES:
+        for _, pieces in aligned.pieces(name, torch.stack([vector[name] for vector in vectors])):
+            for of_task, piece in zip(along, pieces, strict=True):
+                of_task.append(piece.flatten())
+    exact = [smallest_kept(torch.cat(of_task), 0.2) for of_task in along]
+    assert aligned.thresholds(0.2) == [2.0 ** math.floor(math.log2(x)) for x in exact]
 
 
 def test_there_may_be_nothing_to_trim():
