@@ -12,12 +12,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
-from hydra.utils import get_class, get_method, instantiate
+from hydra.utils import instantiate
 from made_up.every_method import LEFT_OUT
 from made_up.vectors import random_vectors, read
 from omegaconf import OmegaConf
 from stand_ins import composing
-from stand_ins.configurations import composed
+from stand_ins.configurations import composed, fits
 
 from tsv_bench import methods
 from tsv_bench.cli import analyze, bench, fetch, finetune, merge, observe, pretrain, report
@@ -26,7 +26,6 @@ from tsv_bench.cli.config import tasks
 from tsv_bench.cli.config.method import make_method
 from tsv_bench.cli.config.method_yaml import NOT_KNOBS, described
 from tsv_bench.cli.config.search_path import CONF, groups, options
-from tsv_bench.cli.config.tasks import switched
 from tsv_bench.merging.scaling.task_weights import Weighted
 
 COMMANDS = {
@@ -64,18 +63,6 @@ THIRTIETHS = [
     "task_arithmetic", "ties", "breadcrumbs", "consensus_ta", "consensus_ties", "dare_ta",
     "dare_ties", "lata", "subspace_boosting",
 ]  # fmt: skip
-VISION = tasks.named_tasks("vision20")  # their images lie on the hub: test_vision_tasks.py
-PICTURES = set(tasks.named_tasks("mini20")) - set(tasks.named_tasks("mini14"))  # of packages
-EMBEDDED = [task for task in options("task") if task not in PICTURES.union(VISION)]
-
-
-def fits(node, *more, **keywords):
-    """The node's function or class takes its keys; TypeError otherwise."""
-    settings = OmegaConf.to_container(node, resolve=True)
-    target, partial = settings.pop("_target_"), settings.pop("_partial_", False)
-    found = get_class(target) if target.rpartition(".")[2][0].isupper() else get_method(target)
-    bind = inspect.signature(found)
-    (bind.bind_partial if partial else bind.bind)(*more, **settings, **keywords)
 
 
 @pytest.mark.parametrize("line", LINES, ids=" ".join)
@@ -94,15 +81,6 @@ def with_option(option, *overrides):
     """tsv-bench with that option, and whatever stands beside it in its line."""
     [line] = [line for line in LINES if option in line]
     return composed_line(line, *overrides)
-
-
-def test_every_task_composes_with_its_command():
-    OmegaConf.to_container(all_tasks(), resolve=True, throw_on_missing=True)
-    assert list(all_tasks().task) == options("task")
-
-
-def all_tasks():
-    return composed("finetune", f"task=[{','.join(options('task'))}]")
 
 
 def test_both_parsers_of_yaml_read_the_same():
@@ -221,29 +199,6 @@ class TestMethod:
         torch.testing.assert_close(weighted, plain, rtol=1e-10, atol=1e-10)
 
 
-def made_task(name):
-    return tasks.make_tasks({name: all_tasks().task[name]})[name]
-
-
-@pytest.mark.parametrize("task", options("task"))
-class TestTask:
-    def test_config_fits(self, task):
-        node = all_tasks().task
-        fits(switched(node[task]))
-        fits(node[task].source, *(["train"] if task not in VISION else []))
-
-    def test_key_file_and_name_are_one(self, task):
-        assert made_task(task).name == task
-
-
-@pytest.mark.parametrize("task", EMBEDDED)
-def test_labels_of_the_first_images_have_class_names(task):
-    made = made_task(task)
-    pairs = made.source("val")
-    labels = [label for _, (_, label) in zip(range(100), pairs, strict=False)]
-    assert set(labels) == set(range(len(made.class_names)))
-
-
 @pytest.mark.parametrize("checkpoints", options("checkpoints"))
 def test_checkpoint_sources_fit(checkpoints):
     node = with_option(f"checkpoints={checkpoints}").checkpoints
@@ -261,12 +216,6 @@ def test_backbones_fit(backbone):
 @pytest.mark.parametrize("tracker", options("tracker"))
 def test_trackers_fit(tracker):
     instantiate(with_option(f"tracker={tracker}").tracker)
-
-
-def test_pretraining_has_captions_for_every_embedded_task():
-    config = composed("pretrain")
-    assert set(config.tasks) == set(config.captions) == set(config.generic) == set(EMBEDDED)
-    fits(config.recipe)
 
 
 def test_recipe_of_the_yaml_is_usable_by_torch():
