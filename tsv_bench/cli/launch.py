@@ -3,12 +3,13 @@
 import atexit
 import functools
 import gc
+import operator
 import os
 import resource
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -200,15 +201,18 @@ def prepare(config: DictConfig) -> None:
 
 def expand_home(node: DictConfig) -> None:
     """Replace a leading ~ by the home folder, wherever a text begins with it as a path does."""
-    keys = range(len(node)) if OmegaConf.is_list(node) else list(node)
-    for key in keys:
-        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
-            continue
-        value = node[key]
-        if OmegaConf.is_config(value):
-            expand_home(value)
+    for *places, key in _at_home(OmegaConf.to_container(node)):
+        parent = functools.reduce(operator.getitem, places, node)
+        parent[key] = os.path.expanduser(parent[key])
+
+
+def _at_home(plain: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield the keys that lead to each text with a leading ~."""
+    for key, value in plain.items() if isinstance(plain, dict) else enumerate(plain):
+        if isinstance(value, dict | list):
+            yield from ((key, *more) for more in _at_home(value))
         elif isinstance(value, str) and (value == "~" or value.startswith("~/")):
-            node[key] = os.path.expanduser(value)
+            yield (key,)
 
 
 def check_paths(config: DictConfig) -> None:
