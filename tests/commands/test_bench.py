@@ -15,7 +15,7 @@ from tsv_bench.data import cache
 from tsv_bench.models import head
 
 COMPARED = "method=weight_average,tsv_merge,individual"
-OTHERS = "method=task_arithmetic,tsv_compress"
+OTHERS = "method=task_arithmetic,emr"
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import sys
 import pytest
 import stand_ins.own_methods
 from made_up.merges import merge, write_checkpoints
-from stand_ins.commands import SMALL, tsv
+from stand_ins.commands import tsv
 from stand_ins.own_methods import CODE, YAML
 
 from tsv_bench.cli.config.overrides import checked
@@ -31,7 +31,7 @@ def changed(text, old, new):
 
 
 def refused(folder, *arguments):
-    result = tsv(folder, "bench", *(arguments or ALONE), *SMALL)
+    result = tsv(folder, "bench", *(arguments or ALONE), "suite.tasks=[signs,shapes]")
     assert result.code == 1 and "Traceback" not in result.err, result.err
     return result.err
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import jaxtyping
 import torch
 from PIL import Image
 from stand_ins.processes import Started
@@ -64,7 +65,8 @@ def tsv(folder, command, *arguments, drawn=False):
     """Call a command in ``folder`` as a process of its own would find it: nothing remembered.
 
     Figures are made, but written as empty pictures unless they are to be ``drawn``: that takes
-    longer than a small command does.
+    longer than a small command does. Shapes are not checked, as for a user: the tests of each
+    function do that.
     """
     cache._opened.clear()
     head._built.clear()
@@ -77,6 +79,7 @@ def tsv(folder, command, *arguments, drawn=False):
     try:
         with (
             contextlib.nullcontext() if drawn else mock.patch.object(style, "_write", blank),
+            mock.patch.object(jaxtyping.config, "jaxtyping_disable", True),
             contextlib.chdir(folder),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
