@@ -58,7 +58,7 @@ def test_files_are_merged_without_the_optional_packages(tmp_path):
         f"merge method=ties {given} output=ties.safetensors": None,
         f"analyze {given} output=analysis figures=false": None,
         f"analyze {given} output=figures": f"tsv-analyze, unless figures=false, {to_install}",
-        **{f"{name} --help": None for name in ("bench", "fetch", "finetune", "observe", "report")},
+        **{f"{name} --help": None for name in ("bench", "fetch", "observe")},
         "bench": f"tsv-bench {to_install}",
         "report": f"tsv-report {to_install}",
         "finetune task=signs": f"tsv-finetune {to_install}",

@@ -31,10 +31,11 @@ def warn_of_void_settings(config: DictConfig) -> None:
     if "method" in config:
         nodes["method."] = (config.method, f"method/{hydra.runtime.choices.method}.yaml")
     for prefix, (node, file) in nodes.items():
-        rules, defaults = node.get("only_if"), {}
+        rules, defaults = node.get("only_if"), OmegaConf.create()
         # Reading them takes longer than the rest: only where they are looked at.
         if OmegaConf.is_dict(rules) and changed.intersection(prefix + key for key in rules):
-            defaults = next((OmegaConf.load(f / file) for f in folders if (f / file).exists()), {})
+            files = (folder / file for folder in folders if (folder / file).exists())
+            defaults = next(map(OmegaConf.load, files), defaults)
         for message in void_settings(node, defaults, changed, prefix):
             log.warning(message)
 
