@@ -110,7 +110,7 @@ def test_command_line_fine_tunes_in_two_processes(trained, resumed):
     _, printed = resumed
     [path] = folder.glob("checkpoints/mini/signs-*.safetensors")
     record = load_record(path)
-    assert record["processes"] == 2 and record["scores"]["test"]["total"] == 50
+    assert record["processes"] == 2 and record["scores"]["test"]["total"] == 25
     assert printed.count("% on val") == 1
     assert f"% on test, {path.relative_to(folder)}" in printed
 

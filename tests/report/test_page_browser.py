@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from urllib.parse import urlparse
 
 import numpy as np
 import pytest
@@ -59,33 +58,8 @@ def tab(browser):
 @pytest.fixture
 def load(tab):
     """Show a file as new; afterwards check that it fetched nothing and reported no error."""
-    troubles, shown = [], []
-
-    def note(event, text):
-        tab.on(event, text)
-        listening.append((event, text))
-
-    def opened(path, scheme="light"):
-        shown.append(path.as_uri())
-        tab.set_viewport_size({"width": 1280, "height": 800})
-        tab.emulate_media(media="screen", color_scheme=scheme)
-        tab.goto("about:blank")  # from an address with #run= it would stay in the same document
-        tab.goto(path.as_uri())
-        return tab
-
-    def requested(request):
-        if urlparse(request.url).scheme != "data" and request.url not in ("about:blank", *shown):
-            troubles.append(f"asked for {request.url}")
-
-    listening = []
-    note("console", lambda message: troubles.append(message.text))
-    note("pageerror", lambda error: troubles.append(str(error)))
-    note("request", requested)
-    yield opened
-    tab.evaluate("localStorage.clear()")
-    for event, text in listening:
-        tab.remove_listener(event, text)
-    assert not troubles
+    with stand_ins.chromium.shown_in(tab) as show:
+        yield show
 
 
 def rows_of(page):
