@@ -57,9 +57,8 @@ def tab(browser):
 
 @pytest.fixture
 def load(tab):
-    """Show a file as new; afterwards check that it fetched nothing and reported no error."""
-    with stand_ins.chromium.shown_in(tab) as show:
-        yield show
+    with stand_ins.chromium.loading(tab) as load:
+        yield load
 
 
 def rows_of(page):

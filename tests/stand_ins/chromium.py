@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from urllib.parse import urlparse
+from urllib.parse import urlsplit
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # No sandbox: CI runs as root. The rest: it does nothing but show the page.
@@ -28,31 +28,31 @@ def start():
 
 
 @contextlib.contextmanager
-def shown_in(tab):
-    """Show files in a tab, each as new. None may ask for another address or report an error."""
-    troubles, shown, listening = [], [], []
+def loading(page):
+    """A function that shows a file as new; afterwards no page fetched or reported anything."""
+    troubles, shown = [], []
 
-    def note(event, text):
-        tab.on(event, text)
-        listening.append((event, text))
-
-    def show(path, scheme="light"):
+    def load(path, scheme="light"):
         shown.append(path.as_uri())
-        tab.set_viewport_size({"width": 1280, "height": 800})
-        tab.emulate_media(media="screen", color_scheme=scheme)
-        tab.goto("about:blank")  # from an address with #run= it would stay in the same document
-        tab.goto(path.as_uri())
-        return tab
+        page.set_viewport_size({"width": 1280, "height": 800})
+        page.emulate_media(media="screen", color_scheme=scheme)
+        page.goto("about:blank")  # from an address with #run= it would stay in the same document
+        page.goto(path.as_uri())
+        return page
 
     def requested(request):
-        if urlparse(request.url).scheme != "data" and request.url not in ("about:blank", *shown):
+        if urlsplit(request.url).scheme != "data" and request.url not in ("about:blank", *shown):
             troubles.append(f"asked for {request.url}")
 
-    note("console", lambda message: troubles.append(message.text))
-    note("pageerror", lambda error: troubles.append(str(error)))
-    note("request", requested)
-    yield show
-    tab.evaluate("localStorage.clear()")
-    for event, text in listening:
-        tab.remove_listener(event, text)
-    assert not troubles
+    watched = {
+        "console": lambda message: troubles.append(message.text),
+        "pageerror": lambda error: troubles.append(str(error)),
+        "request": requested,
+    }
+    for event, note in watched.items():
+        page.on(event, note)
+    yield load
+    page.evaluate("localStorage.clear()")
+    for event, note in watched.items():
+        page.remove_listener(event, note)
+    assert not troubles, troubles
