@@ -60,6 +60,19 @@ def test_comparisons_are_paired_on_the_seeds_both_have():
     assert any("not all rows" in note and "TIES 0, 1, 2" in note for note in table.notes)
 
 
+@pytest.mark.parametrize("more", [(), (2,)])
+def test_a_ratio_is_that_of_the_outcomes_on_the_seeds_both_have(more):
+    """Where they are the seeds of the row, its normalized accuracy is the ratio already."""
+    extra = [make_run("tsv_compress", seed) for seed in more]
+    table = build(*everything(seeds=(0, 1)), *extra)
+    first, second = (
+        next(row for row in table.rows if row.method == method).correct_of((0, 1))
+        for method in ("tsv_compress", "individual")
+    )
+    [ratio] = [c for c in table.comparisons if c.kind == "ratio"]
+    assert ratio.estimate == statistics.normalized(first, second) and ratio.num_seeds == 2
+
+
 def test_knobs_that_differ_stand_in_the_label():
     other = {"rank_fraction": None, "polar": "eigen"}
     table = build(*everything(), make_run("tsv_merge", knobs=other, fingerprint="b"))

@@ -267,12 +267,8 @@ def _compare(rows: list[Row], notes: list[str]) -> list[Comparison]:
                 try:
                     if kind == "difference":
                         estimate = statistics.difference(*outcomes)
-                    elif (
-                        first.normalized.images
-                        and len(sides[1]) == 1  # whose Runs normalized the row's
-                        and seeds == list(first.seeds)
-                    ):
-                        estimate = first.normalized
+                    elif first.normalized.images and len(sides[1]) == 1:
+                        estimate = first.normalized  # by these individual models, on all its seeds
                     else:
                         estimate = statistics.normalized(*outcomes)
                 except ValueError as error:
