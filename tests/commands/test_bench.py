@@ -11,6 +11,7 @@ from stand_ins.commands import SMALL, TASKS, checkpoints, numbers, runs, small, 
 from stand_ins.wandb_files import own_folders
 
 from tsv_bench.cli.config import objects
+from tsv_bench.cli.sweep.comparison import page_command
 from tsv_bench.data import cache
 from tsv_bench.models import head
 
@@ -48,19 +49,32 @@ def times(folder):
 def test_a_comparison_prints_its_table_and_says_where_all_is(comparison):
     folder, result = comparison
     lines = result.out.splitlines()
-    table = [line for line in lines if not line.startswith(("wrote", "Runs are"))]
-    assert max(map(len, table)) <= 100
+    table = lines[: lines.index(next(line for line in lines if line.startswith("wrote into")))]
+    assert max(map(len, lines)) <= 100
     for label in ("Weight average", "TSV-M", "Individual"):
         assert any(line.startswith(label) for line in table)
-    assert lines[-1] == "Runs are in runs, fine-tuned checkpoints in checkpoints."
+    assert lines[-2] == "Runs are in runs, fine-tuned checkpoints in checkpoints."
+    assert lines[-1] == "All Runs as a page for the browser: tsv-report html=true"
     written = {path.name for path in (folder / "runs" / "report").iterdir()}
     assert {"table.md", "table.csv"} < written
     plots = {name.rpartition("-")[2] for name in written if name.endswith((".png", ".svg"))}
     ends = ("png", "svg")
     assert {f"{p}.{end}" for p in ("methods", "tasks", "alpha") for end in ends} <= plots
-    assert all(f"runs/report/{name}" in result.out for name in written - {"sweep.yaml"})
+    said = " ".join(result.out.split())
+    listed = said[said.index("wrote into runs/report: ") : said.index(" Runs are in")]
+    figures = [name for name in written if name.endswith(ends)]
+    for name in written - {"sweep.yaml"}:
+        assert f" {name.rpartition('.')[0] if name in figures else name}" in listed
     for bar in ("fine-tune Signs", "fine-tune Shapes", "TSV-M: alpha", "TSV-M: test"):
         assert f"{bar}: 0/" in result.err
+
+
+def test_the_page_is_of_these_runs_by_a_command_that_the_shell_finds(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "tsv-bench")])
+    assert page_command("my runs") == "tsv-report html=true 'paths.runs=my runs'"
+    (tmp_path / "tsv-report").touch()
+    assert page_command("runs") == f"{tmp_path}/tsv-report html=true"
 
 
 def test_on_several_devices_a_run_is_the_same(comparison, copy):

@@ -1,5 +1,9 @@
 """The end of a sweep of tsv-bench: one table of all its Runs, and the plots."""
 
+import shlex
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,10 +28,30 @@ def show_comparison(config: DictConfig, runs: Sequence[Path]) -> None:
     written = write_report(tables, report, config.layout)
     mark(report, runs)
     show(render_terminal(tables, columns(), layout=config.layout))
-    show(f"wrote {', '.join(map(str, written))}")
+    show(listed(written, report, columns()))
     if earlier:
         show(f"The report of other Runs that was in {report} is now in {earlier}.")
     show(f"Runs are in {paths.runs}, fine-tuned checkpoints in {paths.checkpoints}.")
+    show(f"All Runs as a page for the browser: {page_command(paths.runs)}")
+
+
+def listed(written: Sequence[Path], folder: Path, width: int) -> str:
+    """Return what was written into a folder; figures, which are there as svg and png, once."""
+    figures = [path.stem for path in written if path.suffix == ".svg"]
+    others = [path.name for path in written if path.stem not in figures]
+    text = f"wrote into {folder}: {', '.join(others)}"
+    if figures:
+        text += f", and as svg and png: {', '.join(figures)}"
+    return textwrap.fill(text, width, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def page_command(runs: str) -> str:
+    """Return the command that makes a page of these Runs, by its path if no shell would find it."""
+    program = "tsv-report"
+    beside = Path(sys.argv[0]).with_name(program)
+    if shutil.which(program) is None and beside.exists():
+        program = str(beside)
+    return shlex.join([program, "html=true", *([] if runs == "runs" else [f"paths.runs={runs}"])])
 
 
 def tables_of(paths: Sequence[Path]) -> "list[Table]":
