@@ -1,6 +1,7 @@
 """What holds for every method: order, inputs, laziness, degenerate suites, knobs."""
 
 import inspect
+import itertools
 import weakref
 from collections import Counter
 
@@ -112,12 +113,16 @@ def test_no_exemption_from_that_is_one_for_nothing(name):
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"individual"}))
 def test_half_precision_is_worked_on_in_float32(name):
-    for dtype in (torch.bfloat16, torch.float8_e4m3fn):  # the latter has no rule of promotion
-        vectors = random_vectors(suited(METHODS[name], 2), dtype)
+    halves = torch.float16, torch.bfloat16  # of every other layer; float8 has no rule of promotion
+    for dtypes in (halves, (torch.float8_e4m3fn,)):
+        vectors = random_vectors(suited(METHODS[name], 2))
+        for vector in vectors.values():
+            of_layers = zip(vector.items(), itertools.cycle(dtypes), strict=False)
+            vector.update({layer: delta.to(dtype) for (layer, delta), dtype in list(of_layers)})
         wide = {task: {n: d.float() for n, d in vector.items()} for task, vector in vectors.items()}
         served, expected = read(METHODS[name](vectors)), read(METHODS[name](wide))
         torch.testing.assert_close(
-            served, expected, rtol=0, atol=0, msg=lambda text, d=dtype: f"{d}: {text}"
+            served, expected, rtol=0, atol=0, msg=lambda text, d=dtypes: f"{d}: {text}"
         )
 
 

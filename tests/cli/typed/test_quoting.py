@@ -6,8 +6,10 @@ import shutil
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from made_up.merges import made, same, write_checkpoints
+from omegaconf import OmegaConf
 from stand_ins.commands import tsv
 
+from tsv_bench.cli.launch import expand_home
 from tsv_bench.cli.typed.quoting import readable
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
@@ -88,6 +90,15 @@ def test_home_is_expanded_everywhere(tmp_path, monkeypatch):
     assert not (tmp_path / "~").exists()
     [expected] = made(tmp_path, "tsv_merge", "again.safetensors")
     same(open_state_dict(tmp_path / "deep" / "out.safetensors"), expected)
+
+
+def test_home_is_expanded_in_lists_and_before_what_is_interpolated(monkeypatch):
+    monkeypatch.setenv("HOME", "/h")
+    node = {"a": ["~", {"b": ["x", "~/x"]}], "c": "~/${d}", "d": "k~/", "e": "${c}", "f": "???"}
+    config = OmegaConf.create(node)
+    expand_home(config)
+    expected = node | {"a": ["/h", {"b": ["x", "/h/x"]}], "c": "/h/k~/"}
+    assert OmegaConf.to_container(config) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Theorems of KnOTS, in float64, and its definition by singular value decompositions."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 from made_up.vectors import close, randn, random_vectors, read
+from stand_ins.pretended_gpu import pretended_gpu
 
 from tsv_bench import methods
 from tsv_bench.methods.shared_bases import knots as module
@@ -157,7 +159,8 @@ def test_a_threshold_keeps_what_is_asked_for_and_little_more(density):
     assert more <= 10
 
 
-def test_entries_of_small_and_of_large_matrices_count_alike(monkeypatch):
+@pytest.mark.parametrize("where", [nullcontext, pretended_gpu], ids=["CPU", "GPU"])
+def test_entries_of_small_and_of_large_matrices_count_alike(where, monkeypatch):
     """Of 4096 and of 2000 larger ones, where those of less than 2^11 are counted one by one."""
     monkeypatch.setattr(module, "BITS", 11)
     vectors = [{"large": randn(64, 64), "small": 5 * randn(40, 50)} for _ in range(2)]
@@ -167,7 +170,12 @@ def test_entries_of_small_and_of_large_matrices_count_alike(monkeypatch):
         for _, pieces in aligned.pieces(name, torch.stack([vector[name] for vector in vectors])):
             for of_task, piece in zip(along, pieces, strict=True):
                 of_task.append(piece.flatten())
-    for entries, found in zip(map(torch.cat, along), aligned.thresholds(0.2), strict=True):
+    with where():
+        device = "cpu" if where is nullcontext else "cuda"
+        there = [{name: delta.to(device) for name, delta in v.items()} for v in vectors]
+        aligned = module.AlignedLayers(lazy_vectors(there), Matrices.of(None, False))
+        thresholds = aligned.thresholds(0.2)
+    for entries, found in zip(map(torch.cat, along), thresholds, strict=True):
         exact = smallest_kept(entries, 0.2)
         assert found <= exact < found * (1 + 2**-3)  # three digits are left beside the exponent
 
