@@ -35,6 +35,7 @@ from tsv_bench.task_vectors.lazy import (
     as_lazy,
     blocks,
     lazy_vectors,
+    stacked,
     widest_dtype,
 )
 from tsv_bench.task_vectors.merge import map_layers
@@ -197,7 +198,9 @@ def test_the_widest_type_is_float32_at_least():
     double = as_lazy(random_vectors(1)["task0"])
     assert widest_dtype([half], "w") == torch.float32
     assert widest_dtype([double], "proj") == torch.float64
-    assert widest_dtype([half, as_lazy({"w": torch.ones(2).double()})], "w") == torch.float64
+    third = torch.ones(2).double() / 3
+    assert widest_dtype([half, as_lazy({"w": third})], "w") == torch.float64
+    assert torch.equal(stacked([half["w"], third], 2)[1], third)
 
 
 def test_statistics_are_read_by_rows_only_where_their_layers_are():

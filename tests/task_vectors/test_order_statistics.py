@@ -13,6 +13,7 @@ from tsv_bench.task_vectors.order_statistics import (
     LayerStatistics,
     magnitudes,
     order_statistics,
+    rank_of,
     trim_threshold,
     trim_thresholds,
 )
@@ -97,6 +98,11 @@ def test_threshold_of_mixed_types_is_exact(density):
     types = dict.fromkeys(SHAPES, torch.float32) | {"conv": torch.float64, "bias": torch.float16}
     vector = {name: normal(shape, types[name]) for name, shape in SHAPES.items()}
     assert trim_threshold(subtracted(vector), density) == expected(vector, density)
+
+
+def test_a_share_is_rounded_up_but_not_for_what_its_product_is_off():
+    assert 0.07 * 100 > 7 and rank_of(0.07, 100) == 7
+    assert rank_of(0.071, 100) == 8 and rank_of(1e-12, 100) == 1
 
 
 def test_every_task_has_its_own_threshold():
