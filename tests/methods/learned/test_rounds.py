@@ -86,11 +86,11 @@ def test_what_is_finished_is_not_tuned_again():
 
 
 def test_with_another_merge_each_change_is_on_disk_and_of_one_round_only(tmp_path):
-    bench, unfinished = MadeUpBench(TASKS), Unfinished(tmp_path, "m")
+    bench, unfinished = MadeUpBench([*TASKS, "task2"]), Unfinished(tmp_path, "m")
     knobs = {"merge": "ties", "merge_knobs": {"density": 0.5}, "rounds": 3, "steps_per_round": 1}
-    expected = read(methods.atm(random_vectors(2), bench=bench, **knobs))
+    expected = read(methods.atm(random_vectors(3), bench=bench, **knobs))
     bench.keep, bench.kept = unfinished.keep, unfinished.kept
-    found = read(methods.atm(random_vectors(2), bench=bench, **knobs))
+    found = read(methods.atm(random_vectors(3), bench=bench, **knobs))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == [*(f"change {n}.safetensors" for n in range(2)), "vector.safetensors"]
+    assert files == [*(f"change {n}.safetensors" for n in range(3)), "vector.safetensors"]
