@@ -10,6 +10,7 @@ from made_up.kept_work import Ended, KeepingBench
 from made_up.vectors import close, random_vectors, read
 
 from tsv_bench import methods
+from tsv_bench.methods.evolved import evolution
 from tsv_bench.methods.needs import Needs
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks", "short_fits")
@@ -60,6 +61,16 @@ def test_only_anchors_are_asked_and_the_account_says_so(whole):
     alone = run(check=False)[-1]
     assert alone.notes["merge3"]["last_generation"]["estimate"] == []
     assert weights_of(alone.notes["merge3"]) == weights_of(note)  # it chooses nothing
+
+
+def test_each_task_has_its_own_items_of_the_fit(monkeypatch):
+    fitted, made, fit, estimator = [], {}, evolution.fit, evolution.Estimator
+    monkeypatch.setattr(evolution, "fit", lambda *how: fitted.append(fit(*how)) or fitted[0])
+    monkeypatch.setattr(evolution, "Estimator", lambda **how: made.update(how) or estimator(**how))
+    run(generations=1, check=False)
+    [(items, _)] = fitted
+    assert list(made["items"]) == TASKS
+    assert torch.cat([own.difficulty for own in made["items"].values()]).equal(items.difficulty)
 
 
 @pytest.mark.parametrize("estimator", ["mean", "p_irt", "mp_irt", "gmp_irt"])
