@@ -74,6 +74,8 @@ def test_in_memory_as_in_files(tmp_path):
     merged = tsv_bench.merge(None, states, "weight_average")
     same(merged, written)
     same(states["a"], finetuned(0))
+    twice = {"a": states["a"], "b": states["a"], "c": states["b"]}  # not all need differ
+    is_mean(tsv_bench.merge(None, twice, "weight_average"), mean(twice))
 
 
 def test_values_that_are_not_finite_are_those_of_a_model(tmp_path):

@@ -1,6 +1,7 @@
 """Runs with unseen tasks and corrupted images that nobody made."""
 
 from dataclasses import replace
+from itertools import count
 
 from made_up.runs import make_correct, make_run
 
@@ -24,8 +25,8 @@ def beyond(method="tsv_merge", seed=0, num_images=40, corruptions=("fog", "contr
         checkpoints={t: {"sha256": t, "generation": "finetune"} for t in LABELS},
     )
     damaged = {
-        Corrupted.key(name, "digits"): make_correct(method, seed + 7, (name,), num_images)[name]
-        for name in corruptions
+        Corrupted.key(name, "digits"): make_correct(method, seed + own, (name,), num_images)[name]
+        for name, own in zip(corruptions, count(7, 10), strict=False)
     }
     corrupted = Corrupted(
         severity=3,

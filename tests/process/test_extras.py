@@ -13,7 +13,7 @@ from tsv_bench.process import extras
 from tsv_bench.process.extras import EXTRAS, check_installed
 from tsv_bench.report.tracking import WandbTracker
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # Only the packages of the plain installation can be imported; what each line says is printed.
 RUN = """
 import contextlib, importlib, io, json, sys

@@ -13,6 +13,7 @@ from stand_ins.commands import tsv
 from tsv_bench.benchmark.runs import save_run
 from tsv_bench.report.page import NAME, as_json, render_page, write_page
 from tsv_bench.report.page.packed_runs import pack_bits, pack_runs
+from tsv_bench.report.page.sections import BROAD
 from tsv_bench.report.tables import statistics
 from tsv_bench.report.tables.table import build_tables
 from tsv_bench.report.text.render import make_sheets
@@ -32,6 +33,11 @@ def data_of(page):
 
 def test_the_page_needs_no_other_file():
     page = page_of([make_run(method) for method in LABELS])
+    figure = r'<img( class="broad")? src="data:image/svg\+xml;base64,([\w+/=]+)" width="(\d+)"'
+    found = re.findall(figure, page)
+    assert len({svg for _, svg, _ in found}) == len(found) > 3  # each is its own
+    broad = {(bool(broad), int(width) > BROAD) for broad, _, width in found}
+    assert broad == {(True, True), (False, False)}
     # Figures are left out: they contain names of namespaces, which look like addresses.
     page = re.sub(r"data:image/svg\+xml;base64,[\w+/=]+", "data:", page)
     assert not re.findall(r"""(?:src|href)=["']?(?!data:|#)[^"' >]+""", page)

@@ -271,7 +271,10 @@ def test_no_width_scrolls_sideways(load, path, evaluated):
     for title in page.locator("summary").all():
         title.click()
     assert page.locator("#comparison table").count() == 2
-    assert not wider_than(page, 360, 390, 768, 1280)
+    for width in (360, 390, 768, 1280):
+        assert not wider_than(page, width)
+        suites = (page.locator(f"#runs-table .{kind}").last for kind in ("wider", "where"))
+        assert [suite.is_visible() for suite in suites] == [width > 640, width <= 640]  # 40 rem
 
 
 def test_print_has_the_tables_and_not_the_controls(load, path):
