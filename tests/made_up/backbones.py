@@ -52,7 +52,7 @@ def clip(architecture=SMALL, seed=0):
 
 
 def full_size_visual(architecture):
-    """An image tower of open_clip in full size: pieces of one noise, each value a half."""
+    """An image tower of open_clip in full size: pieces of one noise in half precision."""
     with torch.device("meta"):
         visual = open_clip.CLIP(**open_clip.get_model_config(architecture)).visual
     noise = torch.randn(4_000_000).mul_(0.02).half()  # more than any parameter has

@@ -35,7 +35,10 @@ def test_the_page_needs_no_other_file():
     page = page_of([make_run(method) for method in LABELS])
     figure = r'<img( class="broad")? src="data:image/svg\+xml;base64,([\w+/=]+)" width="(\d+)"'
     found = re.findall(figure, page)
-    assert len({svg for _, svg, _ in found}) == len(found) > 3  # each is its own
+    points = [re.search(rb'width="([\d.]+)pt"', base64.b64decode(svg))[1] for _, svg, _ in found]
+    widths = [int(width) for *_, width in found]
+    assert [float(p) * 96 / 72 for p in points] == pytest.approx(widths, abs=1)  # each its own
+    assert len(set(widths)) > 2
     broad = {(bool(broad), int(width) > BROAD) for broad, _, width in found}
     assert broad == {(True, True), (False, False)}
     # Figures are left out: they contain names of namespaces, which look like addresses.

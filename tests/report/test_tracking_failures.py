@@ -166,7 +166,7 @@ def tracked(made, folder, *arguments):
 
 @pytest.mark.parametrize("step", ["init", "save_file"])
 def test_the_run_is_on_disk_before_wandb_begins(step, made, tmp_path, monkeypatch):
-    """After a kill in wandb all files are there; the next start finds them and goes on to W&B."""
+    """A kill while wandb begins, or while it takes the weights, leaves all files of the Run."""
     with monkeypatch.context() as patch:
         fails(patch, step, Killed())
         with pytest.raises(Killed):

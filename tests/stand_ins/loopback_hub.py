@@ -145,8 +145,6 @@ class LoopbackHub:
 
     def use(self, monkeypatch, home):
         """This process asks the hub, keeps what it fetches in ``home``, and has no token."""
-        # No certificates: each test's first connection would read all that the machine trusts.
-        monkeypatch.setenv("SSL_CERT_DIR", str(self.folder))
         use(self.url, monkeypatch, home)
 
     def repository(self, kind, repo):
