@@ -60,11 +60,9 @@ def test_a_comparison_prints_its_table_and_says_where_all_is(comparison):
     plots = {name.rpartition("-")[2] for name in written if name.endswith((".png", ".svg"))}
     ends = ("png", "svg")
     assert {f"{p}.{end}" for p in ("methods", "tasks", "alpha") for end in ends} <= plots
-    said = " ".join(result.out.split())
-    listed = said[said.index("wrote into runs/report: ") : said.index(" Runs are in")]
-    figures = [name for name in written if name.endswith(ends)]
+    listed = " ".join(result.out.split()).partition(" wrote into runs/report: ")[2]
     for name in written - {"sweep.yaml"}:
-        assert f" {name.rpartition('.')[0] if name in figures else name}" in listed
+        assert f" {name.removesuffix('.svg').removesuffix('.png')}" in f" {listed}"
     for bar in ("fine-tune Signs", "fine-tune Shapes", "TSV-M: alpha", "TSV-M: test"):
         assert f"{bar}: 0/" in result.err
 
