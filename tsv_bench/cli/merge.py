@@ -90,10 +90,9 @@ def check_here(config: DictConfig) -> None:
 def main(config: DictConfig) -> None:
     """Check the settings, then merge the files that they name."""
     checked = check(config)
-    checkpoints = (config.pretrained, config.base, *checked.finetuned.values())
-    with hashed_ahead(
-        Path(path) for path in checkpoints if path is not None
-    ):  # importing torch takes one core a second
+    named = (config.pretrained, config.base, *checked.finetuned.values())
+    checkpoints = [Path(path) for path in named if path is not None]
+    with hashed_ahead(checkpoints):  # importing torch takes one core a second
         from tsv_bench.cli.work.merge import merge
 
     merge(config, *checked)

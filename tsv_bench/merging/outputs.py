@@ -86,11 +86,8 @@ def check_outputs(
         if path in folders and path.is_dir():
             card = path / FILE
             texts = folders[path].texts
-            if (
-                FILE in texts
-                and card.is_file()
-                and not is_own(card, next(iter(inputs.values())).path)
-            ):
+            pretrained = next(iter(inputs.values()))  # or what stands in for it
+            if FILE in texts and card.is_file() and not is_own(card, pretrained.path):
                 raise ValueError(
                     f"output {path} has a {FILE} that somebody has written or edited, and gets a "
                     f"model card of this name. Move it, or name another place."

@@ -42,7 +42,8 @@ def listed(written: Sequence[Path], folder: Path, width: int) -> str:
     text = f"wrote into {folder}: {', '.join(others)}"
     if figures:
         text += f", and as svg and png: {', '.join(figures)}"
-    return textwrap.fill(text, width, subsequent_indent="  ", break_on_hyphens=False)
+    whole = {"break_on_hyphens": False, "break_long_words": False}  # names, to be copied
+    return textwrap.fill(text, width, subsequent_indent="  ", **whole)
 
 
 def page_command(runs: str) -> str:
