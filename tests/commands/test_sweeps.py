@@ -1,8 +1,14 @@
 """Sweeps: a mistake is found before the first job, and a job that fails stops no other."""
 
+import csv
 import json
+import logging
 import shlex
 import shutil
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
@@ -15,7 +21,10 @@ from stand_ins.commands import SMALL, begin_from, tsv
 from tsv_bench.benchmark import record
 from tsv_bench.cli.config.checkpoint_files import largest_fraction
 from tsv_bench.cli.sweep import callback, elsewhere
+from tsv_bench.cli.sweep.comparison import show_comparison
 from tsv_bench.cli.sweep.records import read_records, write_jobs
+from tsv_bench.files import claim
+from tsv_bench.report import write_report
 
 DENSITIES = ["--multirun", "method=ties", "method.alphas=[1.0]"]
 
@@ -72,6 +81,38 @@ def test_what_failed_is_made_by_the_command_that_is_named(swept, copy):
     kept = copy / line.removesuffix(".").rpartition(" ")[2] / "table.csv"
     assert "density=0.2" in kept.read_text()
     assert "density=0.2" not in (copy / "runs" / "report" / "table.csv").read_text()
+
+
+def test_of_two_sweeps_that_end_at_once_one_waits_and_no_report_is_lost(
+    copy, monkeypatch, caplog, capsys
+):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(claim, "NOTICE", 0)
+    monkeypatch.chdir(copy)
+    paths = {"runs": "runs", "report": "both", "checkpoints": "checkpoints"}
+    config = OmegaConf.create({"paths": paths, "layout": "runs"})
+    made = sorted(Path("runs").rglob("ties-*.json"))
+    second, write = Thread(target=show_comparison, args=(config, made[1:])), write_report.writing
+
+    @contextmanager
+    def writing(folder):
+        with write(folder):
+            if second.ident is None:  # of the first
+                second.start()
+                while not caplog.messages:
+                    time.sleep(0.01)
+            yield
+
+    monkeypatch.setattr(write_report, "writing", writing)
+    show_comparison(config, made[:1])
+    second.join()
+    assert caplog.messages == ["waiting for another process, which is writing both/figures.md"]
+    [earlier] = [path for path in Path("both").iterdir() if path.is_dir()]
+    for path, folder in zip(made, (earlier, Path("both")), strict=True):
+        rows = [*csv.DictReader((folder / "runs.csv").read_text().splitlines())]
+        assert [row["fingerprint"] for row in rows] == [path.stem.partition("-")[2]] * 2
+    said = f"The report of other Runs that was in both is now in {earlier}."
+    assert capsys.readouterr().out.count(said) == 1
 
 
 def test_a_wrong_job_is_found_before_the_first_starts(copy):

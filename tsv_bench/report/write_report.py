@@ -1,14 +1,24 @@
 """The report as files: tables as text, and their figures."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tsv_bench.files import replace_text
-from tsv_bench.report.drawn import mark, still_drawn
+from tsv_bench.files.claim import claimed
+from tsv_bench.report.drawn import CAPTIONS, mark, still_drawn
 from tsv_bench.report.tables.table import Table
 from tsv_bench.report.text.layouts import LAYOUTS
 from tsv_bench.report.text.render import render_csv, render_latex, render_markdown
-from tsv_bench.report.text.tidy import alphas_csv, runs_csv
+from tsv_bench.report.text.tidy import FILES
+
+
+def writing(folder: Path) -> AbstractContextManager:
+    """Keep other processes from writing a report into ``folder`` until the block ends.
+
+    Waits for one that does.
+    """
+    return claimed(Path(folder) / CAPTIONS, wait=True)
 
 
 def write_report(tables: Sequence[Table], out_folder: Path, layout: str = "runs") -> list[Path]:
@@ -21,7 +31,7 @@ def write_report(tables: Sequence[Table], out_folder: Path, layout: str = "runs"
     renderings = {"md": render_markdown, "csv": render_csv, "tex": render_latex}
     texts = {
         f"{LAYOUTS[layout]}.{end}": render(tables, layout) for end, render in renderings.items()
-    } | {"runs.csv": runs_csv(tables), "alphas.csv": alphas_csv(tables)}
+    } | {name: render(tables) for name, render in FILES.items()}
     paths = [Path(out_folder) / name for name in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         replace_text(path, text)

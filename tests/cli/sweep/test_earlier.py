@@ -17,7 +17,7 @@ def report(tmp_path):
     def write(runs, text="a table", marked=True):
         (tmp_path / "table.csv").write_text(text)
         (tmp_path / "figures.md").write_text("![Accuracy](mini-methods.png)\n")
-        for name in (*FIGURES, "README.md"):
+        for name in (*FIGURES, "runs.csv", "alphas.csv", "README.md"):
             (tmp_path / name).write_text(text)
         if marked:
             mark(tmp_path, runs)

@@ -14,6 +14,7 @@ import yaml
 from tsv_bench.files import replace_text, sha256
 from tsv_bench.report.drawn import listed
 from tsv_bench.report.text.layouts import LAYOUTS
+from tsv_bench.report.text.tidy import FILES
 
 MARK = "sweep.yaml"
 ENDS = ("md", "csv", "tex")
@@ -27,7 +28,7 @@ def set_aside(folder: Path, runs: Iterable[Path]) -> Path | None:
     written = datetime.fromtimestamp(max(path.stat().st_mtime for path in texts))
     place = folder / f"{written:%Y-%m-%d_%H-%M-%S-%f}"
     place.mkdir(exist_ok=True)
-    for path in [*texts, *listed(folder), folder / MARK]:
+    for path in [*texts, *listed(folder), *(folder / name for name in (*FILES, MARK))]:
         with suppress(FileNotFoundError):
             path.rename(place / path.name)
     return place

@@ -10,7 +10,7 @@ from tsv_bench.report.tables.table import build_tables, read_evaluated
 from tsv_bench.report.tables.two_methods import compare
 from tsv_bench.report.text.render import make_sheets, render_terminal
 from tsv_bench.report.text.two_methods import comparison_terminal, write_comparison
-from tsv_bench.report.write_report import write_report
+from tsv_bench.report.write_report import write_report, writing
 
 
 def report(config: DictConfig) -> None:
@@ -19,14 +19,16 @@ def report(config: DictConfig) -> None:
     if config.compare is not None:
         compared, refused = compare(evaluated, plain(config)["compare"])
         text = comparison_terminal(compared, refused, columns())
-        paths = write_comparison(compared, refused, out_folder)
+        with writing(out_folder):
+            paths = write_comparison(compared, refused, out_folder)
     else:
         tables = build_tables(evaluated)
         text = render_terminal(tables, columns(), layout=config.layout)
-        paths = write_report(tables, out_folder, config.layout)
-        if config.html:
-            from tsv_bench.report.page import write_page
+        with writing(out_folder):
+            paths = write_report(tables, out_folder, config.layout)
+            if config.html:
+                from tsv_bench.report.page import write_page
 
-            sheets = make_sheets(tables, config.layout)
-            paths.append(write_page(evaluated, tables, sheets, out_folder))
+                sheets = make_sheets(tables, config.layout)
+                paths.append(write_page(evaluated, tables, sheets, out_folder))
     show("\n".join([text, *(f"wrote {path}" for path in paths)]))

@@ -38,6 +38,9 @@ def alphas_csv(tables: Sequence[Table]) -> str:
     return to_csv([record for run in _runs(tables) for record in _of_alphas(*run)], ALPHAS)
 
 
+FILES = {"runs.csv": runs_csv, "alphas.csv": alphas_csv}
+
+
 def _runs(tables: Sequence[Table]) -> Iterator[tuple[str, Run, str]]:
     """Yield the Runs, each between its row's label and what data the row's method saw."""
     for table in tables:
