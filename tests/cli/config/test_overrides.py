@@ -149,6 +149,25 @@ def test_every_option_of_a_sweep_must_have_the_knob():
         checked_here("--multirun", "method=ties,tsv_merge", "method.density=0.1")
 
 
+@pytest.mark.parametrize(
+    "given, taken",
+    [
+        ("method.density=0.1", "method.density=choice(0.1)"),
+        ("method.density=0.1,0.2", "method.density=0.1,0.2"),
+        ("method.alphas=[1.0]", "method.alphas=[1.0]"),  # the default method has it
+        ("seed=1", "seed=1"),
+    ],
+)
+def test_a_knob_of_swept_methods_is_left_to_the_jobs(given, taken):
+    """Hydra's first configuration is that of the default method, Task Arithmetic."""
+    line = ["--multirun", "method=ties,dare_ties"]
+    assert checked_here(*line, given) == [*line, taken]
+    tasks = checked_here(
+        "--multirun", "suite.tasks=[latin],[latin,signs]", "suite.tasks.latin.epochs=2"
+    )
+    assert tasks[-1] == "suite.tasks.latin.epochs=choice(2)"
+
+
 def test_selections_of_tasks_are_swept():
     arguments = ["--multirun", "suite.tasks=[signs,land],[signs]"]
     assert checked_here(*arguments)[1] == "task@suite.tasks=[signs,land],[signs]"

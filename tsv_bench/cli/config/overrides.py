@@ -11,8 +11,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
-from hydra.grammar.gen.OverrideLexer import CommonTokenStream, InputStream, OverrideLexer
-from hydra.grammar.gen.OverrideParser import OverrideParser
 from omegaconf import AnyNode, DictConfig, OmegaConf
 
 from tsv_bench.cli.config.search_path import (
@@ -32,7 +30,7 @@ from tsv_bench.cli.typed.command_line import (
     check_single,
     taken_groups,
 )
-from tsv_bench.cli.typed.quoting import is_swept, readable
+from tsv_bench.cli.typed.quoting import check_keys_once, is_swept, quote_compared, readable
 from tsv_bench.wording.spelling import nearest
 
 MOST_NAMED = 6  # settings in a message
@@ -54,7 +52,7 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
     if any(flag.split("=")[0] in replaced for flag in flags):
         return arguments
     texts = [re.sub(r"^(\+?)\+?suite\.tasks=", r"\1task@suite.tasks=", text) for text in texts]
-    texts = [quoted(text) if text.startswith("compare=[") else text for text in texts]
+    texts = [quote_compared(text) if text.startswith("compare=[") else text for text in texts]
     texts = readable(texts, flags)
     overrides = OverridesParser.create().parse_overrides(texts)
     for text in texts:
@@ -92,32 +90,39 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
             check_key(override, known, where, taken_groups(config_name))
     if not is_swept(flags) and config_name != "fetch":  # which takes all of them at once
         check_single(overrides)
-    return [*flags, *texts]
+        return [*flags, *texts]
+    return [*flags, *for_jobs(config_name, texts, chosen, own)]
 
 
-def check_keys_once(text: str) -> None:
-    """Raise ValueError if a mapping in an override has a key twice: Hydra would take the last."""
-    if "{" not in text:
-        return
-    waiting = [OverrideParser(CommonTokenStream(OverrideLexer(InputStream(text)))).override()]
-    while waiting:
-        children = list(waiting.pop().getChildren())
-        waiting += [child for child in children if hasattr(child, "getChildren")]
-        pairs = [c for c in children if isinstance(c, OverrideParser.DictKeyValuePairContext)]
-        keys = [pair.getChild(0).getText().strip("'\"") for pair in pairs]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise ValueError(
-                f"{text.split('=')[0]}= has {twice[0]!r} twice, of which only the last would count."
-                f" Give each a name of its own."
-            )
+def for_jobs(
+    config_name: str, texts: Sequence[str], chosen: Iterable[Override], own: Sequence[Path] = ()
+) -> list[str]:
+    """Return the overrides of a sweep, with one value to sweep over where only jobs have the key.
+
+    Hydra composes a configuration without what is swept first, and knows no ``method.density`` if
+    that is of ``method=ties,dare_ties``.
+    """
+    of_all = [o.input_line for o in chosen if not o.is_sweep_override()]
+    swept = {(o.package or o.key_or_group).split(".")[0] for o in chosen if o.is_sweep_override()}
+    parsed = OverridesParser.create().parse_overrides(list(texts))
+    keys = [o for o in parsed if o.key_or_group.split(".")[0] in swept]
+    known = composed(config_name, of_all, own) if keys else None
+    left = {
+        o.input_line
+        for o in keys
+        if not (o.is_sweep_override() or o.is_add() or o.is_force_add() or o.is_delete())
+        and not has(known, o.key_or_group)
+    }
+    return [
+        re.sub("=(.*)", r"=choice(\1)", t, count=1, flags=re.S) if t in left else t for t in texts
+    ]
 
 
-def quoted(text: str) -> str:
-    """Return compare=[ties:density=0.1,ties] with its items quoted: Hydra allows no = in a list."""
-    inside = text.removeprefix("compare=[").removesuffix("]")
-    if any(mark in inside for mark in "'\"[]"):
-        return text
-    return f"compare=[{','.join(repr(name.strip()) for name in inside.split(','))}]"
+def has(config: DictConfig, key: str) -> bool:
+    """Return whether a configuration has a key, if only for null."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return OmegaConf.is_dict(node) and name in node
 
 
 def selections(override: Override, own: Sequence[Path] = ()) -> list[list[str]]:

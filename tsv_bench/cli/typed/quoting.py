@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.grammar.gen.OverrideLexer import CommonTokenStream, InputStream, OverrideLexer
+from hydra.grammar.gen.OverrideParser import OverrideParser
 
 PATHS = (
     "pretrained", "base", "output", "figure", "recipe", "finetuned", "cache.folder",
@@ -62,6 +64,31 @@ def _readable(text: str, swept: bool) -> str:
         f"cannot read {text}: outside of quotes , = # ( ) [ ] {{ }} : ~ and letters other than a-z "
         f"mean something else here than text. {how_to_quote(text)}"
     )
+
+
+def check_keys_once(text: str) -> None:
+    """Raise ValueError if a mapping in an override has a key twice: Hydra would take the last."""
+    if "{" not in text:
+        return
+    waiting = [OverrideParser(CommonTokenStream(OverrideLexer(InputStream(text)))).override()]
+    while waiting:
+        children = list(waiting.pop().getChildren())
+        waiting += [child for child in children if hasattr(child, "getChildren")]
+        pairs = [c for c in children if isinstance(c, OverrideParser.DictKeyValuePairContext)]
+        keys = [pair.getChild(0).getText().strip("'\"") for pair in pairs]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise ValueError(
+                f"{text.split('=')[0]}= has {twice[0]!r} twice, of which only the last would count."
+                f" Give each a name of its own."
+            )
+
+
+def quote_compared(text: str) -> str:
+    """Return compare=[ties:density=0.1,ties] with its items quoted: Hydra allows no = in a list."""
+    inside = text.removeprefix("compare=[").removesuffix("]")
+    if any(mark in inside for mark in "'\"[]"):
+        return text
+    return f"compare=[{','.join(repr(name.strip()) for name in inside.split(','))}]"
 
 
 def how_to_quote(text: str) -> str:
