@@ -19,6 +19,7 @@ TESTED_IN = {
     "benchmark/test_evaluate.py": "benchmark.validate",
     "benchmark/test_route.py": "methods.routed.routed_vector",
     "checkpoints/test_on_demand.py": "checkpoints.checkpoint",
+    "cli/config/test_overrides.py": "cli.config.keys",
     "cli/typed/test_repeated.py": "wording.suggested",
     "commands/test_analyze.py": "analysis.records cli.analyze cli.work.analyze",
     "cli/work/test_in_memory.py": "cli.work.named_method",

@@ -39,6 +39,8 @@ MISSPELT = {
     "suite.tasks.signs.epoch=1": "unknown key 'epoch' in suite.tasks.signs; did you mean 'epochs'",
     "suite.tasks.signs.source.num_images.tarin=1": "did you mean 'train'",
     "~suite.tasks.lnad": "unknown key 'lnad' in suite.tasks; did you mean 'land'",
+    "paths={rnus: elsewhere}": "unknown key 'rnus' in paths; did you mean 'runs'",
+    "suite.tasks.signs={source: {num_imges: 1}}": "'num_imges' in suite.tasks.signs.source; did",
     "backbone.finetune.rat=1": "unknown key 'rat' in backbone.finetune; did you mean 'rate'",
 }
 
@@ -153,13 +155,14 @@ def test_every_option_of_a_sweep_must_have_the_knob():
     "given, taken",
     [
         ("method.density=0.1", "method.density=choice(0.1)"),
+        ("method.density=", "method.density=choice('')"),
         ("method.density=0.1,0.2", "method.density=0.1,0.2"),
         ("method.alphas=[1.0]", "method.alphas=[1.0]"),  # the default method has it
         ("seed=1", "seed=1"),
     ],
 )
 def test_a_knob_of_swept_methods_is_left_to_the_jobs(given, taken):
-    """Hydra's first configuration is that of the default method, Task Arithmetic."""
+    """Hydra's first configuration is that of the default method, TSV-M."""
     line = ["--multirun", "method=ties,dare_ties"]
     assert checked_here(*line, given) == [*line, taken]
     tasks = checked_here(

@@ -16,6 +16,7 @@ REFUSED = {
     "bench method@x=ties": "a method is chosen by method=",
     "bench +method=ties": "there is a method already. Choose without +",
     "bench ~method": "only tasks can be left out, as by ~suite.tasks.land",
+    "bench --multirun method=ties,dare_ties ~method.density": "Give method.density= another value.",
     "bench ~seed": "Give seed= another value",
     "bench method=[ties,magmax]": "Each in a job of its own is --multirun method=ties,magmax",
     "bench method=null": "method=null: tsv-bench does not go without, as in method=tsv_merge",

@@ -9,10 +9,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, Override, OverrideType
 from hydra.errors import HydraException
-from omegaconf import AnyNode, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from tsv_bench.cli.config.keys import check_key, has
 from tsv_bench.cli.config.search_path import (
     CONF,
     check_yaml,
@@ -32,8 +33,6 @@ from tsv_bench.cli.typed.command_line import (
 )
 from tsv_bench.cli.typed.quoting import check_keys_once, is_swept, quote_compared, readable
 from tsv_bench.wording.spelling import nearest
-
-MOST_NAMED = 6  # settings in a message
 
 
 def checked(config_name: str, arguments: list[str]) -> list[str]:
@@ -88,14 +87,18 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
         for override in keys:
             where = "".join(f" with {line}" for line in swept)
             check_key(override, known, where, taken_groups(config_name))
-    if not is_swept(flags) and config_name != "fetch":  # which takes all of them at once
-        check_single(overrides)
+    if config_name == "fetch":  # which takes all of them at once
         return [*flags, *texts]
-    return [*flags, *for_jobs(config_name, texts, chosen, own)]
+    if not is_swept(flags):
+        check_single(overrides)
+    return [*flags, *for_jobs(config_name, overrides, chosen, own)]
 
 
 def for_jobs(
-    config_name: str, texts: Sequence[str], chosen: Iterable[Override], own: Sequence[Path] = ()
+    config_name: str,
+    overrides: Iterable[Override],
+    chosen: Sequence[Override],
+    own: Sequence[Path] = (),
 ) -> list[str]:
     """Return the overrides of a sweep, with one value to sweep over where only jobs have the key.
 
@@ -104,25 +107,16 @@ def for_jobs(
     """
     of_all = [o.input_line for o in chosen if not o.is_sweep_override()]
     swept = {(o.package or o.key_or_group).split(".")[0] for o in chosen if o.is_sweep_override()}
-    parsed = OverridesParser.create().parse_overrides(list(texts))
-    keys = [o for o in parsed if o.key_or_group.split(".")[0] in swept]
-    known = composed(config_name, of_all, own) if keys else None
-    left = {
-        o.input_line
-        for o in keys
-        if not (o.is_sweep_override() or o.is_add() or o.is_force_add() or o.is_delete())
-        and not has(known, o.key_or_group)
-    }
-    return [
-        re.sub("=(.*)", r"=choice(\1)", t, count=1, flags=re.S) if t in left else t for t in texts
-    ]
-
-
-def has(config: DictConfig, key: str) -> bool:
-    """Return whether a configuration has a key, if only for null."""
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
-    return OmegaConf.is_dict(node) and name in node
+    known = composed(config_name, of_all, own) if swept else None
+    found = []
+    for override in overrides:
+        key, _, value = override.input_line.partition("=")
+        plain = override.type is OverrideType.CHANGE and not override.is_sweep_override()
+        if plain and key.split(".")[0] in swept and not has(known, key):
+            found.append(f"{key}=choice({value or repr('')})")
+        else:
+            found.append(override.input_line)
+    return found
 
 
 def selections(override: Override, own: Sequence[Path] = ()) -> list[list[str]]:
@@ -244,58 +238,6 @@ def composed(config_name: str, lines: Iterable[str], own: Sequence[Path] = ()) -
             parts = [str(part) for part in (error, error.__cause__) if part]
             said = ": ".join(part.split("\n    full_key:")[0] for part in parts)
             raise ValueError(said) from error
-
-
-def check_key(override: Override, known: DictConfig, where: str, taken: Iterable[str] = ()) -> None:
-    """Check that the configuration has the key, unless + adds it. Raises ValueError if not.
-
-    ``taken``: the groups of the command, which are keys as well.
-    """
-    key = override.key_or_group
-    if override.is_add() or override.is_force_add():
-        return
-    value = None if override.is_delete() else override.value()
-    if isinstance(value, dict) and None in value:
-        raise ValueError(
-            f"{override.input_line}: null is nothing, and no name. Choose another name for what is "
-            f"called so."
-        )
-    node: object = known
-    parts = key.split(".")
-    for depth, part in enumerate(parts):
-        names = [str(name) for name in node] if OmegaConf.is_dict(node) else []
-        if depth and isinstance(node, AnyNode) and node._is_none():
-            raise ValueError(
-                f"{override.input_line}: {'.'.join(parts[:depth])} holds nothing yet, so its keys "
-                f"are given together: {'.'.join(parts[:depth])}='{{{'.'.join(parts[depth:])}: "
-                f"{value}, ...}}'."
-            )
-        if depth and not OmegaConf.is_config(node):
-            raise ValueError(
-                f"{override.input_line}: {'.'.join(parts[:depth])} is one value and has no keys."
-            )
-        if part not in names:
-            inside = f" in {'.'.join(parts[:depth])}{where}" if depth else ""
-            candidates = names if depth else sorted({*names, *taken})
-            raise ValueError(
-                f"unknown key {part!r}{inside}{nearest(part, candidates)} "
-                f"There are: {', '.join(candidates)}.{'' if depth else of_others(part)}"
-            )
-        node = node._get_node(part)
-    if OmegaConf.is_dict(node) and len(node) and not isinstance(value, dict):
-        if not override.is_delete():
-            names = [f"{key}.{name}" for name in node if not str(name).startswith("_")]
-            raise ValueError(
-                f"{override.input_line}: {key} holds settings, {', '.join(names[:MOST_NAMED])}. "
-                f"Set one of them, as in {names[0]}=..."
-            )
-
-
-def of_others(key: str) -> str:
-    """Return a sentence on the commands that have this setting; "" if there is none."""
-    files = sorted(CONF.glob("*.yaml"))
-    having = [f"tsv-{f.stem}" for f in files if key in OmegaConf.load(f)]
-    return f" {key}= is a setting of {' and '.join(having)}." if having else ""
 
 
 def as_typed(value: object) -> str:

@@ -11,6 +11,7 @@ from tsv_bench.cli.help.choices import lists
 from tsv_bench.cli.help.comments import groups as groups_of
 from tsv_bench.wording.spelling import nearest
 
+WITH_TASKS = ("suite", "task")  # groups with settings that may be left out
 PLACES = ("suite.tasks", "tasks")  # where a group is chosen from by task@PLACE=
 
 
@@ -81,7 +82,9 @@ def check_choices(config_name: str, chosen: Iterable[Override], own: Sequence[Pa
 def check_left_out(overrides: Iterable[Override]) -> None:
     """Raise ValueError if a setting is deleted that a command needs."""
     for override in overrides:
-        if override.is_delete() and "." not in override.key_or_group:
+        top, _, inside = override.key_or_group.partition(".")
+        needed = not inside or top in groups() and top not in WITH_TASKS
+        if override.is_delete() and needed:
             raise ValueError(
                 f"{override.input_line}: only tasks can be left out, as by ~suite.tasks.land. Give "
                 f"{override.key_or_group}= another value."
