@@ -103,6 +103,15 @@ def test_a_folder_that_cannot_be_written_is_found_before_fine_tuning(command, tm
     assert "building" not in result.err and not checkpoints(tmp_path)
 
 
+def test_a_report_that_cannot_be_written_is_found_before_runs_are_read(tmp_path):
+    (tmp_path / "there").write_text("a file")
+    result = tsv(tmp_path, "report", "paths.report=there/report")
+    assert result.code == 1 and result.err == (
+        f"tsv-report: error: cannot write to {tmp_path / 'there'} (it is a file). Choose another "
+        f"folder with paths.report=.\n"
+    )
+
+
 @pytest.mark.parametrize("mistake", ["task=sings", "tsk=signs", "task.signs.epoch=1", "seed=one"])
 def test_mistakes_of_other_commands(mistake, tmp_path):
     result = tsv(tmp_path, "finetune", "task=signs", mistake)

@@ -22,5 +22,5 @@ def test_a_place_that_is_not_made_yet_is_not_made(tmp_path):
 
 def test_a_file_is_no_place(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="cannot write to .*file.* with output="):
+    with pytest.raises(OSError, match=r"cannot write to .*file \(it is a file\)\. .*with output="):
         check_place(tmp_path / "file" / "out", 1)

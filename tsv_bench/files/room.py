@@ -20,9 +20,10 @@ def check_room(
         with temporary_beside(folder / "probe") as temporary:
             (temporary / "probe").write_bytes(b"1")
     except OSError as error:
+        is_file = folder.exists() and not folder.is_dir()
+        why = "it is a file" if is_file else error.strerror or error
         raise OSError(
-            f"cannot write to {folder} ({error.strerror or error}). Choose another folder with "
-            f"{setting}."
+            f"cannot write to {folder} ({why}). Choose another folder with {setting}."
         ) from error
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
@@ -32,10 +33,10 @@ def check_room(
         )
 
 
-def check_place(folder: Path, num_bytes: int) -> None:
-    """Check as `check_room` does, without making ``folder``: a refused merge leaves nothing behind.
+def check_place(folder: Path, num_bytes: int, setting: str = "output=") -> None:
+    """Check as `check_room` does, without making ``folder``: what is refused leaves nothing behind.
 
     Raises OSError if the check fails.
     """
     place = folder.absolute()
-    check_room(next(f for f in (place, *place.parents) if f.exists()), num_bytes, "output=")
+    check_room(next(f for f in (place, *place.parents) if f.exists()), num_bytes, setting)

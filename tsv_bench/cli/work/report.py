@@ -6,16 +6,21 @@ from omegaconf import DictConfig
 
 from tsv_bench.cli.launch import plain
 from tsv_bench.cli.printing import columns, show
+from tsv_bench.files import check_place
 from tsv_bench.report.tables.table import build_tables, read_evaluated
 from tsv_bench.report.tables.two_methods import compare
 from tsv_bench.report.text.render import make_sheets, render_terminal
 from tsv_bench.report.text.two_methods import comparison_terminal, write_comparison
 from tsv_bench.report.write_report import write_report, writing
 
+ROOM = 10_000_000  # bytes, for a report
+
 
 def report(config: DictConfig) -> None:
     """Write tables and figures of the Runs, or the comparison of two; print them."""
-    evaluated, out_folder = read_evaluated(Path(config.paths.runs)), Path(config.paths.report)
+    out_folder = Path(config.paths.report)
+    check_place(out_folder, ROOM, "paths.report=")
+    evaluated = read_evaluated(Path(config.paths.runs))
     if config.compare is not None:
         compared, refused = compare(evaluated, plain(config)["compare"])
         text = comparison_terminal(compared, refused, columns())
