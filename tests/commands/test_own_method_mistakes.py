@@ -103,6 +103,56 @@ def test_a_mistake_in_the_yaml(change, message, tmp_path):
     assert message.replace("{folder}", str(tmp_path)) in refused(tmp_path)
 
 
+OWN = {  # file: its text, how it is chosen, what is said
+    "method/empty": ("", "method=empty", "empty.yaml is empty: a yaml of method has lines"),
+    "method/list": ("- a", "method=list", "list.yaml is no mapping but ['a']"),
+    "method/twice": ("a: 1\na: 2", "method=twice", "line 2, is not YAML: 'a' stands there twice"),
+    "method/open": ("a: '${..a'", "method=open", "has a value with ${ that does not end"),
+    "method/lost": ("defaults: [x]", "method=lost", "method/lost.yaml names method/x in its defau"),
+    "method/top": ("# @package _global_\na: 1", "method=top", "has no line # @package"),
+    "task/none": ("", "suite.tasks=[signs,none]", "none.yaml is empty"),
+    "task/bare": ("bare: {_target_: tsv_bench.data.Task}", "suite.tasks=[bare]", "source: {folder"),
+    "suite/bare": ("name: bare", "suite=bare", "the suite's yaml has no tasks in its defaults"),
+    "suite/anonymous": ("defaults: [/task@tasks: [signs]]", "suite=anonymous", "has no name"),
+    "suite/names": ("name: names\ntasks: [signs]", "suite=names", "which are names alone"),
+    "suite/odd": ("defaults: [task@tasks: [signs]]", "suite=odd", "from the top, as in /task@"),
+    "checkpoints/bare": ("folder: x", "checkpoints=bare", "it needs the line _target_: module.Sou"),
+    "experiment/bare": ("seed: 1", "experiment=bare", "its first line is # @package _global_"),
+    "experiment/tie": (
+        "# @package _global_\ndefaults: [override /method: tie]", "experiment=tie",
+        "unknown method 'tie'; did you mean 'ties'?",
+    ),
+    "experiment/relative": (
+        "# @package _global_\ndefaults: [override method: ties]", "experiment=relative",
+        "named from the top, as in: override /method: ties",
+    ),
+    "experiment/second": (
+        "# @package _global_\ndefaults: [/method: ties]", "experiment=second",
+        "in an experiment's defaults by: override /method: ties",
+    ),
+    "experiment/listed": (
+        "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {method: [ties, magmax]}}}",
+        "experiment=listed", "Each in a job of its own is method=ties,magmax",
+    ),
+    "experiment/params": (
+        "# @package _global_\nhydra: {sweeper: {params: [ties]}}", "experiment=params",
+        "a list stands where a mapping is expected",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_yaml_that_describes_nothing(name, tmp_path):
+    text, chosen, message = OWN[name]
+    path = tmp_path / "my_conf" / f"{name}.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    more = [] if chosen.startswith("suite") else ["suite.tasks=[signs,shapes]"]
+    result = tsv(tmp_path, "bench", "--config-dir", "my_conf", chosen, *more)
+    assert result.code == 1 and message in result.err, result.err
+    assert "Traceback" not in result.err and "search path" not in result.err
+
+
 def test_its_folders_and_its_names(tmp_path, monkeypatch):
     stand_ins.own_methods.write(tmp_path)
     monkeypatch.chdir(tmp_path)

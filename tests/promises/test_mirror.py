@@ -20,6 +20,7 @@ TESTED_IN = {
     "benchmark/test_route.py": "methods.routed.routed_vector",
     "checkpoints/test_on_demand.py": "checkpoints.checkpoint",
     "cli/config/test_overrides.py": "cli.config.keys",
+    "cli/typed/test_command_line.py": "cli.typed.reworded cli.typed.sweeps",
     "cli/typed/test_repeated.py": "wording.suggested",
     "commands/test_analyze.py": "analysis.records cli.analyze cli.work.analyze",
     "cli/work/test_in_memory.py": "cli.work.named_method",

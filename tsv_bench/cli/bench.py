@@ -10,9 +10,15 @@ from tsv_bench.benchmark.alphas import check_patience
 from tsv_bench.cli.config.checkpoint_files import check_cache
 from tsv_bench.cli.config.method_yaml import described
 from tsv_bench.cli.config.normalizer import check_normalizer
-from tsv_bench.cli.config.tasks import check_seed, make_corruptions, make_tasks, without_unseen
+from tsv_bench.cli.config.tasks import (
+    check_seed,
+    check_suite,
+    make_corruptions,
+    make_tasks,
+    without_unseen,
+)
 from tsv_bench.cli.launch import command
-from tsv_bench.cli.own.backbone import check_backbone
+from tsv_bench.cli.own.backbone import check_backbone, check_backbones_name
 from tsv_bench.cli.sweep.asked import check_metric, check_validate
 from tsv_bench.cli.sweep.command import Made
 from tsv_bench.cli.sweep.comparison import show_comparison
@@ -28,6 +34,7 @@ def check(config: DictConfig) -> None:
             "all of it. Fine-tune by torchrun with tsv-finetune, then start tsv-bench without."
         )
     check_backbone(config)
+    check_backbones_name(config)
     method = described(config)
     check_patience(config.evaluation.patience)
     check_validate(config)
@@ -36,6 +43,7 @@ def check(config: DictConfig) -> None:
     for key in ("overwrite", "plan"):
         check_switch(key, config[key])
     check_cache(config)
+    check_suite(config)
     tasks = make_tasks(config.suite.tasks)
     method.check_num_tasks(without_unseen(tasks, config.unseen)[0])
     make_corruptions(config)

@@ -83,5 +83,7 @@ def test_a_metric_is_to_be_maximized(direction):
     said = f"hydra.sweeper.direction={shown}: tsv-bench gives the sweeper one number"
     with pytest.raises(ValueError, match=said):
         check_goes_by(command(), sweeping(direction=direction))
+    with pytest.raises(ValueError, match="hydra.sweeper.n_trials=0 is not a whole number from 1"):
+        check_goes_by(command(), sweeping(direction="maximize", n_trials=0))
     for good in ({}, {"direction": "maximize"}, {"direction": ["maximize"]}):
         check_goes_by(command(), sweeping(**good))

@@ -104,8 +104,7 @@ def test_home_is_expanded_in_lists_and_before_what_is_interpolated(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["finetuned.a=x.pt"], "finetuned holds nothing yet, so its keys are given together: "
-         "finetuned='{a: x.pt, ...}'"),
+        (["finetuned.a=x.pt"], "a: no checkpoint at x.pt"),
         (["finetuned={null: a.safetensors}"], "null is nothing, and no name. Choose"),
         ([TUNED, "pretrained=gone"], "is a link that leads to nowhere.pt, and there is nothing"),
         ([TUNED, "pretrained=owner/name"], "hf download owner/name --local-dir name, then name"),

@@ -68,6 +68,7 @@ def test_numbers_are_those_of_other_yamls(tmp_path):
         ("a: [1", "line 1, is not YAML"),
         ("recipe: other.yaml", "names another recipe"),
         ("finetuned: {a: x.pt, a: y.pt}", "'a' stands there twice"),
+        ("? [a]\n: 1", "a list or a mapping stands where a name is expected"),
         ("outptu: x", "unknown key 'outptu'; did you mean 'output'?"),
     ],
 )
@@ -103,3 +104,10 @@ def test_paths_are_named_before_a_command_line_is_composed():
     assert [str(path) for path in named_paths([*line, *more])] == [
         "base", "a", "x/a.safetensors", "b", "b", "c", "e", "~nobody-here/x",
     ]  # fmt: skip
+
+
+def test_a_folder_is_no_recipe_and_plus_names_one_as_well(tmp_path):
+    with pytest.raises(OSError, match="is a folder; it is one yaml file"):
+        with_recipe([f"recipe={tmp_path}"])
+    (tmp_path / "r.yaml").write_text("output: x")
+    assert with_recipe([f"+recipe={tmp_path}/r.yaml"])[0] == "output='x'"

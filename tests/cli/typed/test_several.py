@@ -1,5 +1,7 @@
 """tsv-fetch for several runs: the cells of an experiment or a sweep, in Hydra's order."""
 
+import pytest
+
 from tsv_bench.cli.typed.several import SINGLE, asked, cells, first_of_several
 
 
@@ -26,3 +28,10 @@ def test_an_own_experiment_counts(tmp_path):
     assert first == [*line[:2], "suite=mini2", "experiment=mine", "~suite.tasks.digits", SINGLE]
     assert [cell[0] for cell in asked.get().cells] == ["suite=mini2", "suite=mini4"]
     assert asked.get().arguments == line
+
+
+def test_cells_are_found_by_patterns_and_not_in_intervals():
+    found = cells("fetch", ["suite=glob(vision*)", "experiment=search_rank"])
+    assert [cell[0] for cell in found] == ["suite=vision14", "suite=vision20", "suite=vision8"]
+    with pytest.raises(ValueError, match="takes an interval only where Optuna searches it"):
+        cells("fetch", ["seed=interval(0,3)"])

@@ -32,6 +32,11 @@ def needs_of(config: DictConfig) -> list[hub.Need]:
     if needs_of_loader := NEEDS.get(get_method(load.pop("_target_"))):
         needs += needs_of_loader(**load)
     source = config.get("checkpoints")
+    if source is not None and "_target_" not in source:
+        raise ValueError(
+            "the yaml of checkpoints does not say what they are: it needs the line _target_: "
+            "module.Source, as those of conf/checkpoints have."
+        )
     # Other sources read nothing from the hub, and to make them takes settings of the run.
     if source is not None and hasattr(get_class(source._target_), "needs"):
         made = objects.make_source(config, device="cpu")

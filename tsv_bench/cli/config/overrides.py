@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Glob, Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from tsv_bench.cli.config.keys import check_key, has
+from tsv_bench.cli.config.keys import check_key, has, holds_nothing
 from tsv_bench.cli.config.search_path import (
     CONF,
     check_yaml,
@@ -32,6 +32,8 @@ from tsv_bench.cli.typed.command_line import (
     taken_groups,
 )
 from tsv_bench.cli.typed.quoting import check_keys_once, is_swept, quote_compared, readable
+from tsv_bench.cli.typed.reworded import reworded
+from tsv_bench.cli.typed.sweeps import check_values
 from tsv_bench.wording.spelling import nearest
 
 
@@ -45,14 +47,15 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
     """
     flags = [a for a in arguments if a.startswith("-") or "=" not in a and not a.startswith("~")]
     texts = [a for a in arguments if a not in flags]
-    if any(flag in ("--hydra-help", "--info", "-i") for flag in flags):
-        return arguments
     replaced = ("--config-path", "-cp", "--config-name", "-cn")
     if any(flag.split("=")[0] in replaced for flag in flags):
         return arguments
     texts = [re.sub(r"^(\+?)\+?suite\.tasks=", r"\1task@suite.tasks=", text) for text in texts]
+    if any(flag in ("--hydra-help", "--info", "-i") for flag in flags):
+        return [*flags, *texts]
+    texts = [re.sub(r"^\++(recipe=|hydra/|hydra\.searchpath=)", r"\1", text) for text in texts]
     texts = [quote_compared(text) if text.startswith("compare=[") else text for text in texts]
-    texts = readable(texts, flags)
+    texts = without_null(config_name, readable(texts, flags))
     overrides = OverridesParser.create().parse_overrides(texts)
     for text in texts:
         check_keys_once(text)
@@ -65,10 +68,11 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
                 "tsv-bench takes a list of tasks: suite.tasks=[...], not task=. One task alone is "
                 "fine-tuned by: tsv-finetune task=..."
             )
-        check_options(override, own)
     check_choices(config_name, chosen, own)
+    for override in chosen:
+        check_options(override, own)
     check_added(config_name, chosen, own)
-    check_left_out(override for override in overrides if override not in chosen)
+    check_left_out([override for override in overrides if override not in chosen])
     of_hydra = [o for o in overrides if o.key_or_group.startswith(("hydra.", "hydra/"))]
     check_hydras([*named_hydras(of_hydra), *hydras_of_experiments(chosen, own)])
     keys = [o for o in overrides if o not in chosen and o not in of_hydra]
@@ -79,19 +83,50 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
         )
     if of_hydra:  # with an experiment, which may choose another sweeper
         first = combinations(chosen, set(), own)[0]
+        of_groups = [o.input_line for o in of_hydra if "/" in o.key_or_group]
+        settings = [o for o in of_hydra if "/" not in o.key_or_group]
+        known = composed(config_name, [*first, *of_groups], own, with_hydra=True)
+        for override in settings:
+            check_key(override, known, "")
         composed(config_name, [*first, *(override.input_line for override in of_hydra)], own)
+    if config_name != "fetch" and not is_swept(flags):
+        check_single(overrides)
+    for override in keys:
+        check_values(override, ())
+    given = [o.key_or_group for o in keys if not o.is_delete() and isinstance(o.value(), dict)]
+    if own:  # whose defaults may name what is not there
+        composed(config_name, combinations(chosen, set(), own)[0], own)
     parents = {override.key_or_group.split(".")[0] for override in keys}
+    added: dict[str, str] = {}
     for lines in combinations(chosen, parents, own) if keys else ():
         known = composed(config_name, lines, own)
         swept = [line for line in lines if line not in texts]
         for override in keys:
-            where = "".join(f" with {line}" for line in swept)
-            check_key(override, known, where, taken_groups(config_name))
+            where = "".join(f" with {line.replace('task@', '', 1)}" for line in swept)
+            check_key(override, known, where, taken_groups(config_name), given)
+            if holds_nothing(override, known):  # its first key: Hydra adds it if told to
+                added[override.input_line] = f"++{override.input_line}"
     if config_name == "fetch":  # which takes all of them at once
         return [*flags, *texts]
-    if not is_swept(flags):
-        check_single(overrides)
-    return [*flags, *for_jobs(config_name, overrides, chosen, own)]
+    lines = for_jobs(config_name, overrides, chosen, own)
+    typed = [override.input_line for override in overrides]
+    return [*flags, *(added.get(t, line) for t, line in zip(typed, lines, strict=True))]
+
+
+def without_null(config_name: str, texts: Sequence[str]) -> list[str]:
+    """Return the texts without groups that are null where that is their default: Hydra takes none.
+
+    What was chosen before goes, too.
+    """
+    none = {f"{group}=null" for group, default in taken_groups(config_name).items()
+            if default == "null"}  # fmt: skip
+    found: list[str] = []
+    for text in texts:
+        if text in none:
+            found = [earlier for earlier in found if earlier.partition("=")[0] != text[:-5]]
+        else:
+            found.append(text)
+    return found
 
 
 def for_jobs(
@@ -149,17 +184,26 @@ def check_options(override: Override, own: Sequence[Path] = ()) -> None:
         for name in chosen:
             if name not in known:
                 raise ValueError(
-                    f"unknown {group} {name!r}{nearest(name, known)}"
+                    f"unknown {group} {name!r}{other_group(group, name) or nearest(name, known)}"
                     f"{misplaced(group, name, own)} There are: {', '.join(known)}"
                     + ("." if own else "; your own in a folder that --config-dir names.")
                 )
             check_yaml(group, name, own)
 
 
+def other_group(group: str, name: str) -> str:
+    """Return the end of a sentence on where a name is chosen that is one of another group."""
+    if group == "suite" and name in options("task"):
+        return f"; {name} is a task: suite.tasks=[{name}]."
+    if group == "task" and name in options("suite"):
+        return f"; {name} is a suite: suite={name}."
+    return ""
+
+
 def named_hydras(overrides: Iterable[Override]) -> list[tuple[str, str]]:
     """Return the options of Hydra's own groups, as its launchers, that overrides name."""
     named = [o for o in overrides if o.key_or_group.startswith("hydra/") and not o.is_delete()]
-    return [(override.key_or_group, str(override.value())) for override in named]
+    return [(o.key_or_group, o.input_line.partition("=")[2]) for o in named]
 
 
 def hydras_of_experiments(chosen: Iterable[Override], own: Sequence[Path]) -> list[tuple[str, str]]:
@@ -183,6 +227,8 @@ def check_hydras(named: Iterable[tuple[str, str]]) -> None:
     for group, name in named:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             known = GlobalHydra.instance().config_loader().get_group_options(group)
+        if not known:
+            raise ValueError(f"Hydra has no group {group}: hydra/launcher and hydra/sweeper are.")
         check_option(group, name, known)
 
 
@@ -229,15 +275,17 @@ def combinations(
     return list(product(*lines))
 
 
-def composed(config_name: str, lines: Iterable[str], own: Sequence[Path] = ()) -> DictConfig:
-    """Compose a command's configuration. Raises ValueError with Hydra's message if that fails."""
+def composed(
+    config_name: str, lines: Iterable[str], own: Sequence[Path] = (), *, with_hydra: bool = False
+) -> DictConfig:
+    """Compose a command's configuration. Raises ValueError that says why if that fails."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            return compose(config_name, [*overriding(own), *lines])
+            return compose(config_name, [*overriding(own), *lines], return_hydra_config=with_hydra)
         except HydraException as error:
             parts = [str(part) for part in (error, error.__cause__) if part]
             said = ": ".join(part.split("\n    full_key:")[0] for part in parts)
-            raise ValueError(said) from error
+            raise ValueError(reworded(said)) from error
 
 
 def as_typed(value: object) -> str:

@@ -1,16 +1,20 @@
 """The folders of configuration: the packaged one, and a user's own that --config-dir names."""
 
 import argparse
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
 from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+from omegaconf.errors import GrammarParseError
 
 PACKAGE = Path(__file__).parents[2]
 # A wheel has the configuration inside the package, a checkout beside it.
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
 
+GLOBAL = r"^#\s*@package\s+_global_"
 EXAMPLE = "my_conf/method/my_method.yaml is found by: --config-dir my_conf method=my_method"
 
 
@@ -84,13 +88,32 @@ def options(group: str, folders: Iterable[Path] = ()) -> list[str]:
 
 
 def check_yaml(group: str, name: str, folders: Iterable[Path]) -> None:
-    """Check that a user's own file of that name is YAML; Hydra would show only a traceback.
+    """Check that a user's own file of that name is YAML, and holds settings.
 
-    Raises ValueError with the line of the mistake.
+    Raises ValueError with the line of the mistake; Hydra would show a traceback, or pass it over.
     """
     for path in (folder / group / f"{name}.yaml" for folder in folders):
+        if not path.is_file():
+            continue
         try:
-            yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+            text = path.read_text(encoding="utf-8")
+            content = yaml.load(text, OnceEach)
+            OmegaConf.create(content if isinstance(content, dict) else {})
+            if not isinstance(content, dict) and (content is not None or group != "experiment"):
+                found = "is empty" if content is None else f"is no mapping but {content!r}"
+                raise ValueError(
+                    f"{path} {found}: a yaml of {group} has lines as name: value. conf/{group}/ "
+                    f"of the package has examples."
+                )
+            if group == "experiment" and not re.search(GLOBAL, text, re.MULTILINE):
+                raise ValueError(
+                    f"{path} is an experiment without effect: its first line is # @package _global_"
+                )
+        except GrammarParseError as error:
+            raise ValueError(
+                f"{path} has a value with ${{ that does not end, or that names nothing, as "
+                f"${{..knob}} does."
+            ) from error
         except UnicodeDecodeError as error:
             raise ValueError(not_utf8(path, error)) from error
         except yaml.MarkedYAMLError as error:
@@ -98,6 +121,33 @@ def check_yaml(group: str, name: str, folders: Iterable[Path]) -> None:
                 f"{path}, line {error.problem_mark.line + 1}, is not YAML: {error.problem}. "
                 f"Between braces or brackets a value such as ${{..knob}} stands in quotes."
             ) from error
+
+
+class OnceEach(yaml.SafeLoader):
+    """A loader that refuses a mapping with the same key twice, of which yaml drops the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    problem="a list or a mapping stands where a name is expected",
+                    problem_mark=key.start_mark,
+                )
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{key.value!r} stands there twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+# As in Hydra's yamls: 1e-3 is a number. To yaml it is one with a dot and a sign alone, as 1.0e-3.
+OnceEach.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
 
 
 def not_utf8(path: Path, error: UnicodeDecodeError) -> str:

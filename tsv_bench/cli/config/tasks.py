@@ -17,6 +17,7 @@ from functools import cache
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from tsv_bench.benchmark.run_content import LARGEST
 from tsv_bench.cli.config.overrides import as_typed
 from tsv_bench.cli.config.search_path import CONF
 from tsv_bench.cli.own.task import completed
@@ -32,6 +33,11 @@ def make_tasks(nodes: DictConfig) -> dict[str, Task]:
 
     Raises ValueError if there is none, or if a task has another name than its key.
     """
+    if isinstance(nodes, list | ListConfig):
+        raise ValueError(
+            f"the tasks are {as_typed(nodes)}, which are names alone. A suite's yaml chooses them "
+            f"in its defaults, as in: - /task@tasks: [digits, signs]"
+        )
     if not nodes:
         raise ValueError(
             "the suite has no tasks: name at least one, as in suite.tasks=[digits,signs]."
@@ -48,10 +54,20 @@ def make_tasks(nodes: DictConfig) -> dict[str, Task]:
     return tasks
 
 
+def check_suite(config: DictConfig) -> None:
+    """Raise ValueError unless the suite's yaml has a name and tasks."""
+    for key, example in (("name", "name: mine"), ("tasks", "- /task@tasks: [digits, signs]")):
+        if not config.get("suite") or key not in config.suite:
+            place = " in its defaults" if key == "tasks" else ""
+            raise ValueError(f"the suite's yaml has no {key}{place}. As in: {example}")
+
+
 def check_seed(config: DictConfig) -> None:
-    """Raise ValueError unless the seed of fine-tuning is a whole number."""
-    if not isinstance(config.seed, int):
-        raise ValueError(f"seed={config.seed!r} is not a whole number.")
+    """Raise ValueError unless the seed of fine-tuning is a whole number that a Run may have."""
+    seed = config.seed
+    whole = isinstance(seed, int) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed <= LARGEST:
+        raise ValueError(f"seed={seed!r} is not a whole number from 0 to {LARGEST}.")
 
 
 @cache

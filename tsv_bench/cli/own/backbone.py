@@ -1,6 +1,9 @@
 """What the yaml of a backbone must say, checked before anything is built."""
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+
+from tsv_bench.cli.config.search_path import options
 
 REQUIRED = ("name", "label", "load")
 ASKED = ("name", "load.architecture", "load.pretrained")  # by conf/backbone/open_clip.yaml
@@ -27,6 +30,16 @@ def check_backbone(config: DictConfig) -> None:
         raise ValueError(
             f"the yaml of backbone {name!r} has no finetune, how it is fine-tuned. "
             f"{_begin('the yaml')}"
+        )
+
+
+def check_backbones_name(config: DictConfig) -> None:
+    """Raise ValueError if backbone.name= is that of another packaged one than was chosen."""
+    name, chosen = config.backbone.name, HydraConfig.get().runtime.choices.get("backbone")
+    if chosen is not None and name != chosen and name in options("backbone"):
+        raise ValueError(
+            f"backbone.name={name} gives {chosen} another backbone's name, and does not choose it: "
+            f"backbone={name} does."
         )
 
 

@@ -28,7 +28,12 @@ def completed(name: str, node: Any) -> DictConfig:
             f"_target_: {TASK} below {name}:"
         )
     source = node.get("source")
-    if node._target_ != TASK or not isinstance(source, DictConfig) or "_target_" in source:
+    if not isinstance(source, DictConfig):
+        raise ValueError(
+            f"the yaml of task {name!r} does not say where its images come from, and has source: "
+            f"{source}. As in: source: {{folder: pics}}"
+        )
+    if node._target_ != TASK or "_target_" in source:
         return node
     if "folder" not in source:
         raise ValueError(

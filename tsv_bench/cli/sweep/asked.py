@@ -72,4 +72,7 @@ def check_goes_by(command: Command, config: DictConfig) -> None:
             f"hydra.sweeper.direction={shown}: {command.program} gives the sweeper one number, the "
             f"accuracy on validation. Set hydra.sweeper.direction=maximize."
         )
+    for key in ("n_trials", "n_jobs"):  # Optuna's
+        if (number := config.hydra.sweeper.get(key)) is not None and number < 1:
+            raise ValueError(f"hydra.sweeper.{key}={number} is not a whole number from 1 on.")
     command.check_metric(config)

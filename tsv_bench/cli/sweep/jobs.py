@@ -13,9 +13,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from tsv_bench.cli.config.search_path import groups
 from tsv_bench.cli.sweep.asked import goes_by_results
 from tsv_bench.cli.sweep.records import varying
 from tsv_bench.cli.typed.mistakes import message_of
+from tsv_bench.cli.typed.reworded import reworded
+from tsv_bench.cli.typed.sweeps import check_enumerable
 
 MOST_NAMED = 3  # of jobs with the same mistake
 
@@ -32,13 +35,22 @@ class Job:
 def jobs_of(config: DictConfig) -> list[Job] | None:
     """Return the jobs of a sweep in their order, given the configuration that Hydra sweeps from.
 
-    None where another sweeper than Hydra's own goes by results.
+    None where another sweeper than Hydra's own goes by results. Raises ValueError for an interval.
     """
     if goes_by_results(config.hydra):
         return None
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     parsed = parser.parse_overrides([*params, *task_overrides(config.hydra)])
+    for override in parsed:
+        check_enumerable(override)
+        key, names = override.key_or_group, override._value
+        if isinstance(names, list) and key in groups() and key != "task":
+            several = ",".join(str(getattr(name, "text", name)) for name in names)
+            raise ValueError(
+                f"{override.input_line} chooses several at once. Each in a job of its own is "
+                f"{key}={several}, and {key}: {several} in an experiment's params."
+            )
     [lines] = BasicSweeper.split_arguments(parsed, None)
     return [Job(number, line, varying(line, lines)) for number, line in enumerate(lines)]
 
@@ -49,12 +61,12 @@ def task_overrides(hydra: DictConfig) -> list[str]:
 
 
 def composed(job: Job, config: DictConfig) -> DictConfig:
-    """Return the configuration of a job. Raises ValueError with Hydra's message if it has none."""
+    """Return the configuration of a job. Raises ValueError that says why it has none."""
     loader = GlobalHydra.instance().config_loader()
     try:
         made = loader.load_sweep_config(config, list(job.overrides))
     except HydraException as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(reworded(str(error))) from error
     with open_dict(made):
         made.hydra.job.id = made.hydra.job.num = job.number
     return made
@@ -119,10 +131,11 @@ def check_apart(key: str, jobs: Sequence[Job], configs: Sequence[DictConfig]) ->
             same.setdefault(str(settings[key]), []).append(job)
     place, having = max(same.items(), key=lambda item: len(item[1]))
     if len(having) > 1:
+        varied = "method.name" if "method" in configs[0] else "hydra:runtime.choices.task"
         raise ValueError(
             f"{len(having)} of {len(jobs)} write {key}={place}, so none was started: "
-            f"{named(having)}. Give each a place of its own, as in {key}='out-${{method.name}}' "
-            f"or {key}='out-${{hydra:job.num}}'."
+            f"{named(having)}. Give each a place of its own, as in {key}='out-${{{varied}}}' or "
+            f"{key}='out-${{hydra:job.num}}'."
         )
 
 

@@ -9,9 +9,10 @@ from hydra.core.override_parser.types import Override
 from tsv_bench.cli.config.search_path import CONF, groups, options
 from tsv_bench.cli.help.choices import lists
 from tsv_bench.cli.help.comments import groups as groups_of
+from tsv_bench.cli.help.comments import settings
+from tsv_bench.cli.typed.sweeps import check_values
 from tsv_bench.wording.spelling import nearest
 
-WITH_TASKS = ("suite", "task")  # groups with settings that may be left out
 PLACES = ("suite.tasks", "tasks")  # where a group is chosen from by task@PLACE=
 
 
@@ -23,6 +24,9 @@ def check_flags(config_name: str, flags: Sequence[str], own: Sequence[Path] = ()
         known = [name for action in parser._actions for name in action.option_strings]
         wrong = message.rpartition("unrecognized arguments: ")[2].split(" ")[0]
         close = nearest(wrong, known) if wrong in flags else "."
+        name, _, value = wrong.lstrip("-").replace("-", "_").partition("=")
+        if name in {*taken_groups(config_name), *keys_of(config_name)}:
+            close = f": a setting has no dashes before it, as in {name}={value or 'VALUE'}."
         raise ValueError(f"{message}{close} tsv-{config_name} --help says what there is.")
 
     parser.error = refuse
@@ -38,6 +42,8 @@ def _bare(config_name: str, word: str, own: Sequence[Path]) -> str:
     for group in taken_groups(config_name):
         if word in options(group, own):
             return f"{said}; did you mean {group}={word}?"
+    if word in {*taken_groups(config_name), *keys_of(config_name)}:
+        return f"{said}; did you mean {word}=VALUE?"
     return f"{said}. tsv-{config_name} --help says what there is."
 
 
@@ -48,11 +54,20 @@ def check_choices(config_name: str, chosen: Iterable[Override], own: Sequence[Pa
     """
     taken = taken_groups(config_name)
     for override in chosen:
+        check_values(override, taken)
         group, line = override.key_or_group, override.input_line
         if override.package is not None:
             if group == "task" and override.package in PLACES:
+                if override.package not in tasks_of(config_name):
+                    shown = line.replace("task@", "", 1)
+                    raise ValueError(f"{shown}: tsv-{config_name} takes no list of tasks there.")
                 if not override.is_sweep_override() and override.value() is None:
-                    raise ValueError(f"{line} names no task.")
+                    where = (
+                        ""
+                        if override.package == "tasks"
+                        else (": the suite has no tasks: name at least one in suite.tasks=[...]")
+                    )
+                    raise ValueError(f"{line} names no task{where}.")
                 continue
             raise ValueError(f"{line}: a {group} is chosen by {group}=.")
         if group not in taken:
@@ -60,10 +75,17 @@ def check_choices(config_name: str, chosen: Iterable[Override], own: Sequence[Pa
             raise ValueError(f"tsv-{config_name} takes no {group}=: {takes}.")
         if override.is_delete():
             raise ValueError(f"{line}: only tasks can be left out, as by ~suite.tasks.land.")
-        if override.is_add():
+        if override.is_add() or override.is_force_add():
             raise ValueError(f"{line}: there is a {group} already. Choose without +: {group}=.")
         swept = override.is_sweep_override()
         value = None if swept else override.value()
+        if isinstance(value, dict):
+            raise ValueError(
+                f"{line}: a {group} is chosen by its name, and what it has is set beside it, as in "
+                f"method=ties method.density=0.1."
+            )
+        if group == "experiment" and (swept or isinstance(value, list)):
+            raise ValueError(f"{line}: an experiment is a sweep itself. Start one after another.")
         if isinstance(value, list) and group != "task":
             texts = ",".join(map(str, value))
             raise ValueError(
@@ -75,34 +97,56 @@ def check_choices(config_name: str, chosen: Iterable[Override], own: Sequence[Pa
                 f"{line}: tsv-{config_name} does not go without, as in {group}={taken[group]}. "
                 f"There are: {', '.join(options(group, own))}."
             )
-        if group == "experiment" and swept:
-            raise ValueError(f"{line}: an experiment is a sweep itself. Start one after another.")
 
 
-def check_left_out(overrides: Iterable[Override]) -> None:
-    """Raise ValueError if a setting is deleted that a command needs."""
+def check_left_out(overrides: Sequence[Override]) -> None:
+    """Raise ValueError if something is left out that a command needs: not a task, or as a task.
+
+    What a mapping on the same line, or in a recipe, has given may be left out again.
+    """
+    given = {override.key_or_group for override in overrides if not override.is_delete()}
     for override in overrides:
-        top, _, inside = override.key_or_group.partition(".")
-        needed = not inside or top in groups() and top not in WITH_TASKS
-        if override.is_delete() and needed:
+        key = override.key_or_group
+        parent = key.rpartition(".")[0]
+        free = parent in ("suite.tasks", "task") or parent in given or key.startswith("hydra.")
+        if override.is_delete() and (not free or "=" in override.input_line):
             raise ValueError(
                 f"{override.input_line}: only tasks can be left out, as by ~suite.tasks.land. Give "
-                f"{override.key_or_group}= another value."
+                f"{key or 'a key'}= another value."
             )
 
 
-def check_single(overrides: Iterable[Override]) -> None:
+def check_single(overrides: Sequence[Override]) -> None:
     """Raise ValueError for several values of a key, unless an experiment may ask for a sweep."""
     if any(o.key_or_group in ("experiment", "hydra.mode") for o in overrides):
         return
     for override in overrides:
         if override.is_sweep_override():
-            key, _, value = override.input_line.removeprefix("task@").partition("=")
-            raise ValueError(
-                f"{key}={value} has several values, and a command runs once with each of "
-                f"them if --multirun is given. A list is {key}=[{value}], and a text with a comma "
-                f"stands in quotes: {key}='\"{value}\"'."
+            key, _, value = override.input_line.replace("task@", "", 1).partition("=")
+            said = (
+                f"{key}={value} has several values, and a command runs once with each of them if "
+                f"--multirun is given."
             )
+            if override.key_or_group == "task":
+                said += f" A list is {key}=[{value}]."
+            elif override.key_or_group not in groups() and override.is_choice_sweep():
+                said += (
+                    f" A list is {key}=[{value}], and a text with a comma stands in quotes: "
+                    f"{key}='\"{value}\"'."
+                )
+            raise ValueError(said)
+
+
+def keys_of(config_name: str) -> list[str]:
+    """Return the settings of a command, as paths.runs, without those of its groups."""
+    return [setting.key for setting in settings(CONF / f"{config_name}.yaml")]
+
+
+def tasks_of(config_name: str) -> tuple[str, ...]:
+    """Return where a command takes a list of tasks."""
+    if config_name == "pretrain":
+        return ("tasks",)
+    return ("suite.tasks",) if "suite" in taken_groups(config_name) else ()
 
 
 def taken_groups(config_name: str) -> dict[str, str]:

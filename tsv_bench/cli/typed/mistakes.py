@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import resource
 import sys
 import traceback
@@ -13,17 +14,45 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 NUM_FILES = 8192  # that a process may have open: more than all shards of a merge
 
+# What Hydra, Python and OmegaConf say of a yaml's _target_, of its settings and of ${...}.
+TARGET = re.compile(r"Error loading '([^']+)'")
+UNEXPECTED = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
+LACKING = re.compile(r"(\w+)\.__init__\(\) missing \d+ required .*arguments?: (.+)")
+REFERENCES = (
+    (
+        r"Interpolation key '(.+)' not found",
+        "${{{0}}} is no setting. A setting is named from the top, as in ${{method.name}}, and a "
+        "variable of the environment is ${{oc.env:NAME}}.",
+    ),
+    (r"Recursive interpolation detected", "${{...}} refers to itself. Name another setting."),
+    (r".*Environment variable '(.+)' not found", "the environment has no variable {0}."),
+    (
+        r"Unsupported interpolation type (.+)",
+        "${{{0}:...}} is unknown. There are ${{oc.env:NAME}}, ${{now:%Y}} and ${{hydra:job.num}}.",
+    ),
+)
+
 # Errors that a user can cause. Any other is our mistake and keeps its traceback.
 USER_ERRORS = (ValueError, TypeError, OSError, OmegaConfBaseException, InstantiationException)
 
 
 def message_of(error: BaseException) -> str | None:
     """Return what is said about an error that a user can cause; None for any other."""
-    if not isinstance(error, (*USER_ERRORS, *_out_of_memory())):
-        return None
     if isinstance(error, InstantiationException):  # Hydra wraps what a target raised
         error = error.__cause__ or error
+    if isinstance(error, ImportError) and (found := TARGET.match(str(error))):
+        return f"there is no {found[1]}: _target_ names a function or a class, as module.name."
+    if not isinstance(error, (*USER_ERRORS, *_out_of_memory())):
+        return None
+    if isinstance(error, OmegaConfBaseException) and (said := _of_reference(error)):
+        return said
     message = str(error).strip().split("\n    full_key:")[0]
+    if isinstance(error, TypeError) and (found := UNEXPECTED.match(message)):
+        message = (
+            f"{found[1]} has no setting {found[2]!r}. Take it away, or look for the right name."
+        )
+    if isinstance(error, TypeError) and (found := LACKING.match(message)):
+        message = f"{found[1]} lacks a setting that it needs: {found[2]}."
     if isinstance(error, MissingMandatoryValue):
         key = message.rpartition(": ")[2]
         message = f"{key}= is missing, which has no default. As in: {key}=VALUE"
@@ -34,6 +63,16 @@ def message_of(error: BaseException) -> str | None:
             f"Raise the limit with ulimit -n {NUM_FILES}, or give checkpoints in fewer shards."
         )
     return message
+
+
+def _of_reference(error: OmegaConfBaseException) -> str | None:
+    """Return what is said of ${...} in a value that refers to nothing; None for other errors."""
+    said = str(error).split("\n")[0]
+    for pattern, words in REFERENCES:
+        if found := re.match(pattern, said):
+            where = f"{error.full_key}: " if error.full_key else ""
+            return where + words.format(*found.groups())
+    return None
 
 
 def with_messages(program: str, work: Callable[[], Any]) -> Any:

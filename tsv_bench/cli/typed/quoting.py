@@ -14,6 +14,8 @@ from hydra.errors import HydraException
 from hydra.grammar.gen.OverrideLexer import CommonTokenStream, InputStream, OverrideLexer
 from hydra.grammar.gen.OverrideParser import OverrideParser
 
+from tsv_bench.cli.config.search_path import groups
+
 PATHS = (
     "pretrained", "base", "output", "figure", "recipe", "finetuned", "cache.folder",
     "checkpoints.folder", "texts",
@@ -21,6 +23,8 @@ PATHS = (
 PATHS_IN = ("paths.", "finetuned.", "inputs.", "means.", "fisher.")  # keys of paths begin so
 SWEEPS = ("--multirun", "-m")
 IN_MAPPING = re.compile(r"""(:\s*)([^\s'"{}\[\],:][^{}\[\],]*?)(\s*(?=[,}]))""")
+KEY = re.compile(r"[~+]*[\w@/.$-]+", re.ASCII)
+SWEPT = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(.*\)")
 SPECIAL = r"([\\()\[\]{}:=, \t])"
 
 
@@ -60,6 +64,18 @@ def _readable(text: str, swept: bool) -> str:
         tried = as_text(text)
     if _parsed(tried) is not None:
         return tried
+    text = text.replace("task@suite.tasks=", "suite.tasks=", 1)
+    if not KEY.fullmatch(text.partition("=")[0]):
+        raise ValueError(
+            f"cannot read {text}: a setting is key=value without spaces around =, and "
+            f"{text.partition('=')[0]!r} is no key, which has a-z, digits, _ and points."
+        )
+    if key in groups():
+        raise ValueError(
+            f"cannot read {text}: a {key} is chosen by its name alone, and what it has is set "
+            f"beside it, as in method=ties method.density=0.1. Of several names, none has a space "
+            f"before it: --multirun {key}=a,b."
+        )
     raise ValueError(
         f"cannot read {text}: outside of quotes , = # ( ) [ ] {{ }} : ~ and letters other than a-z "
         f"mean something else here than text. {how_to_quote(text)}"
@@ -95,6 +111,15 @@ def how_to_quote(text: str) -> str:
     """Return a sentence with the same setting in quotes, for a shell and for Hydra within it."""
     key, _, value = text.partition("=")
     one = key in PATHS and key != "finetuned" or key.startswith(PATHS_IN)
+    if value.startswith(("[", "{")) and value[-1] in ",:":  # the shell has split it at a space
+        return f"Put the whole in quotes for the shell: '{key}={value} ...'."
+    if key == "suite.tasks" or re.fullmatch(r"{[^:]*}", value) and "," in value and not one:
+        return f"A list is {key}=[a,b]."
+    if SWEPT.fullmatch(value):
+        return (
+            f"Sweeps are {key}=a,b or choice(a,b), range(start,stop,step), glob(pattern) and, by "
+            f"Optuna, interval(low,high), of numbers."
+        )
     if value.startswith("{") and not one:
         return (
             f"Put the whole in quotes for the shell, and values in quotes of the other kind: "

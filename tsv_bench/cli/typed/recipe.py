@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from tsv_bench.cli.config.search_path import not_utf8
+from tsv_bench.cli.config.search_path import OnceEach, not_utf8
 from tsv_bench.cli.typed.quoting import SPECIAL, quote
 
 NESTED = ("method", "cache")  # whose keys are settings of their own
@@ -30,7 +30,8 @@ def with_recipe(arguments: list[str]) -> list[str]:
 
     Raises ValueError or OSError that names the file if it cannot be read or is no recipe.
     """
-    named = [a.partition("=")[2].strip("'\"") for a in arguments if a.startswith("recipe=")]
+    recipes = [a.lstrip("+") for a in arguments if a.lstrip("+").startswith("recipe=")]
+    named = [recipe.partition("=")[2].strip("'\"") for recipe in recipes]
     if not named or named[-1] in ("", "null"):
         return arguments
     given = {argument.partition("=")[0].lstrip("+~") for argument in arguments}
@@ -61,6 +62,8 @@ def settings(path: Path) -> Iterator[tuple[str, Any]]:
         content = yaml.load(path.read_text(encoding="utf-8"), OnceEach)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"recipe: no file at {path}, taken from {Path.cwd()}.") from error
+    except IsADirectoryError as error:
+        raise IsADirectoryError(f"recipe: {path} is a folder; it is one yaml file.") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"recipe: {not_utf8(path, error)}") from error
     except yaml.MarkedYAMLError as error:
@@ -87,28 +90,6 @@ def settings(path: Path) -> Iterator[tuple[str, Any]]:
             yield from ((f"{key}.{name}", inside) for name, inside in own.items())
         else:
             yield key, value
-
-
-class OnceEach(yaml.SafeLoader):
-    """A loader that refuses a mapping with the same key twice, of which yaml drops the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"{key.value!r} stands there twice", problem_mark=key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-# As in Hydra's yamls: 1e-3 is a number. To yaml it is one with a dot and a sign alone, as 1.0e-3.
-OnceEach.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
 
 
 def text(value: Any) -> str:

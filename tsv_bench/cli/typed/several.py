@@ -10,11 +10,13 @@ from itertools import product
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from omegaconf import OmegaConf
 
-from tsv_bench.cli.config.search_path import CONF, own_folders
+from tsv_bench.cli.config.search_path import CONF, options, own_folders
 from tsv_bench.cli.typed.command_line import taken_groups
 from tsv_bench.cli.typed.quoting import SWEEPS
+from tsv_bench.cli.typed.sweeps import check_enumerable
 
 SINGLE = "hydra.mode=RUN"  # over what an experiment says
 
@@ -52,7 +54,11 @@ def cells(config_name: str, texts: Sequence[str], own: Iterable[Path] = ()) -> l
     values = {}  # what is typed counts more
     for override in kept:
         key, lines = override.get_key_element(), [override.input_line]
-        if override.is_sweep_override():
+        check_enumerable(override)
+        if isinstance(override.value(), Glob):
+            names = override.value().filter(options(override.key_or_group, own))
+            lines = [f"{key}={name}" for name in names]
+        elif override.is_sweep_override():
             lines = [f"{key}={value}" for value in override.sweep_string_iterator()]
         values[key] = lines
     return [list(cell) for cell in product(*values.values())]
