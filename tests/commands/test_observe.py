@@ -237,6 +237,7 @@ def test_wrong_statistics_are_one_message(folder, arguments, message):
         (["images=0"], "images=0 is not a whole number from 1 on"),
         (["images=200"], "the train images of signs are 64 images, and the method is to see 200"),
         (["images=200"], "Set images=64 or less"),
+        (["task=[signs,shapes]"], "Each in a job of its own is --multirun task=signs,shapes."),
         (["split=test"], "split='test' is not a split that a method may see"),
         (["classes=all"], "classes='all' is not a way to take"),
         (["backbone=mini", "finetuned=other.safetensors"], "other.safetensors"),

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from stand_ins import processes
+from stand_ins.configurations import composed
 
+from tsv_bench.cli.pretrain import check
 from tsv_bench.models import build_mini, normalize, pretraining
 from tsv_bench.models.mini import compact_tokens
 from tsv_bench.models.pretraining import Shares, Subject, augment, contrastive_loss, draw_pair
@@ -124,3 +126,20 @@ def test_two_steps_are_deterministic_and_resumable(tmp_path):
     resumed = pretrained(tmp_path / "c")
     assert all(torch.equal(first[name], resumed[name]) for name in first)
     assert any("transformer" in name for name in first)  # the text tower is trained too
+
+
+PRETRAIN = {
+    "recipe.steps=x": "recipe.steps='x' is not a whole number from 1 on",
+    "augmented=2": "augmented=2 is not in [0, 1]",
+    "shares.mixed=x": "shares.mixed='x' is not in [0, 1]",
+    "max_scale=0": "max_scale=0 is not a positive number",
+    "output=null": "output=null is no path",
+    "captions.digits=x": "captions.digits=x is no list of captions",
+}
+
+
+@pytest.mark.parametrize("mistake", PRETRAIN)
+def test_a_mistake_is_found_before_images_are_drawn(mistake):
+    with pytest.raises(ValueError) as caught:
+        check(composed("pretrain", mistake))
+    assert PRETRAIN[mistake] in str(caught.value)

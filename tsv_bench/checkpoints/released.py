@@ -189,6 +189,9 @@ class Repository(Released):
         return template.replace("{backbone}", backbone).replace("{task}", name)
 
 
+SETTINGS = {"task": "suite.tasks=[...] or task=", "backbone": "backbone="}
+
+
 def spelled(name: str, known: Mapping[str, str], kind: str, whose: str) -> str:
     """Return how others spell a backbone or task.
 
@@ -197,7 +200,7 @@ def spelled(name: str, known: Mapping[str, str], kind: str, whose: str) -> str:
     if name not in known:
         raise ValueError(
             f"{whose} has no checkpoints of {kind} {name!r}; it has those of {', '.join(known)}. "
-            f"Choose one of them with {kind}=, or other checkpoints with checkpoints=."
+            f"Choose one of them with {SETTINGS[kind]}, or other checkpoints with checkpoints=."
         )
     return known[name]
 

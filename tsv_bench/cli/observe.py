@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from tsv_bench.cli.config.checkpoint_files import check_there
+from tsv_bench.cli.config.overrides import as_typed
 from tsv_bench.cli.config.tasks import make_tasks
 from tsv_bench.cli.launch import command, plain
 from tsv_bench.cli.own.backbone import check_backbone
@@ -34,7 +35,11 @@ def check(config: DictConfig) -> list[str]:
         check_choice("classes", config.classes, CLASSES, "a way to take the classes of an image")
         check_whole("images", config.images, "the number of images", 1)
         check_backbone(config)
-        make_tasks(config.task)
+        if len(tasks := make_tasks(config.task)) > 1:
+            raise ValueError(
+                f"task={as_typed(list(tasks))} names {len(tasks)} tasks, and a network has images "
+                f"of one. Each in a job of its own is --multirun task={','.join(tasks)}."
+            )
     else:
         for key, lowest in (("sequences", 1), ("tokens", 2)):
             check_whole(key, config[key], f"the number of {key}", lowest)

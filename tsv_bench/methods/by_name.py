@@ -20,12 +20,22 @@ def method_by_name(
     """
     if name not in methods.__all__:
         raise ValueError(f"{knob}={name!r} is not a method: {', '.join(sorted(methods.__all__))}.")
-    function = getattr(methods, name)
+    return bound(getattr(methods, name), f"{knob}={name}", knobs_knob, knobs, **given)
+
+
+def bound(
+    function: Callable, who: str, knobs_knob: str, knobs: object, **given: Any
+) -> Callable[[Mapping], Mapping]:
+    """Return a method's function with its knobs bound, as `method_by_name` does.
+
+    ``who``: what a message calls it. Raises ValueError for knobs that it does not have, and for
+    what its own check of them refuses.
+    """
     takes = inspect.signature(function).parameters
     given = {key: value for key, value in given.items() if key in takes}
-    bound = _own_knobs(function, f"{knob}={name}", knobs_knob, knobs, given) | given
-    function({}, **bound)  # checks them
-    return partial(function, **bound)
+    arguments = _own_knobs(function, who, knobs_knob, knobs, given) | given
+    function({}, **arguments)  # checks them
+    return partial(function, **arguments)
 
 
 def _own_knobs(

@@ -69,7 +69,8 @@ class Matrices:
 
     def __post_init__(self) -> None:
         exclude = self.exclude
-        if isinstance(exclude, str) or not all(isinstance(pattern, str) for pattern in exclude):
+        listed = isinstance(exclude, Sequence) and not isinstance(exclude, str)
+        if not listed or not all(isinstance(pattern, str) for pattern in exclude):
             raise ValueError(
                 f"exclude={exclude!r} is not a list of patterns of parameter names, such as "
                 f"['lm_head', 'visual.*.proj']."

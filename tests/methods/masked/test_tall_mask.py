@@ -7,6 +7,7 @@ import torch
 from made_up.vectors import close, randn, random_vectors, read
 
 from tsv_bench import methods
+from tsv_bench.methods.masked.tall_mask import task_lambdas
 
 MASKED = {
     "ta": (methods.tall_mask_ta, methods.task_arithmetic),
@@ -92,3 +93,11 @@ def test_consensus_counts_masks_of_each_tasks_own_lambda():
 def test_lambdas_that_are_none_are_refused(masked, merged, mask_lambda, message):
     with pytest.raises(ValueError, match=message):
         masked(random_vectors(2), mask_lambda=mask_lambda)
+
+
+def test_one_lambda_a_task_is_a_knob_that_is_checked_before_the_tasks_are_known():
+    """As tsv-bench checks method.mask_lambda='{a: 0.3, b: 0.4}'."""
+    assert task_lambdas({"a": 0.3, "b": 0.4}, {}) == []
+    for wrong, message in ({"a": -1}, "of a is not a number"), ({}, "has no task"):
+        with pytest.raises(ValueError, match=message):
+            task_lambdas(wrong, {})

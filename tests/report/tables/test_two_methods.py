@@ -248,3 +248,6 @@ def test_the_command_prints_and_writes(tmp_path):
     assert max(map(len, result.out.splitlines())) <= 110
     wrong = tsv(tmp_path, "report", "compare=[tsv_merge,tise]")
     assert wrong.code == 1 and "did you mean 'ties'?" in wrong.err
+    (tmp_path / "file").touch()
+    wrong = tsv(tmp_path, "report", "paths.report=file")
+    assert wrong.code == 1 and "Choose another folder with paths.report=." in wrong.err

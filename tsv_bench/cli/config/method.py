@@ -68,6 +68,13 @@ def _choice(node: DictConfig, knobs: Mapping[str, Any]) -> Choice | None:
     """
     if "choose" not in node:
         return None
+    if not isinstance(node.choose, DictConfig) or not isinstance(
+        node.choose.get("candidates", []), Sequence
+    ):
+        raise ValueError(
+            f"choose in the yaml of {node.name} has no list of candidates. As in: choose: {{knob: "
+            f"beta, candidates: [0.5, 1.0], default: 1.0, serve: {{...}}}}"
+        )
     found = set(node.choose) - {"by"}
     if found != CHOOSE or node.choose.knob not in knobs:
         raise ValueError(

@@ -12,7 +12,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
-from tsv_bench.methods.knobs import check_alphas, check_num_tasks
+from tsv_bench.cli.config.search_path import options
+from tsv_bench.methods.knobs import check_alphas, check_num_tasks, is_number
 from tsv_bench.methods.needs import KEYS, Needs, needs_of
 from tsv_bench.wording.escaping import check_line, check_name
 from tsv_bench.wording.spelling import nearest
@@ -108,9 +109,22 @@ def described(config: DictConfig, *, with_base: bool = False) -> Described:
     ``with_base``: in the form that takes an instruction vector. Raises ValueError if the yaml is
     not a method's or has no such form, and for a user's own function that is not there.
     """
+    if not isinstance(config.get("method"), DictConfig):
+        raise ValueError(
+            "the method's yaml holds no settings of a method: it begins with name:, and has no "
+            "line # @package."
+        )
     settings = _settings(config.method, with_base)
     found = Described(settings=settings, needs=needs_of(settings))
     check_alphas(settings["alphas"])
+    _check_of_merging(settings)
+    function = str(config.method.serve["_target_"]).rpartition(".")[2]
+    own = not str(config.method.serve["_target_"]).startswith(PACKAGED)
+    if not own and found.name in options("method") and found.name != function:
+        raise ValueError(
+            f"method.name={found.name} gives {function} another method's name, and does not choose "
+            f"it: method={found.name} does."
+        )
     if found.target.startswith(PACKAGED):
         found.check_knobs()
     else:  # of a user's own, the signature says more
@@ -127,6 +141,8 @@ def _settings(node: DictConfig, with_base: bool) -> dict[str, Any]:
     try:
         settings = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except InterpolationKeyError as error:
+        if not str(error.full_key).startswith(("method.serve.", f"method.{WITH_BASE}.serve.")):
+            raise  # what is typed, or the value of a knob, refers to nothing
         raise ValueError(
             f"the yaml of {name} passes on what it does not set: {error.full_key} is "
             f"{OmegaConf.to_container(node)['serve'].get(str(error.key))!r}."
@@ -153,6 +169,23 @@ def _settings(node: DictConfig, with_base: bool) -> dict[str, Any]:
             f"called yet: _target_: module.function and _partial_: true."
         )
     return settings
+
+
+def _check_of_merging(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError unless what the yaml says of merging is what `Described._by` reads."""
+    for key, fits, what in (
+        ("merge_alpha", is_number, "a number"),
+        ("task_weights", ("scale", "relative").__contains__, "scale or relative"),
+    ):
+        said = settings.get(key)
+        values = dict(said) if isinstance(said, dict) else {"": said}
+        by = values.pop("by", None if isinstance(said, dict) else "tasks")
+        known = by == "tasks" or by in settings
+        if said is not None and not (values and known and all(map(fits, values.values()))):
+            raise ValueError(
+                f"{key} in the yaml of {settings['name']} is {said!r}. It is {what}, or one for "
+                f"each value of a knob, as in {{by: merge, mean: ..., sum: ...}}."
+            )
 
 
 def find_function(name: str, target: str) -> Callable:

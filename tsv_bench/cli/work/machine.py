@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
@@ -85,7 +86,7 @@ def chosen_threads(threads: int | None) -> int:
     return min(threads, cores)
 
 
-def chosen_devices(device: str | None) -> tuple[str, ...]:
+def chosen_devices(device: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the devices of a name, as cuda (all GPUs), or of several, as cuda:0,cuda:1.
 
     None is cuda where there is a GPU, else the CPU. Raises ValueError for a device that is not
@@ -94,12 +95,16 @@ def chosen_devices(device: str | None) -> tuple[str, ...]:
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if isinstance(device, Sequence) and not isinstance(device, str):
+        device = ",".join(map(str, device))
     names = [name.strip() for name in str(device or ("cuda" if count else "cpu")).split(",")]
     mps = ["mps"] if torch.backends.mps.is_available() else []
     there = ["cpu", *mps, *(f"cuda:{number}" for number in range(count))]
     for name in names:
         try:
             torch.empty(0, device=name)
+            if torch.device(name).type == "meta":
+                raise RuntimeError("meta holds no numbers")
         except (RuntimeError, ImportError, AssertionError) as error:
             raise ValueError(
                 f"device={device}: {name!r} is none that torch can use here. There are: "

@@ -74,7 +74,7 @@ def atm(
     merge_of = None
     if merge != MEAN:
         merge_of = _named("merge", merge, merge_knobs)
-    elif merge_knobs:
+    elif merge_knobs is not None and merge_knobs != {}:
         raise ValueError(f"merge_knobs={merge_knobs!r} has no effect: merge=mean has no knobs.")
     if not task_vectors:
         return {}

@@ -68,13 +68,17 @@ def task_lambdas(mask_lambda: Lambdas, tasks: Mapping[str, object]) -> list[floa
     Raises ValueError if one is negative or no number, is missing, or is of no task.
     """
     if isinstance(mask_lambda, Mapping):
-        if odd := set(mask_lambda) ^ set(tasks):
+        for task, value in mask_lambda.items():
+            check_not_negative("mask_lambda", value, MEANING, f" of {task}")
+        if not mask_lambda:
+            raise ValueError(
+                "mask_lambda={} has no task. Give one number for all, or one for each."
+            )
+        if odd := set(mask_lambda) ^ set(tasks or mask_lambda):  # without tasks a knob is checked
             raise ValueError(
                 f"mask_lambda names {len(odd)} tasks that there are not, or lacks them, first "
                 f"{min(odd)!r}. Give one number for all, or one for each of: {', '.join(tasks)}."
             )
-        for task in tasks:
-            check_not_negative("mask_lambda", mask_lambda[task], MEANING, f" of {task}")
         return [mask_lambda[task] for task in tasks]
     check_not_negative("mask_lambda", mask_lambda, MEANING)
     return [mask_lambda] * len(tasks)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tsv_bench.linalg.precision import at_least_float32
+from tsv_bench.methods.by_name import bound
 from tsv_bench.methods.knobs import check_not_negative, check_whole
 from tsv_bench.methods.observed.esm import esm
 from tsv_bench.methods.observed.essential_directions import essential_directions
@@ -54,7 +55,7 @@ def esm_plus_plus(
     """
     check_not_negative("base_alpha", base_alpha, "what the merged vector is multiplied by")
     check_whole("rank", rank, "the rank of an expert", 1)
-    merged = esm(task_vectors, inputs=inputs, **(base_knobs or {}))
+    merged = bound(esm, "ESM", "base_knobs", base_knobs, inputs=inputs)(task_vectors)
     if not task_vectors:
         return {}
     tasks = list(task_vectors)
