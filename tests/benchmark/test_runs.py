@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from made_up.runs import make_run
 
 from tsv_bench.benchmark.runs import Seen, find_runs, load_correct, load_run, save_run
+from tsv_bench.files.atomic import temporary_beside
 
 
 def test_round_trip_is_exact(tmp_path):
@@ -47,7 +49,9 @@ def test_same_settings_replace(tmp_path):
     save_run(run, correct, tmp_path)
     run, correct = make_run(commit="new")
     path = save_run(run, correct, tmp_path)
-    assert [(path, run)] == find_runs(tmp_path)
+    with temporary_beside(path) as temporary:  # another process replaces it
+        shutil.copy(path, temporary)
+        assert [(path, run)] == find_runs(tmp_path)
     assert sorted(p.name for p in path.parent.iterdir()) == [
         path.name,
         path.with_suffix(".npz").name,

@@ -16,6 +16,7 @@ from stand_ins.commands import SMALL, begin_from, checkpoints, runs, tsv
 from tsv_bench.benchmark.runs import find_runs, load_correct
 from tsv_bench.cli.config import objects
 from tsv_bench.cli.config.overrides import checked, composed
+from tsv_bench.cli.config.search_path import misplaced, options
 from tsv_bench.cli.config.tasks import make_tasks
 from tsv_bench.models import zero_shot_heads
 from tsv_bench.models.accuracy import correct_images
@@ -183,3 +184,11 @@ def test_one_that_looks_at_data_gets_statistics(compared, forgotten):
     served = namespace["by_inputs"](vectors, inputs=inputs)
     torch.testing.assert_close(served["signs"][name], expected)
     assert run.seen.images == 8 and run.task_known is False
+
+
+def test_a_yaml_that_another_process_is_writing_is_no_choice(tmp_path):
+    half = tmp_path / "method" / ".mine.yaml.0123abcd.tmp" / "mine.yaml"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    assert options("method", [tmp_path]) == options("method")
+    assert not misplaced("method", "mine", [tmp_path])

@@ -1,6 +1,7 @@
 """Files and folders are whole or as they were: after errors, kills and a loss of power."""
 
 import os
+import shutil
 import signal
 
 import pytest
@@ -10,7 +11,13 @@ from safetensors.torch import save_file
 from stand_ins.disk import Disk, full
 from stand_ins.processes import Started
 
-from tsv_bench.files.atomic import replace_atomically, sweep, temporary_beside, undo
+from tsv_bench.files.atomic import (
+    files_below,
+    replace_atomically,
+    sweep,
+    temporary_beside,
+    undo,
+)
 
 
 def folder_of(name):
@@ -100,6 +107,19 @@ def test_what_a_killed_process_left_is_removed_and_what_others_hold_is_not(tmp_p
             assert held.exists() and not left.exists()
     assert caplog.text.count(f"removed {left}: a process that was killed") == 1
     assert sorted(path.name for path in folder.iterdir()) == ["file", "said"]
+
+
+def test_files_below_a_folder_are_whole_ones(tmp_path):
+    whole = [tmp_path / "a.json", tmp_path / "in" / "deep" / "b.json"]
+    for path in whole:
+        replace_atomically(path, lambda new: new.touch())
+    with temporary_beside(whole[1]) as temporary:  # as in the middle of another process' write
+        (temporary / "b.json").touch()
+        assert sorted(files_below(tmp_path, ".json")) == whole
+        found = files_below(tmp_path, (".txt", ".json"))
+        assert next(found) == whole[0]
+        shutil.rmtree(tmp_path / "in")  # by another process
+        assert [*found] == []
 
 
 def test_an_empty_one_goes_without_a_word(tmp_path, caplog):

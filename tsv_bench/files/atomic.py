@@ -127,6 +127,16 @@ def sweep(folder: Path) -> None:
             os.close(held)
 
 
+def files_below(folder: Path, end: str | tuple[str, ...]) -> Iterator[Path]:
+    """Yield the files in a folder and the folders in it whose names have one of these ends.
+
+    Not what another process is writing, or has left half written; nor what is removed meanwhile.
+    """
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not TEMPORARY.fullmatch(name)]
+        yield from (Path(place) / name for name in files if name.endswith(end))
+
+
 def replace_files(temporary: Path, output: Path, names: Iterable[str]) -> None:
     """Put the files of the folder ``temporary``/new into the folder ``output``.
 
