@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from stand_ins.disk import Disk, full
 from stand_ins.processes import Started
 
+from tsv_bench.files import atomic
 from tsv_bench.files.atomic import (
     files_below,
     replace_atomically,
@@ -127,6 +128,12 @@ def test_an_empty_one_goes_without_a_word(tmp_path, caplog):
     (tmp_path / ".a.0123abcd.tmp").mkdir()
     replace_atomically(tmp_path / "a", lambda path: path.write_text("new"))
     assert [p.name for p in tmp_path.iterdir()] == ["a"] and not caplog.records
+
+
+def test_a_folder_that_was_empty_and_another_process_removed_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "make_folder", lambda folder: None)
+    replace_atomically(tmp_path / "in" / "a", lambda path: path.touch())
+    assert [p.name for p in (tmp_path / "in").iterdir()] == ["a"]
 
 
 def test_what_others_have_named_so_is_left_alone(tmp_path):

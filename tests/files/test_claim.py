@@ -1,8 +1,10 @@
 """One process at a time writes an output."""
 
 import logging
+import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from made_up.replacing import claim_for_ever
@@ -28,6 +30,12 @@ def test_an_output_is_claimed_once_and_nothing_is_left(tmp_path):
     with claimed(output):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_folders_that_another_process_has_removed_are_no_error(tmp_path, monkeypatch):
+    with claimed(tmp_path / "a" / "b" / "out"):
+        shutil.rmtree(tmp_path / "a")
+        monkeypatch.setattr(Path, "is_dir", lambda path: True)  # it was a moment ago
 
 
 def test_folders_stay_that_something_was_written_to(tmp_path):
@@ -56,6 +64,7 @@ def test_without_locks_nothing_is_claimed(tmp_path, monkeypatch):
     monkeypatch.setattr(claim, "hold", no_locks)
     with claimed(tmp_path / "out"), claimed(tmp_path / "out"):
         pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_may_wait_until_another_process_has_written(tmp_path, monkeypatch, caplog):

@@ -74,7 +74,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     held = None
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        temporary.mkdir()
+        temporary.mkdir(parents=True)  # another process may just have removed an empty folder
         try:
             held = hold(temporary)
         except (FileNotFoundError, BlockingIOError):

@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tsv_bench.files.holding import hold
@@ -33,7 +33,7 @@ def claimed(output: Path, *, wait: bool = False) -> Iterator[None]:
             claim.unlink(missing_ok=True)
             os.close(held)
         for folder in made:
-            if folder.is_dir() and not any(folder.iterdir()):
+            with suppress(OSError):  # another process has put something there, or removed it
                 folder.rmdir()
 
 
@@ -53,6 +53,7 @@ def _take(claim: Path, output: Path, wait: bool) -> int | None:
         except BlockingIOError:
             time.sleep(SECONDS)
         except OSError:
+            claim.unlink(missing_ok=True)
             return None
         if wait and not said and time.monotonic() - began > NOTICE:
             said = True
