@@ -3,6 +3,8 @@
 import json
 import shutil
 from collections import namedtuple
+from pathlib import Path
+from unittest import mock
 
 import made_up.tasks
 import pytest
@@ -55,6 +57,26 @@ def test_weights_of_another_record_are_refused(tmp_path):
         load_record(path)
 
 
+def test_one_that_is_being_replaced_is_not_finished_and_then_the_new_one(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, state(), {"number": 1})
+    # A kill between its two files leaves one that is made again.
+    monkeypatch.setattr(checkpoint, "replace_text", mock.Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(path, {"w": torch.ones(1)}, {})
+    assert load_record(path) is None
+    monkeypatch.undo()
+    save_checkpoint(path, state(), {"number": 1})
+
+    def hashed(path):  # by a process that has read the old record
+        monkeypatch.undo()
+        save_checkpoint(path, {"w": torch.ones(1)}, {"number": 2})
+        return checkpoint.sha256(path)
+
+    monkeypatch.setattr(checkpoint, "remembered_sha256", hashed)
+    assert load_record(path)["number"] == 2
+
+
 def test_other_checkpoint_with_a_record_of_its_own(tmp_path):
     """Replacing the weights alone is an error; replacing both is the user's right."""
     path = tmp_path / "a.safetensors"
@@ -78,7 +100,8 @@ def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a"] and path.read_text() == "new"
 
 
-def test_training_state_comes_back(tmp_path):
+def test_training_state_comes_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda path: True)  # removed by another process since then
     assert load_state(tmp_path / "state") is None
     save_state(tmp_path / "state", {"step": 3, "model": state()})
     found = load_state(tmp_path / "state")

@@ -5,6 +5,7 @@ import signal
 import threading
 from dataclasses import asdict, replace
 from pathlib import Path
+from unittest import mock
 
 import made_up.finetuning
 import pytest
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from stand_ins.disk import read_only
 from stand_ins.processes import Started
 
+from tsv_bench.checkpoints import on_demand
 from tsv_bench.models import accuracy, finetuning, zero_shot_head
 from tsv_bench.models.training import Recipe
 from tsv_bench.scores import score
@@ -93,6 +95,15 @@ def test_a_state_that_is_not_needed_any_more_goes(tmp_path, trainings):
     path.with_suffix(".resume").write_bytes(b"left")
     source(tmp_path).checkpoint(backbone(), task(), load)
     assert not path.with_suffix(".resume").exists()
+
+
+def test_a_finished_checkpoint_has_the_pretrained_tower_beside_it(tmp_path, trainings, monkeypatch):
+    """tsv-merge needs both, and a kill may come between them."""
+    killed = mock.Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(on_demand, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        source(tmp_path).checkpoint(backbone(), task(), load)
+    assert [*tmp_path.rglob("pretrained-*.safetensors")]
 
 
 def test_other_settings_make_other_checkpoints(tmp_path, trainings):

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,9 @@ def save_checkpoint(
     """Write weights to ``path`` and the record beside it, as .json; return the record.
 
     Each file is written whole or not at all, the json last: without one the checkpoint is not
-    finished. The record gets the file's sha256.
+    finished, nor is one that replaces another. The record gets the file's sha256.
     """
+    path.with_suffix(".json").unlink(missing_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     replace_atomically(path, lambda temporary: save_file(tensors, temporary))
     record = {**record, "sha256": sha256(path)}
@@ -59,17 +61,22 @@ def load_record(path: Path) -> dict[str, Any] | None:
     Raises ValueError if the weights are not those that were written.
     """
     beside = path.with_suffix(".json")
-    if not path.exists() or not beside.exists():
-        return None
     try:
-        record = json.loads(read_small(beside))
+        content = read_small(beside)
+        record = json.loads(content)
         expected = record["sha256"]
+        found = remembered_sha256(path)  # a command asks again before it reads the weights
+    except FileNotFoundError:
+        return None
     except (ValueError, KeyError, TypeError, RecursionError):
         log.warning(f"{beside} is damaged; what it describes is made again")
         return None
-    if remembered_sha256(path) != expected:  # a command asks again before it reads the weights
-        raise ValueError(
-            f"{path} is not what was written there: its sha256 differs from the one in "
-            f"{beside.name}. Delete both files to make the checkpoint again."
-        )
-    return record
+    if found == expected:
+        return record
+    with suppress(FileNotFoundError):
+        if read_small(beside) == content:
+            raise ValueError(
+                f"{path} is not what was written there: its sha256 differs from the one in "
+                f"{beside.name}. Delete both files to make the checkpoint again."
+            )
+    return load_record(path)  # another process is replacing both

@@ -89,8 +89,6 @@ class OnDemand:
                 record = self._finished(path)  # another process may have made it meanwhile
             if (record := group.broadcast(record)) is None:
                 record = self.make(backbone, task, load, path, group)
-                if group.is_main:
-                    self.save_pretrained(backbone)
         scores = {split: Score(**score) for split, score in record["scores"].items()}
         return Checkpoint(
             path=path, sha256=record["sha256"], generation=self.generation, scores=scores
@@ -174,6 +172,7 @@ class OnDemand:
                 "torch": torch.__version__,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }
+            self.save_pretrained(backbone)  # first: a finished checkpoint is not made again
             record = save_checkpoint(path, visual.state_dict(), record)
             resume.unlink(missing_ok=True)
             log.info(

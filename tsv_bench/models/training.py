@@ -120,6 +120,8 @@ def train(
                 saving["scaler"] = scaler.state_dict()
             try:
                 save_state(resume, {**saving, "step": step + 1})
+            except FileNotFoundError:
+                pass  # another process, which trains the same, has removed the folder
             except OSError as error:  # a full disk may have room again at the end
                 logging.getLogger(__name__).warning(
                     f"{label} goes on without a state to resume from: {error}"
@@ -170,10 +172,10 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 def load_state(path: Path) -> dict[str, Any] | None:
     """Return the training state at ``path``, or None. Raises ValueError if it is damaged."""
-    if not path.exists():
-        return None
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError:  # or another process, which trains the same, has just ended
+        return None
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:  # whichever part is damaged
         raise ValueError(
             f"{path} is no whole training state to resume from. Delete it to begin again."
