@@ -67,6 +67,14 @@ def test_a_finished_run_is_found(cell):
     assert replace(cell, suite="mini14").finished() is None
 
 
+def test_what_a_kill_left_beside_a_finished_run_goes(cell):
+    path, unfinished = cell.finished(), cell.unfinished({})
+    unfinished.keep("a", {})  # by overwrite=true, since the Run was made
+    assert cell.finished() == path and unfinished.kept("a") is not None
+    path.touch()
+    assert cell.finished() == path and not unfinished.folder.exists()
+
+
 @pytest.mark.parametrize("harm", ["missing", "damaged"])
 def test_a_run_without_its_correctness_is_made_again(cell, harm, caplog):
     path = cell.folder / file_of(cell).with_suffix(".npz").name

@@ -151,6 +151,14 @@ def test_a_full_disk_costs_the_state_and_not_the_training(tmp_path, caplog, monk
     assert "goes on without a state to resume from: [Errno 27] File too large" in caplog.text
     assert not list(tmp_path.iterdir())
 
+    def removed(path, state):  # by another process, which trains the same and has ended
+        raise FileNotFoundError(2, "No such file or directory")
+
+    caplog.clear()
+    monkeypatch.setattr(training, "save_state", removed)
+    torch.testing.assert_close(dict(Problem().train(tmp_path / "b", save_every=0)), expected)
+    assert not caplog.records
+
 
 @pytest.mark.parametrize("content", [b"", b"no state", None])
 def test_damaged_state_is_named(tmp_path, content):

@@ -118,6 +118,7 @@ class Cell:
             except ValueError as error:
                 log.warning(f"{visible(str(error))} Evaluating again.")
             else:
+                self.unfinished({}).remove_if_before(path)
                 return path
         return None
 

@@ -1,8 +1,12 @@
 """Work that a killed Run has done is found again by the same Run, and by no other."""
 
+import shutil
+from unittest import mock
+
 import pytest
 import torch
 
+from tsv_bench.state_dicts.steps import unfinished as module
 from tsv_bench.state_dicts.steps.unfinished import Unfinished
 
 
@@ -44,6 +48,20 @@ def test_a_disk_that_takes_nothing_ends_no_work(unfinished, monkeypatch, caplog)
     monkeypatch.setattr("tsv_bench.state_dicts.steps.unfinished.replace_atomically", full)
     unfinished.keep("a", {"x": torch.ones(2)})
     assert "a break here would lose a: " in caplog.text and unfinished.kept("a") is None
+
+
+def test_another_process_that_finished_first_has_removed_it_all(unfinished, monkeypatch, caplog):
+    def removed(*arguments, **settings):
+        shutil.rmtree(unfinished.folder)
+        return save_file(*arguments, **settings)
+
+    save_file = module.save_file
+    monkeypatch.setattr(module, "save_file", removed)
+    unfinished.keep("a", {"x": torch.ones(2)})
+    monkeypatch.undo()
+    unfinished.keep("a", {"x": torch.ones(2)})
+    monkeypatch.setattr(module, "open_state_dict", mock.Mock(side_effect=FileNotFoundError))
+    assert unfinished.kept("a") is None and not caplog.records
 
 
 def test_a_name_is_one_of_a_file(unfinished):

@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ OF = "tsv_bench.unfinished"  # in a file's metadata: what its content was made o
 
 class Unfinished:
     """Named tensors in a folder, whole steps of work that a killed process need not do again.
+
+    Of two processes that do the same work the first to finish removes what both keep: no loss.
 
     ``made_of``: plain data on which the content depends; what was made of others is not found.
     """
@@ -44,10 +47,10 @@ class Unfinished:
     def kept(self, name: str) -> StateDict | None:
         """Return what was kept under a name, read on access; None if there is nothing to use."""
         path = self.path(name)
-        if not path.exists():
-            return None
         try:
             found = open_state_dict(path)
+        except FileNotFoundError:
+            return None
         except (ValueError, OSError) as error:
             log.warning(f"{error} It is made again.")
             return None
@@ -64,9 +67,20 @@ class Unfinished:
         write = partial(save_file, contiguous, metadata={OF: self._digest, **(about or {})})
         try:
             replace_atomically(self.path(name), write)
+        except FileNotFoundError:
+            pass  # another process has finished the same, and removed the folder
         except OSError as error:  # the result may still fit
             log.warning(f"the work goes on, and a break here would lose {name}: {error}")
 
     def remove(self) -> None:
         """Remove all that is kept."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove_if_before(self, result: Path) -> None:
+        """Remove all that is kept if it is older than the result: a kill came before `remove`.
+
+        What is newer is of a process that makes the result again.
+        """
+        with suppress(OSError):
+            if self.folder.stat().st_mtime_ns <= result.stat().st_mtime_ns:
+                self.remove()
