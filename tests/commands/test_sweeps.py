@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
+from unittest import mock
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
@@ -113,6 +114,21 @@ def test_of_two_sweeps_that_end_at_once_one_waits_and_no_report_is_lost(
         assert [row["fingerprint"] for row in rows] == [path.stem.partition("-")[2]] * 2
     said = f"The report of other Runs that was in both is now in {earlier}."
     assert capsys.readouterr().out.count(said) == 1
+
+
+def test_a_report_that_was_cut_short_among_its_figures_is_not_taken_for_anothers(
+    copy, monkeypatch, capsys
+):
+    monkeypatch.chdir(copy)
+    paths = {"runs": "runs", "report": "cut", "checkpoints": "checkpoints"}
+    config = OmegaConf.create({"paths": paths, "layout": "runs"})
+    made = sorted(Path("runs").rglob("ties-*.json"))
+    monkeypatch.setattr(write_report, "_draw", mock.Mock(side_effect=[KeyboardInterrupt, []]))
+    with pytest.raises(KeyboardInterrupt):
+        show_comparison(config, made)
+    show_comparison(config, made)
+    assert not [path for path in Path("cut").iterdir() if path.is_dir()]
+    assert "The report of other Runs" not in capsys.readouterr().out
 
 
 def test_a_wrong_job_is_found_before_the_first_starts(copy):

@@ -24,9 +24,17 @@ def writing(folder: Path) -> AbstractContextManager:
 def write_report(tables: Sequence[Table], out_folder: Path, layout: str = "runs") -> list[Path]:
     """Write the tables as .md, .csv and .tex, their Runs as csv, their figures as .svg and .png.
 
-    Figures that are there as they would be drawn stay. The names of the tables are those of the
-    layout: table.*, paper.* or leaderboard.*. The Runs are runs.csv and alphas.csv, see
-    text/tidy.py. Returns the paths. Raises ValueError for an unknown layout.
+    See `write_texts` and `write_figures`. Returns the paths. Raises ValueError for an unknown
+    layout.
+    """
+    return [*write_texts(tables, out_folder, layout), *write_figures(tables, out_folder)]
+
+
+def write_texts(tables: Sequence[Table], out_folder: Path, layout: str = "runs") -> list[Path]:
+    """Write the tables and their Runs as text; return the paths.
+
+    The names of the tables are those of the layout: table.*, paper.* or leaderboard.*. The Runs are
+    runs.csv and alphas.csv, see text/tidy.py. Raises ValueError for an unknown layout.
     """
     renderings = {"md": render_markdown, "csv": render_csv, "tex": render_latex}
     texts = {
@@ -35,7 +43,12 @@ def write_report(tables: Sequence[Table], out_folder: Path, layout: str = "runs"
     paths = [Path(out_folder) / name for name in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         replace_text(path, text)
-    return [*paths, *(still_drawn(tables, out_folder) or _draw(tables, out_folder))]
+    return paths
+
+
+def write_figures(tables: Sequence[Table], out_folder: Path) -> list[Path]:
+    """Draw the tables' figures; return the paths. Those that are there as they would be stay."""
+    return still_drawn(tables, out_folder) or _draw(tables, out_folder)
 
 
 def _draw(tables: Sequence[Table], folder: Path) -> list[Path]:

@@ -20,14 +20,15 @@ def show_comparison(config: DictConfig, runs: Sequence[Path]) -> None:
     """Write the report of these Runs and print their table."""
     from tsv_bench.cli.sweep.earlier import mark, set_aside  # here: only a sweep needs them
     from tsv_bench.report.text.render import render_terminal
-    from tsv_bench.report.write_report import write_report, writing
+    from tsv_bench.report.write_report import write_figures, write_texts, writing
 
     tables, paths = tables_of(runs), config.paths
     report = Path(paths.report)
     with writing(report):  # two sweeps that end at the same time
         earlier = set_aside(report, runs)
-        written = write_report(tables, report, config.layout)
-        mark(report, runs)
+        written = write_texts(tables, report, config.layout)
+        mark(report, runs)  # before figures are drawn for seconds, in which a kill may come
+        written += write_figures(tables, report)
     show(render_terminal(tables, columns(), layout=config.layout))
     show(listed(written, report, columns()))
     if earlier:
