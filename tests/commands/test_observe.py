@@ -1,5 +1,6 @@
 """tsv-observe writes statistics, and tsv-merge merges by them: towers, and language models."""
 
+import os
 import re
 import shlex
 import shutil
@@ -17,7 +18,9 @@ from transformers import AutoModelForCausalLM
 
 from tsv_bench import methods
 from tsv_bench.checkpoints.image_tower import image_tower
+from tsv_bench.files.atomic import TEMPORARY
 from tsv_bench.models import load_clip
+from tsv_bench.observation import observe_files
 from tsv_bench.observation.observe_files import observe_images
 from tsv_bench.observation.statistics_file import StatisticsFile
 from tsv_bench.state_dicts.state_dict import open_state_dict
@@ -85,9 +88,16 @@ def test_towers_are_merged_by_what_was_observed(folder):
     assert '"split": "train"' in state.metadata["tsv_bench"]  # the statistics are in the record
 
 
-def test_a_folder_for_the_output_is_made(folder):
+def test_a_folder_for_the_output_is_made(folder, monkeypatch):
+    def write(path, *more):
+        beside.extend(os.listdir(path.parent))
+        return work(path, *more)
+
+    beside, work = [], observe_files._write
+    monkeypatch.setattr(observe_files, "_write", write)
     done = observe(folder, *SIGNS, "finetuned=a.safetensors", "output=deep/er/a")
     assert done.code == 0, done.err
+    assert len(beside) == 1 and TEMPORARY.fullmatch(beside[0])  # after a kill the next one removes
     assert [path.name for path in (folder / "deep/er").iterdir()] == ["a.inputs.safetensors"]
 
 

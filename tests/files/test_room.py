@@ -10,6 +10,14 @@ def test_a_folder_with_room_passes_and_is_left_empty(tmp_path):
     assert not list((tmp_path / "new" / "folder").iterdir())
 
 
+def test_what_a_kill_left_there_goes(tmp_path, caplog):
+    half = tmp_path / ".out.0123abcd.tmp" / "out"
+    half.parent.mkdir()
+    half.touch()
+    check_room(tmp_path, 1)
+    assert not list(tmp_path.iterdir()) and f"removed {half.parent}" in caplog.text
+
+
 def test_room_that_is_not_there(tmp_path):
     with pytest.raises(OSError, match="MB free, 1000000000000000000 MB are needed. Make room"):
         check_room(tmp_path, 10**24)

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from tsv_bench.files.atomic import temporary_beside
+from tsv_bench.files.atomic import sweep, temporary_beside
 
 
 def check_room(
@@ -13,10 +13,13 @@ def check_room(
 ) -> None:
     """Check that ``folder`` can be written to and its disk has ``num_bytes`` free.
 
+    What killed processes have left half written there goes first, and counts as free.
+
     ``setting`` names the setting that chooses another folder. Raises OSError if the check fails.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
         with temporary_beside(folder / "probe") as temporary:
             (temporary / "probe").write_bytes(b"1")
     except OSError as error:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tsv_bench.files.atomic import temporary_beside
 from tsv_bench.methods.evolved.examiner import PRETRAINED
 from tsv_bench.methods.knobs import check_positive, check_whole
 from tsv_bench.state_dicts.inputs import Inputs
@@ -123,7 +124,6 @@ class CommandExaminer:
     def __init__(self, scoring: ScoringCommand, output: Path) -> None:
         self.seed, self.asks_some = scoring.seed, scoring.asks_some
         self._scoring, self._output = scoring, Path(output)
-        self._folder = self._output.with_name(f".{self._output.name}.candidate")
 
     def begin(self, inputs: Inputs, write: WriteModel, made_of: Sequence[Any]) -> None:
         """Remember where the models are, and what the search depends on beside the command."""
@@ -142,15 +142,11 @@ class CommandExaminer:
     def answers(
         self, name: str, vector: Mapping, items: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor] | None:
-        shutil.rmtree(self._folder, ignore_errors=True)  # what a process that was killed has left
-        self._folder.mkdir(parents=True)
-        try:
-            path = self._known.get(name) or self._write(vector, self._folder)
-            listed = self._folder / "items.json"
+        with temporary_beside(self._output) as folder:
+            path = self._known.get(name) or self._write(vector, folder)
+            listed = folder / "items.json"
             listed.write_text(json.dumps(_plain(items)))
             found = self._scoring.run(path.resolve(), listed.resolve())
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
         if not isinstance(found, str) and items is not None:
             found = self._of_items(found, items)
         if isinstance(found, str):

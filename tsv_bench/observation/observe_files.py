@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor
 
 from tsv_bench.checkpoints.image_tower import ImageTower, Place, image_tower
 from tsv_bench.files import check_place
+from tsv_bench.files.atomic import temporary_beside
 from tsv_bench.models import Backbone
 from tsv_bench.observation import language
 from tsv_bench.observation.gather import Observatory, Shown, statistic_shape
@@ -67,10 +67,8 @@ def observe_images(
     tower = image_tower(state, backbone.pretrained)
     observed = Shown(task=next(iter(paths.values())).name.split(".")[0], state=tower, head=head,
                         images=images, about=about)  # fmt: skip
-    place = next(iter(paths.values())).parent
-    place.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=place) as folder:
-        observatory = Observatory(backbone.visual, Path(folder), device)
+    with temporary_beside(next(iter(paths.values()))) as folder:  # as large as what is written
+        observatory = Observatory(backbone.visual, folder, device)
         found = observatory.statistics(observed, list(paths), classes)
         for kind, file in found.items():
             _write(paths[kind], kind, dict(_in_file(tower, kind, file)), file.about)
