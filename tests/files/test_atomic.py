@@ -1,5 +1,6 @@
 """Files and folders are whole or as they were: after errors, kills and a loss of power."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -39,6 +40,22 @@ def test_a_file_or_folder_is_there_when_it_is_whole(tmp_path):
         replace_atomically(tmp_path / "in" / "folder", folder_of("b"))
     assert (tmp_path / "in" / "folder" / "a").read_text() == "a"
     assert sorted(path.name for path in (tmp_path / "in").iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("function", ["hold", "rmtree"])
+def test_an_interruption_before_and_after_a_write_leaves_nothing(tmp_path, monkeypatch, function):
+    module = atomic if function == "hold" else shutil
+    work, calls = getattr(module, function), itertools.count()
+
+    def interrupted(*arguments, **settings):
+        if not next(calls):
+            raise KeyboardInterrupt
+        return work(*arguments, **settings)
+
+    monkeypatch.setattr(module, function, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replace_atomically(tmp_path / "out", folder_of("new"))
+    assert [*tmp_path.iterdir()] == [tmp_path / "out"][: function == "rmtree"]
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

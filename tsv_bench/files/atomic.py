@@ -72,22 +72,27 @@ def _check_writable(temporary: Path) -> None:
 def temporary_beside(path: Path) -> Iterator[Path]:
     """Make a hidden folder beside ``path``, held until the block ends and removed then."""
     held = None
-    while True:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        temporary.mkdir(parents=True)  # another process may just have removed an empty folder
-        try:
-            held = hold(temporary)
-        except (FileNotFoundError, BlockingIOError):
-            continue  # another process has swept it before it was held
-        except OSError:
-            pass  # the file system has no locks, and no process sweeps there
-        break
     try:
+        while True:
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+            temporary.mkdir(parents=True)  # another process may just have removed an empty folder
+            try:
+                held = hold(temporary)
+            except (FileNotFoundError, BlockingIOError):
+                continue  # another process has swept it before it was held
+            except OSError:
+                pass  # the file system has no locks, and no process sweeps there
+            break
         yield temporary
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if held is not None:
-            os.close(held)
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+        except KeyboardInterrupt:  # what it left would be taken for a killed process'
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        finally:
+            if held is not None:
+                os.close(held)
 
 
 def sweep(folder: Path) -> None:

@@ -82,5 +82,6 @@ class Unfinished:
         What is newer is of a process that makes the result again.
         """
         with suppress(OSError):
-            if self.folder.stat().st_mtime_ns <= result.stat().st_mtime_ns:
+            inside = [path.stat().st_mtime_ns for path in self.folder.iterdir()]
+            if max(inside, default=0) <= result.stat().st_mtime_ns:
                 self.remove()
