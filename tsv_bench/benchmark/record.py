@@ -106,6 +106,11 @@ class Cell:
         """The folder of the Runs of this backbone and suite."""
         return self.runs / self.backbone.name / self.suite
 
+    @property
+    def file(self) -> Path:
+        """The file of the Run."""
+        return self.folder / f"{self.method.name}-{self.fingerprint}.json"
+
     def finished(self) -> Path | None:
         """Return the file of the Run with this fingerprint; None if there is none.
 
@@ -125,9 +130,7 @@ class Cell:
     def unfinished(self, checkpoints: Mapping[str, Checkpoint]) -> Unfinished:
         """Return where the method keeps its work: beside the Run's file, until that is written."""
         made_of = [self.fingerprint, {name: c.sha256 for name, c in checkpoints.items()}]
-        return Unfinished(
-            self.folder / f"{self.method.name}-{self.fingerprint}.unfinished", made_of
-        )
+        return Unfinished(self.file.with_suffix(".unfinished"), made_of)
 
     def record(
         self,
