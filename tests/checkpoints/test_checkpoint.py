@@ -15,6 +15,7 @@ from tsv_bench.checkpoints import checkpoint
 from tsv_bench.checkpoints.checkpoint import load_record, save_checkpoint
 from tsv_bench.checkpoints.source import Folder
 from tsv_bench.files import check_room, replace_atomically
+from tsv_bench.files.lease import LeaseLost
 from tsv_bench.models.training import load_state, save_state
 from tsv_bench.state_dicts.state_dict import open_state_dict
 
@@ -75,6 +76,15 @@ def test_one_that_is_being_replaced_is_not_finished_and_then_the_new_one(tmp_pat
 
     monkeypatch.setattr(checkpoint, "remembered_sha256", hashed)
     assert load_record(path)["number"] == 2
+
+
+def test_who_has_lost_the_lease_leaves_what_the_other_process_has_made(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    made = save_checkpoint(path, state(), {})
+    monkeypatch.setattr(checkpoint, "check_leases", mock.Mock(side_effect=LeaseLost))
+    with pytest.raises(LeaseLost):
+        save_checkpoint(path, {"w": torch.ones(1)}, {})
+    assert load_record(path) == made
 
 
 def test_other_checkpoint_with_a_record_of_its_own(tmp_path):

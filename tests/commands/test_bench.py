@@ -42,7 +42,7 @@ def copy(folder, tmp_path):
 
 def times(folder):
     """When each Run and checkpoint was written."""
-    paths = [*(folder / "runs" / "mini").rglob("*.*"), *checkpoints(folder)]
+    paths = [*(folder / "runs" / "mini").rglob("[!.]*.*"), *checkpoints(folder)]
     return {path.name: path.stat().st_mtime_ns for path in paths}
 
 
@@ -55,7 +55,7 @@ def test_a_comparison_prints_its_table_and_says_where_all_is(comparison):
         assert any(line.startswith(label) for line in table)
     assert lines[-2] == "Runs are in runs, fine-tuned checkpoints in checkpoints."
     assert lines[-1] == "All Runs as a page for the browser: tsv-report html=true"
-    written = {path.name for path in (folder / "runs" / "report").iterdir()}
+    written = {path.name for path in (folder / "runs" / "report").glob("[!.]*")}
     assert {"table.md", "table.csv"} < written
     plots = {name.rpartition("-")[2] for name in written if name.endswith((".png", ".svg"))}
     ends = ("png", "svg")

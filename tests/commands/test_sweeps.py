@@ -19,12 +19,12 @@ from omegaconf import OmegaConf
 from stand_ins import hydras_plugins
 from stand_ins.commands import SMALL, begin_from, tsv
 
-from tsv_bench.benchmark import record
+from tsv_bench.benchmark.cells import make_run
 from tsv_bench.cli.config.checkpoint_files import largest_fraction
 from tsv_bench.cli.sweep import callback, elsewhere
 from tsv_bench.cli.sweep.comparison import show_comparison
 from tsv_bench.cli.sweep.records import read_records, write_jobs
-from tsv_bench.files import claim
+from tsv_bench.files import lease
 from tsv_bench.report import write_report
 
 DENSITIES = ["--multirun", "method=ties", "method.alphas=[1.0]"]
@@ -39,13 +39,13 @@ def records(folder):
 def swept(fine_tuned, tmp_path_factory):
     """(folder, what a sweep printed whose second job of three has a bug)."""
     folder = begin_from(fine_tuned, tmp_path_factory.mktemp("sweep"))
-    work = record.evaluate_method
+    work = make_run.evaluate_method
 
     def evaluate(tasks, method, *more):
         return method.bug if method.knobs["density"] == 0.3 else work(tasks, method, *more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(record, "evaluate_method", evaluate)
+        patch.setattr(make_run, "evaluate_method", evaluate)
         result = tsv(folder, "bench", *DENSITIES, "method.density=0.2,0.3,0.5", *SMALL)
     return folder, result
 
@@ -88,7 +88,7 @@ def test_of_two_sweeps_that_end_at_once_one_waits_and_no_report_is_lost(
     copy, monkeypatch, caplog, capsys
 ):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(claim, "NOTICE", 0)
+    monkeypatch.setattr(lease, "NOTICE", 0)
     monkeypatch.chdir(copy)
     paths = {"runs": "runs", "report": "both", "checkpoints": "checkpoints"}
     config = OmegaConf.create({"paths": paths, "layout": "runs"})
@@ -107,7 +107,8 @@ def test_of_two_sweeps_that_end_at_once_one_waits_and_no_report_is_lost(
     monkeypatch.setattr(write_report, "writing", writing)
     show_comparison(config, made[:1])
     second.join()
-    assert caplog.messages == ["waiting for another process, which is writing both/figures.md"]
+    [said] = caplog.messages
+    assert said.startswith("waiting for process ") and said.endswith("which makes both/figures.md")
     [earlier] = [path for path in Path("both").iterdir() if path.is_dir()]
     for path, folder in zip(made, (earlier, Path("both")), strict=True):
         rows = [*csv.DictReader((folder / "runs.csv").read_text().splitlines())]

@@ -14,7 +14,7 @@ from stand_ins.processes import Started
 
 from tsv_bench.files import atomic
 from tsv_bench.files.atomic import (
-    files_below,
+    paths_below,
     replace_atomically,
     sweep,
     temporary_beside,
@@ -127,14 +127,14 @@ def test_what_a_killed_process_left_is_removed_and_what_others_hold_is_not(tmp_p
     assert sorted(path.name for path in folder.iterdir()) == ["file", "said"]
 
 
-def test_files_below_a_folder_are_whole_ones(tmp_path):
+def test_paths_below_a_folder_are_whole_ones(tmp_path):
     whole = [tmp_path / "a.json", tmp_path / "in" / "deep" / "b.json"]
     for path in whole:
         replace_atomically(path, lambda new: new.touch())
     with temporary_beside(whole[1]) as temporary:  # as in the middle of another process' write
         (temporary / "b.json").touch()
-        assert sorted(files_below(tmp_path, ".json")) == whole
-        found = files_below(tmp_path, (".txt", ".json"))
+        assert sorted(paths_below(tmp_path, ".json")) == whole
+        found = paths_below(tmp_path, (".txt", ".json"))
         assert next(found) == whole[0]
         shutil.rmtree(tmp_path / "in")  # by another process
         assert [*found] == []

@@ -1,9 +1,6 @@
 """One process at a time writes an output."""
 
-import logging
 import shutil
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -65,23 +62,3 @@ def test_without_locks_nothing_is_claimed(tmp_path, monkeypatch):
     with claimed(tmp_path / "out"), claimed(tmp_path / "out"):
         pass
     assert not list(tmp_path.iterdir())
-
-
-def test_one_may_wait_until_another_process_has_written(tmp_path, monkeypatch, caplog):
-    caplog.set_level(logging.INFO)
-    monkeypatch.setattr(claim, "NOTICE", 0)
-    order = []
-
-    def second():
-        with claimed(tmp_path / "out", wait=True):
-            order.append("second")
-
-    waiting = threading.Thread(target=second)
-    with claimed(tmp_path / "out"):
-        waiting.start()
-        while not caplog.messages:
-            time.sleep(0.01)
-        order.append("first")
-    waiting.join()
-    assert order == ["first", "second"] and not list(tmp_path.iterdir())
-    assert caplog.messages == [f"waiting for another process, which is writing {tmp_path / 'out'}"]

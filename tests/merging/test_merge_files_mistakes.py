@@ -137,7 +137,7 @@ OF_THE_FUNCTION = [
     ({"write": "compressed", "output": "out"}, "Choose method=tsv_compress, a method of masks"),
     ({"output": "./base.safetensors", "overwrite": True}, "is the checkpoint of pretrained: name"),
     ({"method": "individual", "output": ".", "overwrite": True}, "a.safetensors is the checkpoint"),
-    ({"output": "a.safetensors/b/out.safetensors"}, "a.safetensors (File exists). Choose another"),
+    ({"output": "a.safetensors/b/out.safetensors"}, "a.safetensors (it is a file). Choose another"),
 ]
 
 

@@ -14,6 +14,7 @@ TESTED_IN = {
     "analysis/test_figures.py": "analysis.depth",
     "benchmark/beyond/test_generalize.py": "benchmark.beyond.corrupted benchmark.beyond.records "
     "benchmark.beyond.unseen",
+    "commands/test_learning.py": "benchmark.cells.make_run",
     "benchmark/given/test_image_bench.py": "methods.bench",
     "benchmark/test_evaluator.py": "models.devices scores",
     "benchmark/test_evaluate.py": "benchmark.validate",

@@ -14,7 +14,7 @@ import numpy as np
 
 from tsv_bench.benchmark.beyond.records import Corrupted, Unseen
 from tsv_bench.benchmark.run_content import FILE_NAMES, check_agreement, check_fields
-from tsv_bench.files import files_below, read_small, replace_atomically, replace_text
+from tsv_bench.files import paths_below, read_small, replace_atomically, replace_text
 from tsv_bench.files.content import MOST_BYTES
 from tsv_bench.scores import Score
 from tsv_bench.wording.escaping import check_name, visible
@@ -248,7 +248,7 @@ def find_runs(folder: Path, **equal: Any) -> list[tuple[Path, Run]]:
     A json file that is damaged or no Run is skipped with a warning. Those that another process is
     writing are not looked at.
     """
-    paths = sorted(files_below(folder, ".json"))
+    paths = sorted(paths_below(folder, ".json"))
     if "fingerprint" in equal:  # a folder may have hundreds, and to check one takes milliseconds
         paths = [path for path in paths if _mentions(path, equal["fingerprint"])]
     return [

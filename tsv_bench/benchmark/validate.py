@@ -1,6 +1,8 @@
 """Evaluate a method that was evaluated before on validation alone."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -8,11 +10,23 @@ from tsv_bench import bars
 from tsv_bench.benchmark.evaluate import Accuracies, in_memory, left, means, unseen
 from tsv_bench.benchmark.evaluator import Evaluator
 from tsv_bench.benchmark.route import correct_of
+from tsv_bench.benchmark.runs import Run
 from tsv_bench.data import Split, Task
 from tsv_bench.methods.method import Method
 from tsv_bench.methods.served import served_by
-from tsv_bench.scores import normalized_accuracy
+from tsv_bench.scores import normalized_accuracy, score
 from tsv_bench.task_vectors.task_vector import TaskVector
+
+
+def validated(run: Run, *how: Any) -> Run:
+    """Return a Run with its accuracies on validation; ``how``: what `validate` takes before alpha.
+
+    Nothing else of it is changed.
+    """
+    knobs = {task: next(iter(of_task.values())) for task, of_task in run.task_knobs.items()}
+    hits, normalized = validate(*how, run.alpha, knobs)
+    val = {task: score(of_task) for task, of_task in hits.items()}
+    return replace(run, val=val, normalized_val=normalized)
 
 
 def validate(

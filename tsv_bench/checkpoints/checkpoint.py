@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tsv_bench.files import (
+    check_leases,
     read_small,
     remembered_sha256,
     replace_atomically,
@@ -46,6 +47,7 @@ def save_checkpoint(
     Each file is written whole or not at all, the json last: without one the checkpoint is not
     finished, nor is one that replaces another. The record gets the file's sha256.
     """
+    check_leases()
     path.with_suffix(".json").unlink(missing_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     replace_atomically(path, lambda temporary: save_file(tensors, temporary))
@@ -66,7 +68,7 @@ def load_record(path: Path) -> dict[str, Any] | None:
         record = json.loads(content)
         expected = record["sha256"]
         found = remembered_sha256(path)  # a command asks again before it reads the weights
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError, RecursionError):
         log.warning(f"{beside} is damaged; what it describes is made again")

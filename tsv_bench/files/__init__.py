@@ -1,6 +1,6 @@
 """Files on disk: hashed, stamped, given room, written whole or not at all, and by one process."""
 
-from tsv_bench.files.atomic import files_below, replace_atomically, replace_text
+from tsv_bench.files.atomic import paths_below, replace_atomically, replace_text
 from tsv_bench.files.content import Stamp, read_small, remembered_sha256, sha256, stamp
 from tsv_bench.files.lease import check_leases, leased
 from tsv_bench.files.room import check_place, check_room
@@ -10,7 +10,7 @@ __all__ = [
     "check_leases",
     "check_place",
     "check_room",
-    "files_below",
+    "paths_below",
     "leased",
     "read_small",
     "remembered_sha256",

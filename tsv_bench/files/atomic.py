@@ -132,14 +132,14 @@ def sweep(folder: Path) -> None:
             os.close(held)
 
 
-def files_below(folder: Path, end: str | tuple[str, ...]) -> Iterator[Path]:
-    """Yield the files in a folder and the folders in it whose names have one of these ends.
+def paths_below(folder: Path, end: str | tuple[str, ...]) -> Iterator[Path]:
+    """Yield all that is in a folder and the folders in it, and whose name has one of these ends.
 
     Not what another process is writing, or has left half written; nor what is removed meanwhile.
     """
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not TEMPORARY.fullmatch(name)]
-        yield from (Path(place) / name for name in files if name.endswith(end))
+        yield from (Path(place) / name for name in (*folders, *files) if name.endswith(end))
 
 
 def replace_files(temporary: Path, output: Path, names: Iterable[str]) -> None:

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tsv_bench.files import replace_text
-from tsv_bench.files.claim import claimed
+from tsv_bench.files import leased, replace_text
 from tsv_bench.report.drawn import CAPTIONS, mark, still_drawn
 from tsv_bench.report.tables.table import Table
 from tsv_bench.report.text.layouts import LAYOUTS
@@ -18,7 +17,7 @@ def writing(folder: Path) -> AbstractContextManager:
 
     Waits for one that does.
     """
-    return claimed(Path(folder) / CAPTIONS, wait=True)
+    return leased(Path(folder) / CAPTIONS)
 
 
 def write_report(tables: Sequence[Table], out_folder: Path, layout: str = "runs") -> list[Path]:

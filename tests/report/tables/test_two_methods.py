@@ -242,7 +242,7 @@ def test_the_command_prints_and_writes(tmp_path):
     assert result.code == 0, result.err
     assert "cut.json is not readable json" in result.err
     folder = tmp_path / "runs" / "report"
-    assert {path.name for path in folder.iterdir()} == {"compare.md", "compare.csv"}
+    assert {path.name for path in folder.glob("[!.]*")} == {"compare.md", "compare.csv"}
     shown = " ".join(result.out.split())
     assert "TSV-M against TIES (density=0.2): mini on mini8, 8 tasks" in shown
     assert max(map(len, result.out.splitlines())) <= 110

@@ -12,8 +12,8 @@ from tsv_bench.data.task import Task
 from tsv_bench.wording import suggested
 
 if TYPE_CHECKING:  # they take torch
+    from tsv_bench.benchmark.cells.cell import Cell
     from tsv_bench.benchmark.evaluate import Accuracies
-    from tsv_bench.benchmark.record import Cell
     from tsv_bench.checkpoints.checkpoint import Checkpoint
 
 CHOICES = ("own", "published")

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError
 
-from tsv_bench.files import files_below
+from tsv_bench.files import paths_below
 
 PACKAGE = Path(__file__).parents[2]
 # A wheel has the configuration inside the package, a checkout beside it.
@@ -84,7 +84,7 @@ def options(group: str, folders: Iterable[Path] = ()) -> list[str]:
     found = {
         path.relative_to(home).with_suffix("").as_posix()
         for home in homes
-        for path in files_below(home, ".yaml")
+        for path in paths_below(home, ".yaml")
     }
     return sorted(found)
 
@@ -164,7 +164,7 @@ def not_utf8(path: Path, error: UnicodeDecodeError) -> str:
 def misplaced(group: str, name: str, folders: Iterable[Path]) -> str:
     """Return a message that a user's own file of that name is in the wrong folder, or ''."""
     for folder in folders:
-        for path in sorted(files_below(folder, (".yaml", ".yml"))):
+        for path in sorted(paths_below(folder, (".yaml", ".yml"))):
             if path.stem == Path(name).stem:
                 return f" {path} is not it: it would be {folder / group / name}.yaml."
     return ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from tsv_bench import hub
-from tsv_bench.benchmark.record import Cell
+from tsv_bench.benchmark.cells.cell import Cell
 from tsv_bench.benchmark.runs import find_runs
 from tsv_bench.cli.config import objects
 from tsv_bench.cli.config.method import make_method

@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from tsv_bench.benchmark.beyond.unseen import check_unseen
-from tsv_bench.benchmark.record import Cell, make_run
+from tsv_bench.benchmark.cells.cell import Cell
+from tsv_bench.benchmark.cells.make_run import make_run
 from tsv_bench.benchmark.runs import Run, find_runs, load_run
 from tsv_bench.benchmark.weights import write_weights
 from tsv_bench.cli.config import objects
@@ -29,8 +30,7 @@ from tsv_bench.cli.sweep.command import Made, typed_command
 from tsv_bench.cli.sweep.comparison import tables_of
 from tsv_bench.cli.sweep.log_file import logged_to
 from tsv_bench.cli.work.machine import set_up_machine
-from tsv_bench.files import Stamp, check_room, stamp
-from tsv_bench.files.claim import claimed
+from tsv_bench.files import check_room
 from tsv_bench.report.text.render import render_terminal
 from tsv_bench.report.tracking import NoTracker, Weights
 from tsv_bench.report.write_report import write_report
@@ -47,27 +47,21 @@ def bench(config: DictConfig) -> Made:
     tracker.check()
     cell = make_cell(config, machine.devices)
     check_room(cell.runs, 10_000_000)
-    before = stamp_of(cell.file)
     finished = None if config.overwrite else find_finished(cell)
-    there = is_there(finished, validates)
+    there = finished is not None and not (validates and finished[1].validation is None)
     # Before a log begins: what is wrong with its weights leaves nothing behind.
     backbone = None if there else objects.make_backbone(config)
     single = HydraConfig.get().mode == RunMode.RUN
     with logged(cell) if single else nullcontext():  # the job of a sweep has a log of its own
-        # What a method keeps until its Run is there is of one process.
-        with nullcontext() if there else claimed(cell.file, wait=True):
-            if not config.overwrite and stamp_of(cell.file) != before:  # another process made it
-                finished = find_finished(cell)
-                there = is_there(finished, validates)
-            if there:
-                (path, run), weights = finished, None
-                log.info(f"{run.label}: already there, {path} (overwrite=true evaluates it again)")
-            else:
-                with cell.method.named_in_errors():
-                    path, run, weights = make(
-                        config, replace(cell, backbone=backbone), finished,
-                        validates=validates, factors=factors, merged_on=machine.all_devices,
-                    )  # fmt: skip
+        if there:
+            (path, run), weights = finished, None
+            log.info(f"{run.label}: already there, {path} (overwrite=true evaluates it again)")
+        else:
+            with cell.method.named_in_errors():
+                path, run, weights = make(
+                    config, replace(cell, backbone=backbone), finished,
+                    validates=validates, factors=factors, merged_on=machine.all_devices,
+                )  # fmt: skip
         if not isinstance(tracker, NoTracker):  # also of a Run that was there: one W&B run a job
             with tempfile.TemporaryDirectory() as folder:
                 written = write_report(tables_of([path]), Path(folder))
@@ -78,18 +72,6 @@ def bench(config: DictConfig) -> Made:
         tables = tables_of([path, *(p for p, _ in individual)])
         show(render_terminal(tables, columns(), layout=config.layout))
     return Made(files=[path], metric=run.validation)
-
-
-def stamp_of(path: Path) -> Stamp | None:
-    """Return what tells whether a file has changed; None: there is none."""
-    with suppress(OSError):
-        return stamp(path)
-    return None
-
-
-def is_there(finished: tuple[Path, Run] | None, validates: bool) -> bool:
-    """Return whether a Run was made before with all that is asked for."""
-    return finished is not None and not (validates and finished[1].validation is None)
 
 
 def find_finished(cell: Cell) -> tuple[Path, Run] | None:

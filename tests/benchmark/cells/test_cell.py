@@ -11,7 +11,7 @@ from stand_ins.configurations import composed
 from tsv_bench.benchmark.runs import load_run
 from tsv_bench.cli.work.bench import make_cell
 
-RESULTS = Path(__file__).parents[2] / "results"
+RESULTS = Path(__file__).parents[3] / "results"
 
 
 def make(method="tsv_merge", *overrides):

@@ -1,47 +1,33 @@
-"""Make the Run of one cell of the benchmark: checkpoints, vectors, evaluation, record."""
+"""A cell of the benchmark: its settings, its fingerprint and where its Run lies."""
 
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache, cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from tsv_bench import bars, provenance
-from tsv_bench.benchmark.beyond.generalize import Generalization, generalize
-from tsv_bench.benchmark.beyond.unseen import check_shared, own_models
-from tsv_bench.benchmark.doubts import doubts
-from tsv_bench.benchmark.evaluate import (
-    Accuracies,
-    Outcome,
-    evaluate_method,
-    open_task_vectors,
-    stage,
-)
+from tsv_bench import provenance
+from tsv_bench.benchmark.beyond.generalize import Generalization
+from tsv_bench.benchmark.evaluate import Outcome
 from tsv_bench.benchmark.evaluator import Evaluation
-from tsv_bench.benchmark.given.observe import Given, draw, observe
+from tsv_bench.benchmark.given.observe import Given
 from tsv_bench.benchmark.route import router_scores
-from tsv_bench.benchmark.runs import Run, find_runs, load_correct, save_run
-from tsv_bench.benchmark.validate import validate
+from tsv_bench.benchmark.runs import Run, find_runs, load_correct, load_run
 from tsv_bench.checkpoints.checkpoint import Checkpoint
 from tsv_bench.checkpoints.source import Source, task_settings
-from tsv_bench.data import SPLITS, Split, Task
+from tsv_bench.data import Task
 from tsv_bench.data.corruptions.corrupted import Corruptions
-from tsv_bench.files import check_room
-from tsv_bench.methods.forms import Served
+from tsv_bench.files import Stamp, stamp
 from tsv_bench.methods.method import Method
-from tsv_bench.methods.needs import PRETRAINED
 from tsv_bench.models.backbone import Named
 from tsv_bench.models.finetuning import Finetuning
 from tsv_bench.scores import score
-from tsv_bench.state_dicts.factor_cache import FactorCache
 from tsv_bench.state_dicts.steps.unfinished import Unfinished
-from tsv_bench.task_vectors.task_vector import Weights
 from tsv_bench.wording.escaping import check_name, visible
 
 log = logging.getLogger(__name__)
@@ -127,6 +113,18 @@ class Cell:
                 return path
         return None
 
+    def written(self) -> Stamp | None:
+        """Return what tells when the Run's file was written; None if there is none."""
+        with suppress(OSError):
+            return stamp(self.file)
+        return None
+
+    def made_since(self, before: Stamp | None) -> tuple[Path, Run] | None:
+        """Return the Run and its file if another process has `written` it since; None if not."""
+        if self.written() == before or (path := self.finished()) is None:
+            return None
+        return path, load_run(path)
+
     def unfinished(self, checkpoints: Mapping[str, Checkpoint]) -> Unfinished:
         """Return where the method keeps its work: beside the Run's file, until that is written."""
         made_of = [self.fingerprint, {name: c.sha256 for name, c in checkpoints.items()}]
@@ -186,113 +184,3 @@ class Cell:
             machine=provenance.machine(",".join(self.evaluation.devices)),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-
-
-def make_run(
-    cell: Cell,
-    *,
-    load: Callable[[Task, str], Split],
-    check_data: Callable[[Mapping[str, Sequence[str]]], None],
-    make_heads: Callable[[], Mapping[str, Tensor]],
-    find_normalizer: Callable[[Mapping[str, Checkpoint]], tuple[Accuracies | None, str]],
-    factors: FactorCache | None = None,
-    merged_on: str | None = None,
-    validates: bool = False,
-    finished: tuple[Path, Run] | None = None,
-) -> tuple[Path, Run, Served | None]:
-    """Evaluate a cell and save its Run; return its file, the Run and what was served.
-
-    ``load`` returns a task's images of a split. ``check_data`` gets task -> splits before any is
-    decoded and raises if data are missing. ``make_heads`` returns task -> head.
-    ``find_normalizer`` gets the checkpoints and returns the normalizer (see `evaluate_method`) and
-    where it is from. ``merged_on``: devices of a method that sees weights alone, if there are
-    several. ``validates``: on validation, too, if alpha is fixed. ``finished``:
-    the cell's Run and its file: it is evaluated on validation alone, and nothing else is changed.
-    """
-    provenance.forget_peak_memory()
-    evaluation, seconds = cell.evaluation, {}
-    checkpoints = make_checkpoints(cell, load, check_data, seconds)
-    merged = {name: checkpoints[name] for name in cell.tasks}
-    normalizer, origin = find_normalizer(checkpoints)
-    with stage("open", seconds):
-        device = evaluation.device if cell.method.needs else merged_on or evaluation.device
-        vectors = open_task_vectors(cell.backbone, merged, device, factors)
-    with stage("heads", seconds):
-        heads = make_heads()
-    method = cell.method
-    if method.sees_weights:
-        weights = Weights(cell.backbone.pretrained, next(iter(vectors.values())), device)
-        method = method.given(**{PRETRAINED: weights})
-    given, unfinished = Given(method), cell.unfinished(merged)
-    # Not before it is used: it holds a copy of the network.
-    evaluator = cache(lambda: evaluation.evaluator(cell.backbone, heads))
-    if cell.method.needs:
-        with stage("statistics", seconds):
-            given = observe(
-                method, cell.backbone, cell.tasks, merged,
-                {name: heads[name] for name in cell.tasks}, load,
-                folder=cell.statistics, device=evaluation.device, seed=cell.seed,
-                unfinished=unfinished, finetuning=cell.finetuning, evaluator=evaluator,
-            )  # fmt: skip
-    common = (cell.tasks, given.method, vectors, evaluator(), load, normalizer)
-    if finished:
-        path, run = finished
-        knobs = {task: next(iter(of_task.values())) for task, of_task in run.task_knobs.items()}
-        hits, normalized = validate(*common, given.seen_rows, run.alpha, knobs)
-        val = {task: score(of_task) for task, of_task in hits.items()}
-        run = replace(run, val=val, normalized_val=normalized)
-        path = save_run(run, load_correct(path, run), cell.runs)
-        unfinished.remove()
-        return path, run, None
-    check = partial(check_shared, unseen=cell.unseen if normalizer else {})
-    outcome = evaluate_method(*common, evaluation.patience, given.seen_rows, validates, check)
-    outcome.seconds = {**seconds, **outcome.seconds}
-    others = {name: checkpoints[name] for name in cell.unseen}
-    own = None if normalizer else own_models(cell.method, cell.backbone, others)
-    beyond = generalize(
-        outcome, evaluator(), load, tasks=cell.tasks, unseen=cell.unseen,
-        corruptions=cell.corruptions, checkpoints=others,
-        normalizer=normalizer and normalizer["test"], own=own,
-    )  # fmt: skip
-    run = cell.record(checkpoints, outcome, origin, given, beyond)
-    for sentence in doubts(run):
-        log.warning(sentence)
-    path = save_run(run, outcome.test | beyond.bits, cell.runs)
-    unfinished.remove()
-    return path, run, outcome.served
-
-
-def make_checkpoints(
-    cell: Cell,
-    load: Callable[[Task, str], Split],
-    check_data: Callable[[Mapping[str, Sequence[str]]], None],
-    seconds: dict[str, float],
-) -> dict[str, Checkpoint]:
-    """Return each task's checkpoint; missing ones are made, by fine-tuning if the source does so.
-
-    Data and disk space are checked before the first is made. ``seconds`` gets the time of each
-    stage.
-    """
-    backbone, tasks, source = cell.backbone, cell.all_tasks, cell.source
-    missing = {name: task for name, task in tasks.items() if source.needed(backbone, [task])}
-    seen = cell.method.needs.split if cell.method.needs else "val"
-    found = tuple(split for split in SPLITS if split in ("val", "test", seen))
-    splits = {name: found if name in cell.tasks else ("test",) for name in tasks}
-    splits |= dict.fromkeys(missing, SPLITS)
-    check_data(splits)
-    if cell.method.needs:  # too few images are found before hours of training
-        draw(cell.method, cell.tasks, load, cell.seed)
-    if missing:
-        check_room(Path(source.folder), source.needed(backbone, list(missing.values())))
-        with stage("data", seconds):  # a damaged image is found before hours of training
-            for name, task in tasks.items():
-                for split in splits[name]:
-                    load(task, split)
-    with stage("checkpoints", seconds):
-        bar = bars.bar(
-            tasks.items(), desc="checkpoints", unit="task", leave=False, disable=not missing
-        )
-        return {
-            name: source.checkpoint(backbone, task, lambda split, task=task: load(task, split))
-            for name, task in bar
-        }
