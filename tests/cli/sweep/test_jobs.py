@@ -2,9 +2,12 @@
 
 import pytest
 from hydra import initialize_config_dir
+from hydra._internal.config_repository import ConfigRepository
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import OmegaConf
+from stand_ins.composing import by_hydra
 
 from tsv_bench.cli.config.search_path import CONF
 from tsv_bench.cli.sweep.jobs import (
@@ -15,6 +18,7 @@ from tsv_bench.cli.sweep.jobs import (
     jobs_of,
     keep_composed,
     named,
+    reading_once,
 )
 
 
@@ -119,6 +123,27 @@ def test_a_place_may_be_named_by_what_is_swept(output, names, sweep):
 def test_of_many_jobs_the_first_are_named():
     jobs = [Job(n, (), f"seed={n}") for n in range(MOST_NAMED + 2)]
     assert named(jobs) == "seed=0; seed=1; seed=2; and 2 more"
+
+
+def test_each_file_is_read_once_for_all_jobs(sweep, monkeypatch):
+    sweep("bench", "method=ties,svc")
+    loader, read, paths = GlobalHydra.instance().config_loader(), ConfigRepository.load_config, []
+
+    def noted(self, config_path):
+        paths.append(config_path)
+        return read(self, config_path)
+
+    def compose(method):
+        asked = {"config_name": "bench", "overrides": [f"method={method}"], "run_mode": RunMode.RUN}
+        return OmegaConf.to_yaml(by_hydra(loader, **asked))  # unresolved: the time goes on
+
+    methods = ("ties", "svc", "ties")
+    monkeypatch.setattr(ConfigRepository, "load_config", noted)
+    with reading_once():
+        found = [compose(method) for method in methods]
+    assert "method/ties" in paths and len(paths) == len(set(paths))
+    assert ConfigRepository.load_config is noted
+    assert found == [compose(method) for method in methods]
 
 
 def test_hydra_gets_the_configurations_that_it_would_compose(sweep, tmp_path):

@@ -92,12 +92,9 @@ def show_plan(command: Command, config: DictConfig, jobs: list[Job] | None) -> N
             "plan=true does not know the cells of a sweeper that goes by results: it chooses them "
             "one after another."
         )
-    composed = check_jobs(jobs, config, [command.check, *filter(None, [command.check_all])])
-    settings = []
-    for made in composed:
-        with at_work_on(made) as found:
-            expand_home(found)
-            settings.append(found)
+    settings: list[DictConfig] = []
+    checks = [command.check, *filter(None, [command.check_all]), settings.append]
+    composed = check_jobs(jobs, config, checks)
     with at_work_on(composed[0]):  # a cell asks whether something goes by validation
         command.plan(settings, [job.swept for job in jobs])
 

@@ -1,16 +1,19 @@
 """The jobs of a sweep, composed and checked before the first starts."""
 
 import copy
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tsv_bench.cli.config.search_path import groups
@@ -73,11 +76,36 @@ def composed(job: Job, config: DictConfig) -> DictConfig:
 
 
 @contextmanager
-def at_work_on(config: DictConfig) -> Iterator[DictConfig]:
-    """Give the settings of a job as the job will have them, with Hydra's at their usual place."""
+def reading_once() -> Iterator[None]:
+    """Let Hydra read each file once for all that it composes in the block.
+
+    With a suite of twenty tasks that is two fifths of the time that composing takes.
+    """
+    read, kept = ConfigRepository.load_config, {}
+
+    def load_config(self: ConfigRepository, config_path: str) -> ConfigResult | None:
+        key = (*((source.provider, source.path) for source in self.sources), config_path)
+        if key not in kept:
+            kept[key] = pickle.dumps(read(self, config_path))
+        return pickle.loads(kept[key])  # a copy: what is composed is merged into it
+
+    ConfigRepository.load_config = load_config
+    try:
+        yield
+    finally:
+        ConfigRepository.load_config = read
+
+
+@contextmanager
+def at_work_on(config: DictConfig, settings: DictConfig | None = None) -> Iterator[DictConfig]:
+    """Give the settings of a job as the job will have them, with Hydra's at their usual place.
+
+    ``settings``: a copy of them that was given before; to make one takes a tenth of a second.
+    """
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(config)
-    settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    if settings is None:
+        settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
         yield settings
     finally:
@@ -92,11 +120,14 @@ def check_jobs(
     Raises ValueError that names the jobs which do not pass the first check that not all pass.
     """
     configs: list[DictConfig] = []
-    _each(jobs, lambda job: configs.append(composed(job, config)))
+    copies: dict[int, DictConfig] = {}
+    with reading_once():
+        _each(jobs, lambda job: configs.append(composed(job, config)))
     for check in checks:
 
         def run(job: Job, check: Callable[[DictConfig], Any] = check) -> None:
-            with at_work_on(configs[job.number]) as settings:
+            with at_work_on(configs[job.number], copies.get(job.number)) as settings:
+                copies[job.number] = settings
                 check(settings)
 
         _each(jobs, run)
