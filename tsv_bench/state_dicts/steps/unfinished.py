@@ -24,7 +24,7 @@ OF = "tsv_bench.unfinished"  # in a file's metadata: what its content was made o
 class Unfinished:
     """Named tensors in a folder, whole steps of work that a killed process need not do again.
 
-    Of two processes that do the same work the first to finish removes what both keep: no loss.
+    It is of one process at a time: `benchmark.cells.make_run` holds a lease on the folder.
 
     ``made_of``: plain data on which the content depends; what was made of others is not found.
     """
