@@ -5,7 +5,13 @@ from made_up.tasks import task
 from omegaconf import OmegaConf
 from stand_ins.configurations import composed
 
-from tsv_bench.cli.config.tasks import make_corruptions, suite_name, switched, without_unseen
+from tsv_bench.cli.config.tasks import (
+    check_drawn,
+    make_corruptions,
+    suite_name,
+    switched,
+    without_unseen,
+)
 from tsv_bench.data.corruptions.corrupted import Corruptions
 from tsv_bench.data.corruptions.definitions import CORRUPTIONS
 
@@ -84,6 +90,23 @@ def test_settings_of_several_switches_are_merged_and_all_are_said():
 def test_other_values_are_refused_beside_those_there_are(switches, keys, message):
     with pytest.raises(ValueError, match=message):
         made(switches, **keys)
+
+
+@pytest.mark.parametrize(
+    "numbers, message",
+    [
+        ("many", "num_images=many, and takes a number of each split"),
+        ({"train": "x", "val": 1}, "faces.source.num_images.train='x' is not a whole"),
+        ({"train": 5, "val": None}, "num_images.val=None is not a whole number from 1 on"),
+        ({"train": 0}, "num_images.train=0 is not"),
+        ({"train": True}, "num_images.train=True is not"),
+    ],
+)
+def test_wrong_numbers_of_images_are_found_before_they_are_drawn(numbers, message):
+    node = {**TASK, "_target_": "tsv_bench.data.Task", "source": {"num_images": numbers}}
+    with pytest.raises(ValueError) as caught:
+        check_drawn("faces", node)
+    assert message in str(caught.value)
 
 
 def test_interpolations_are_those_of_the_task_as_it_was_chosen():

@@ -24,6 +24,7 @@ from tsv_bench.cli.own.task import completed
 from tsv_bench.data import Task
 from tsv_bench.data.corruptions.corrupted import Corruptions
 from tsv_bench.data.corruptions.definitions import CORRUPTIONS
+from tsv_bench.methods.knobs import check_whole
 
 MAX_NAMED = 3  # tasks of which the name of an unnamed suite is made; more are counted and hashed
 
@@ -46,12 +47,29 @@ def make_tasks(nodes: DictConfig) -> dict[str, Task]:
         name: OmegaConf.to_container(completed(name, node), resolve=True)
         for name, node in nodes.items()
     }
+    for name, node in plain.items():
+        check_drawn(name, node)
     # A command asks for its tasks a few times, and YAML takes four times as long as pickle.
     tasks = {name: _make_task(pickle.dumps(node)) for name, node in plain.items()}
     for name, task in tasks.items():
         if name != task.name:
             raise ValueError(f"the task under the key {name!r} calls itself {task.name!r}.")
     return tasks
+
+
+def check_drawn(name: str, node: Mapping) -> None:
+    """Check how many images of a task are drawn. Raises ValueError if a number is none."""
+    source = node.get("source")
+    if not isinstance(source, Mapping) or "num_images" not in source:
+        return
+    numbers = source["num_images"]
+    if not isinstance(numbers, Mapping):
+        raise ValueError(
+            f"the task {name!r} has source.num_images={as_typed(numbers)}, and takes a number of "
+            f"each split, as in source.num_images.train=2000."
+        )
+    for split, number in numbers.items():
+        check_whole(f"{name}.source.num_images.{split}", number, "how many are drawn", 1)
 
 
 def check_suite(config: DictConfig) -> None:
