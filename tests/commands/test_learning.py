@@ -124,21 +124,25 @@ def test_tasks_are_tuned_and_merged_in_rounds_and_the_run_says_what_it_took(in_r
     assert not [*(folder / "runs").rglob("*.unfinished")]
 
 
-def test_what_was_killed_in_a_round_is_ended_by_who_waited(in_rounds, fine_tuned, tmp_path):
-    """As if it had not been; and of two who want the Run one works."""
+def test_what_was_killed_in_a_round_is_ended_by_one_who_waited(in_rounds, fine_tuned, tmp_path):
+    """As if it had not been; and of those who want the Run one works, and the others find it."""
     begin_from(fine_tuned, tmp_path)
     # Two steps of each task in the first round, then the first of the second round.
     sixth = ("tsv_bench.models.finetuning", "batch_rows", 6)
     with start(tmp_path, *ROUNDS, hold=sixth) as first:
         first.wait_until_held()
-        with start(tmp_path, *ROUNDS) as second:
-            second.wait_until(lambda: "waiting for process" in second.err)
+        with start(tmp_path, *ROUNDS) as second, start(tmp_path, *ROUNDS) as third:
+            waiting = (second, third)
+            for process in waiting:
+                process.wait_until(lambda p=process: "waiting for process" in p.err)
             interrupt(first, "fine-tune shapes, round 2 of 2", signal.SIGKILL)
             [kept] = (tmp_path / "runs").rglob("*.unfinished")
             names = {path.name for path in kept.iterdir()}
             assert {"vector.safetensors", "report rounds.safetensors"} <= names
-            assert second.wait() == 0, second.err
-    assert "round 1 of 2" not in second.err and not kept.exists()
+            assert [process.wait() for process in waiting] == [0, 0], second.err + third.err
+    said = second.err + third.err
+    assert "round 1 of 2" not in said and not kept.exists()
+    assert sum("fine-tune shapes, round 2 of 2" in process.err for process in waiting) == 1
     assert numbers(tmp_path, "atm") == numbers(in_rounds[0], "atm")
     found, expected = runs(tmp_path)["atm"], runs(in_rounds[0])["atm"]
     assert found.details == expected.details

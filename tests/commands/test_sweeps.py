@@ -100,7 +100,7 @@ def test_of_two_sweeps_that_end_at_once_one_waits_and_no_report_is_lost(
         with write(folder):
             if second.ident is None:  # of the first
                 second.start()
-                while not caplog.messages:
+                while second.is_alive() and not caplog.messages:
                     time.sleep(0.01)
             yield
 

@@ -27,9 +27,11 @@ from tsv_bench.cli.sweep.plugins import check_option
 from tsv_bench.cli.typed.command_line import (
     check_choices,
     check_flags,
+    check_for_bench,
     check_left_out,
     check_single,
     taken_groups,
+    without_null,
 )
 from tsv_bench.cli.typed.quoting import check_keys_once, is_swept, quote_compared, readable
 from tsv_bench.cli.typed.reworded import reworded
@@ -62,12 +64,8 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
     check_flags(config_name, flags)
     own = own_folders(flags, overrides)
     chosen = [override for override in overrides if override.key_or_group in groups(own)]
-    for override in chosen:
-        if override.key_or_group == "task" and not override.package and config_name == "bench":
-            raise ValueError(
-                "tsv-bench takes a list of tasks: suite.tasks=[...], not task=. One task alone is "
-                "fine-tuned by: tsv-finetune task=..."
-            )
+    if config_name == "bench":
+        check_for_bench(overrides)
     check_choices(config_name, chosen, own)
     for override in chosen:
         check_options(override, own)
@@ -76,57 +74,58 @@ def checked(config_name: str, arguments: list[str]) -> list[str]:
     of_hydra = [o for o in overrides if o.key_or_group.startswith(("hydra.", "hydra/"))]
     check_hydras([*named_hydras(of_hydra), *hydras_of_experiments(chosen, own)])
     keys = [o for o in overrides if o not in chosen and o not in of_hydra]
-    if config_name == "bench" and any(key.key_or_group == "base" for key in keys):
-        raise ValueError(
-            "tsv-bench takes no base=: the backbones of its suites have no instruction tuning. "
-            "Language models are merged by: tsv-merge method=lata base=..."
-        )
-    if of_hydra:  # with an experiment, which may choose another sweeper
-        first = combinations(chosen, set(), own)[0]
-        of_groups = [o.input_line for o in of_hydra if "/" in o.key_or_group]
-        settings = [o for o in of_hydra if "/" not in o.key_or_group]
-        known = composed(config_name, [*first, *of_groups], own, with_hydra=True)
-        for override in settings:
-            check_key(override, known, "")
-        composed(config_name, [*first, *(override.input_line for override in of_hydra)], own)
+    if of_hydra:
+        check_of_hydra(config_name, of_hydra, chosen, own)
     if config_name != "fetch" and not is_swept(flags):
         check_single(overrides)
     for override in keys:
         check_values(override, ())
-    given = [o.key_or_group for o in keys if not o.is_delete() and isinstance(o.value(), dict)]
     if own:  # whose defaults may name what is not there
         composed(config_name, combinations(chosen, set(), own)[0], own)
-    parents = {override.key_or_group.split(".")[0] for override in keys}
-    added: dict[str, str] = {}
-    for lines in combinations(chosen, parents, own) if keys else ():
-        known = composed(config_name, lines, own)
-        swept = [line for line in lines if line not in texts]
-        for override in keys:
-            where = "".join(f" with {line.replace('task@', '', 1)}" for line in swept)
-            check_key(override, known, where, taken_groups(config_name), given)
-            if holds_nothing(override, known):  # its first key: Hydra adds it if told to
-                added[override.input_line] = f"++{override.input_line}"
+    first = check_keys(config_name, keys, chosen, own)
     if config_name == "fetch":  # which takes all of them at once
         return [*flags, *texts]
     lines = for_jobs(config_name, overrides, chosen, own)
     typed = [override.input_line for override in overrides]
-    return [*flags, *(added.get(t, line) for t, line in zip(typed, lines, strict=True))]
+    # Hydra adds the first key of what holds nothing if it is told to.
+    return [*flags, *(f"++{t}" if t in first else e for t, e in zip(typed, lines, strict=True))]
 
 
-def without_null(config_name: str, texts: Sequence[str]) -> list[str]:
-    """Return the texts without groups that are null where that is their default: Hydra takes none.
+def check_of_hydra(
+    config_name: str, of_hydra: Sequence[Override], chosen: Iterable[Override], own: Sequence[Path]
+) -> None:
+    """Check Hydra's own settings. Raises ValueError for one that is unknown or has a wrong value.
 
-    What was chosen before goes, too.
+    An experiment among ``chosen`` may choose another sweeper, which has other settings.
     """
-    none = {f"{group}=null" for group, default in taken_groups(config_name).items()
-            if default == "null"}  # fmt: skip
-    found: list[str] = []
-    for text in texts:
-        if text in none:
-            found = [earlier for earlier in found if earlier.partition("=")[0] != text[:-5]]
-        else:
-            found.append(text)
-    return found
+    first = combinations(chosen, set(), own)[0]
+    of_groups = [o.input_line for o in of_hydra if "/" in o.key_or_group]
+    known = composed(config_name, [*first, *of_groups], own, with_hydra=True)
+    for override in of_hydra:
+        if "/" not in override.key_or_group:
+            check_key(override, known, "")
+    composed(config_name, [*first, *(override.input_line for override in of_hydra)], own)
+
+
+def check_keys(
+    config_name: str, keys: Sequence[Override], chosen: Sequence[Override], own: Sequence[Path]
+) -> set[str]:
+    """Check keys with every option of a sweep; return the lines that set a first key in null.
+
+    Raises ValueError if one is unknown.
+    """
+    given = [o.key_or_group for o in keys if not o.is_delete() and isinstance(o.value(), dict)]
+    parents, typed = {o.key_or_group.split(".")[0] for o in keys}, {o.input_line for o in chosen}
+    first = set()
+    for lines in combinations(chosen, parents, own) if keys else ():
+        known = composed(config_name, lines, own)
+        swept = [line.replace("task@", "", 1) for line in lines if line not in typed]
+        where = "".join(f" with {line}" for line in swept)
+        for override in keys:
+            check_key(override, known, where, taken_groups(config_name), given)
+            if holds_nothing(override, known):
+                first.add(override.input_line)
+    return first
 
 
 def for_jobs(

@@ -47,6 +47,21 @@ def _bare(config_name: str, word: str, own: Sequence[Path]) -> str:
     return f"{said}. tsv-{config_name} --help says what there is."
 
 
+def check_for_bench(overrides: Iterable[Override]) -> None:
+    """Raise ValueError for what only the other commands take, with the one that does."""
+    for override in overrides:
+        if override.key_or_group == "task" and not override.package:
+            raise ValueError(
+                "tsv-bench takes a list of tasks: suite.tasks=[...], not task=. One task alone is "
+                "fine-tuned by: tsv-finetune task=..."
+            )
+        if override.key_or_group == "base":
+            raise ValueError(
+                "tsv-bench takes no base=: the backbones of its suites have no instruction tuning. "
+                "Language models are merged by: tsv-merge method=lata base=..."
+            )
+
+
 def check_choices(config_name: str, chosen: Iterable[Override], own: Sequence[Path] = ()) -> None:
     """Check that a command takes the groups that are chosen from, and one choice of each.
 
@@ -135,6 +150,22 @@ def check_single(overrides: Sequence[Override]) -> None:
                     f"{key}='\"{value}\"'."
                 )
             raise ValueError(said)
+
+
+def without_null(config_name: str, texts: Sequence[str]) -> list[str]:
+    """Return the texts without groups that are null where that is their default: Hydra takes none.
+
+    What was chosen before goes, too.
+    """
+    none = {f"{group}=null" for group, default in taken_groups(config_name).items()
+            if default == "null"}  # fmt: skip
+    found: list[str] = []
+    for text in texts:
+        if text in none:
+            found = [earlier for earlier in found if earlier.partition("=")[0] != text[:-5]]
+        else:
+            found.append(text)
+    return found
 
 
 def keys_of(config_name: str) -> list[str]:
